@@ -1,0 +1,147 @@
+"""The one place that resizes: images of any size onto the canvases of a batch.
+
+An image is shrunk until it fits, never enlarged, with its aspect kept (area interpolation), and put in
+the top-left corner; the rest of the canvas is zero. Keypoints come back in original pixels because the
+graph divides by `scales`: x = (x_canvas + 0.5) / scale - 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lightglue_ros.core.errors import ConfigError, ImageError
+
+
+@dataclass(frozen=True)
+class CanvasBatch:
+    """N images on their canvases, named and typed as the graph wants them (see `contract`).
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        sizes: float32 [N, 2], (width, height) of each image inside its canvas.
+        scales: float32 [N, 2], canvas pixels per original pixel (x, y).
+        valid: bool [N], whether the slot holds an image.
+        image_sizes: float32 [N, 2], (width, height) of each original image, 1 in empty slots.
+    """
+
+    images: np.ndarray
+    sizes: np.ndarray
+    scales: np.ndarray
+    valid: np.ndarray
+    image_sizes: np.ndarray
+
+
+class Canvas:
+    """Places images on canvases of one size; its buffers are used again by the next call.
+
+    Args:
+        image_size: (width, height) that was asked for, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        divisor: the canvas is rounded up to multiples of this.
+
+    Raises:
+        ConfigError: the size is not positive.
+    """
+
+    def __init__(self, image_size: tuple[int, int], channels: int, divisor: int) -> None:
+        width, height = image_size
+        if width < 1 or height < 1:
+            raise ConfigError(
+                f"image size {width}x{height} is empty",
+                allowed="a width and a height of at least 1 pixel",
+                fix="set image_width and image_height, for example 640 and 480",
+            )
+        self.requested_size = (width, height)
+        self.size = (-(-width // divisor) * divisor, -(-height // divisor) * divisor)
+        self.channels = channels
+        self._images = np.zeros((0, self.size[1], self.size[0], channels), np.uint8)
+        self._covered: list[tuple[int, int]] = []
+
+    @property
+    def is_rounded_up(self) -> bool:
+        """Whether the canvas is larger than what was asked for."""
+        return self.size != self.requested_size
+
+    def place(self, images: Sequence[np.ndarray | None]) -> CanvasBatch:
+        """Put each image on a canvas of its own.
+
+        Args:
+            images: uint8 [H, W] grey, [H, W, 1] grey or [H, W, 3] RGB, any sizes; None is a missing camera.
+
+        Returns:
+            A batch that is valid until the next call.
+
+        Raises:
+            ImageError: an image has another type or shape.
+        """
+        count = len(images)
+        for slot, image in enumerate(images):
+            if image is not None:
+                _check_image(image, slot)
+        if count != len(self._images):
+            self._images = np.zeros((count, *self._images.shape[1:]), np.uint8)
+            self._covered = [(0, 0)] * count
+        sizes = np.ones((count, 2), np.float32)
+        scales = np.ones((count, 2), np.float32)
+        image_sizes = np.ones((count, 2), np.float32)
+        valid = np.zeros(count, bool)
+        for slot, image in enumerate(images):
+            size = (0, 0)
+            if image is not None:
+                image_size = (image.shape[1], image.shape[0])
+                size = self._fitted_size(*image_size)
+                self._draw(slot, image, size)
+                sizes[slot] = size
+                image_sizes[slot] = image_size
+                scales[slot] = sizes[slot] / image_sizes[slot]
+                valid[slot] = True
+            self._clear_rest(slot, size)
+        return CanvasBatch(self._images, sizes, scales, valid, image_sizes)
+
+    def _fitted_size(self, width: int, height: int) -> tuple[int, int]:
+        scale = min(1.0, self.size[0] / width, self.size[1] / height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def _draw(self, slot: int, image: np.ndarray, size: tuple[int, int]) -> None:
+        width, height = size
+        if (image.shape[1], image.shape[0]) != size:
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = image.reshape(height, width, -1)
+        target = self._images[slot, :height, :width]
+        if image.shape[2] == self.channels:
+            np.copyto(target, image)
+        elif self.channels == 3:
+            np.copyto(target, cv2.cvtColor(image, cv2.COLOR_GRAY2RGB))
+        else:
+            np.copyto(target[..., 0], cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+
+    def _clear_rest(self, slot: int, size: tuple[int, int]) -> None:
+        """Zero what the last image of this slot covered and the present one does not."""
+        old_width, old_height = self._covered[slot]
+        width, height = size
+        if old_height > height:
+            self._images[slot, height:old_height] = 0
+        if old_width > width:
+            self._images[slot, :height, width:old_width] = 0
+        self._covered[slot] = size
+
+
+def _check_image(image: np.ndarray, slot: int) -> None:
+    is_image = (
+        isinstance(image, np.ndarray)
+        and image.dtype == np.uint8
+        and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3)))
+        and image.size > 0
+    )
+    if not is_image:
+        found = (
+            f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        )
+        raise ImageError(
+            f"image {slot} is {found}",
+            allowed="a NumPy array, uint8, [H, W] grey or [H, W, 3] RGB, not empty; None where there is none",
+        )

@@ -1,0 +1,59 @@
+"""Reads and writes image files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lightglue_ros.core.errors import ImageError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read an image as uint8 [H, W, 3] RGB, or [H, W] where the file is grey.
+
+    Raises:
+        ImageError: there is no such file, or it is no image that OpenCV reads.
+    """
+    path = Path(path).expanduser()
+    allowed = f"an image file ({', '.join(SUFFIXES)})"
+    if not path.is_file():
+        raise ImageError(f"there is no image file {path}", allowed=allowed, fix="check the path")
+    image = cv2.imread(str(path), cv2.IMREAD_ANYCOLOR)
+    if image is None:
+        raise ImageError(
+            f"{path} cannot be read as an image", allowed=allowed, fix="check that the file is whole"
+        )
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Image files of a folder, sorted by name.
+
+    Raises:
+        ImageError: the folder holds none.
+    """
+    paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ImageError(f"folder {folder} holds no images", allowed=f"files ending in {', '.join(SUFFIXES)}")
+    return paths
+
+
+def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Write uint8 [H, W, 3] RGB as an image file; the suffix says which format.
+
+    Raises:
+        ImageError: the folder is missing or the suffix is no image format.
+    """
+    try:
+        is_written = cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        is_written = False
+    if not is_written:
+        raise ImageError(
+            f"cannot write {path}", allowed=f"a file ending in {', '.join(SUFFIXES)} in a folder that exists"
+        )

@@ -1,0 +1,372 @@
+"""From images to matches: one run of the graphs for all cameras and all pairs.
+
+from lightglue_ros.core import MatchPipeline
+
+pipeline = MatchPipeline("xfeat", image_size=(640, 480))
+(pair,) = pipeline.match([left, right], [(0, 1)])
+pair.keypoints0, pair.keypoints1, pair.scores
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightglue_ros.core.canvas import Canvas, CanvasBatch
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo
+from lightglue_ros.core.errors import ConfigError, ModelError
+from lightglue_ros.core.session import GraphSession
+from lightglue_ros.core.store import ModelFiles, find_model
+
+DEFAULT_IMAGE_SIZE = (640, 480)
+# filter_threshold of the reference implementation (cvg/LightGlue, lightglue.py, default_conf).
+DEFAULT_MATCH_THRESHOLD = 0.1
+
+
+@dataclass(frozen=True)
+class Features:
+    """Keypoints of N images, padded to K slots; true slots of the mask come first, best score first.
+
+    Attributes:
+        keypoints: float32 [N, K, 2], original pixels, centre of the first pixel at (0, 0).
+        scores: float32 [N, K], detector score, 0 in padded slots.
+        mask: bool [N, K], whether the slot holds a keypoint.
+        descriptors: float32 [N, K, D], unit length, 0 in padded slots.
+        image_sizes: float32 [N, 2], (width, height) of the original images.
+    """
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    mask: np.ndarray
+    descriptors: np.ndarray
+    image_sizes: np.ndarray
+
+
+@dataclass(frozen=True)
+class PairMatches:
+    """Matches of one pair of images, M of them, best detected keypoint of the first image first.
+
+    Attributes:
+        keypoints0: float32 [M, 2], pixels of the first original image.
+        keypoints1: float32 [M, 2], pixels of the second original image.
+        scores: float32 [M], in (0, 1].
+        indices0: int32 [M], slot of each keypoint among the keypoints of the first image.
+        indices1: int32 [M], the same for the second image.
+        layers: how many transformer layers the pair went through.
+    """
+
+    keypoints0: np.ndarray
+    keypoints1: np.ndarray
+    scores: np.ndarray
+    indices0: np.ndarray
+    indices1: np.ndarray
+    layers: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass
+class StageTimes:
+    """Seconds that each stage of the last frame took.
+
+    Attributes:
+        canvas: resizing and letterboxing.
+        extract: inside ONNX Runtime, images to features.
+        match: inside ONNX Runtime, features to matches; with a pipeline.onnx images to matches.
+        unpad: dropping the padding.
+    """
+
+    canvas: float = 0.0
+    extract: float = 0.0
+    match: float = 0.0
+    unpad: float = 0.0
+
+    @property
+    def inference(self) -> float:
+        """Seconds inside ONNX Runtime."""
+        return self.extract + self.match
+
+
+class MatchPipeline:
+    """Extracts keypoints of N images and matches P pairs of them, each in one run.
+
+    Not safe for use from several threads at once: its canvases are used again by the next call.
+
+    Args:
+        model: name in the model store, folder of a model, or path of a pipeline.onnx.
+        provider: ``auto`` (cuda where it really loads, else cpu), ``cpu`` or ``cuda``.
+        image_size: (width, height) of the canvas in pixels, rounded up to the model's divisor.
+        max_keypoints: at most this many keypoints per image, 1 to the model's K; None is K.
+        match_threshold: least score of a match, 0 to 1.
+        num_threads: threads of the CPU provider; 0 is one per core.
+        allow_fallback: take the CPU where a provider asked for by name does not load.
+
+    Raises:
+        ConfigError, ModelError, ProviderError: see their texts.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "xfeat",
+        provider: str = "auto",
+        image_size: tuple[int, int] = DEFAULT_IMAGE_SIZE,
+        *,
+        max_keypoints: int | None = None,
+        match_threshold: float = DEFAULT_MATCH_THRESHOLD,
+        num_threads: int = 0,
+        allow_fallback: bool = False,
+    ) -> None:
+        options = {"provider": provider, "num_threads": num_threads, "allow_fallback": allow_fallback}
+        files = find_model(model)
+        if files.is_split:
+            self._extractor = GraphSession(files.extractor, EXTRACTOR, **options)
+            self._matcher = GraphSession(files.matcher, MATCHER, **options)
+            self._pipeline = None
+            self._session = self._extractor
+            self._check_same_model(files)
+        else:
+            self._extractor = self._matcher = None
+            self._pipeline = self._session = GraphSession(files.pipeline, PIPELINE, **options)
+        self.set_image_size(image_size)
+        self.max_keypoints = self.info.max_keypoints if max_keypoints is None else max_keypoints
+        self.match_threshold = match_threshold
+        self.times = StageTimes()
+        self.warm_up()
+
+    @property
+    def info(self) -> GraphInfo:
+        """What the model says about itself."""
+        return self._session.info
+
+    @property
+    def provider(self) -> str:
+        """The provider that really loaded, ``cpu`` or ``cuda``."""
+        return self._session.provider
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) of the canvas, after rounding up to the model's divisor."""
+        return self._canvas.size
+
+    @property
+    def can_extract_alone(self) -> bool:
+        """Whether the model is split, so that features can be kept and matched later."""
+        return self._pipeline is None
+
+    @property
+    def max_keypoints(self) -> int:
+        """At most this many keypoints per image, 1 to the model's K."""
+        return int(self._max_keypoints[0])
+
+    @max_keypoints.setter
+    def max_keypoints(self, value: int) -> None:
+        slots = self.info.max_keypoints
+        if not 1 <= value <= slots:
+            raise ConfigError(
+                f"max_keypoints is {value}",
+                allowed=f"1 to {slots}, the keypoint slots of this model",
+                fix=f"lightglue_ros export {self.info.model} --split --max-keypoints {max(value, 1)}",
+            )
+        self._max_keypoints = np.array([value], np.int64)
+
+    @property
+    def match_threshold(self) -> float:
+        """Least score of a match, 0 to 1."""
+        return float(self._match_threshold[0])
+
+    @match_threshold.setter
+    def match_threshold(self, value: float) -> None:
+        if not 0.0 <= value <= 1.0:
+            raise ConfigError(f"match_threshold is {value}", allowed="0 to 1")
+        self._match_threshold = np.array([value], np.float32)
+
+    def set_image_size(self, image_size: tuple[int, int]) -> None:
+        """Change the canvas to (width, height) pixels; `image_size` says what it was rounded up to.
+
+        Raises:
+            ConfigError: the size is empty, or the model was exported for another one.
+        """
+        canvas = Canvas(image_size, self.info.channels, self.info.divisor)
+        fixed = self.info.image_size
+        if fixed is not None and canvas.size != fixed:
+            fixed_text = f"{fixed[0]}x{fixed[1]}"
+            raise ConfigError(
+                f"image size {image_size[0]}x{image_size[1]} does not fit a model exported for {fixed_text}",
+                allowed=f"{fixed_text}, or any size with a model exported with --image-size dynamic",
+            )
+        self._canvas = canvas
+
+    def warm_up(self, cameras: int = 2, pairs: int = 1) -> None:
+        """Run once on black images, so that the first real frame is not the slow one."""
+        black = np.zeros((self.image_size[1], self.image_size[0]), np.uint8)
+        self.match([black] * cameras, [(0, cameras - 1)] * pairs)
+
+    def match(
+        self, images: Sequence[np.ndarray | None], pairs: Sequence[tuple[int, int]]
+    ) -> list[PairMatches]:
+        """Match pairs of images, each image extracted once.
+
+        Args:
+            images: uint8 [H, W] grey or [H, W, 3] RGB, any sizes; None for a missing camera.
+            pairs: (first, second), indices into `images`.
+
+        Returns:
+            One `PairMatches` for each pair, empty where an image is missing.
+
+        Raises:
+            ImageError: an image has another type or shape.
+            ConfigError: a pair names an image that is not there.
+        """
+        if self._pipeline is None:
+            return self.match_features(self.extract(images), pairs)
+        indices = _check_pairs(pairs, len(images))
+        self.times = StageTimes()
+        if not images:
+            return []
+        batch = self._place(images)
+        with _add_time_to(self.times, "match"):
+            outputs = self._pipeline.run(
+                {
+                    **_image_tensors(batch),
+                    "pairs": indices,
+                    "max_keypoints": self._max_keypoints,
+                    "match_threshold": self._match_threshold,
+                }
+            )
+        return self._unpad(outputs["keypoints"], indices, outputs)
+
+    def extract(self, images: Sequence[np.ndarray | None]) -> Features:
+        """Extract keypoints and descriptors of all images in one run.
+
+        Args:
+            images: uint8 [H, W] grey or [H, W, 3] RGB, any sizes; None for a missing camera.
+
+        Raises:
+            ImageError: an image has another type or shape.
+            ModelError: the model is a pipeline.onnx, which keeps no features.
+        """
+        self._need_split()
+        self.times = StageTimes()
+        if not images:
+            return self._no_features()
+        batch = self._place(images)
+        with _add_time_to(self.times, "extract"):
+            outputs = self._extractor.run({**_image_tensors(batch), "max_keypoints": self._max_keypoints})
+        return Features(
+            outputs["keypoints"],
+            outputs["keypoint_scores"],
+            outputs["keypoint_mask"],
+            outputs["descriptors"],
+            batch.image_sizes,
+        )
+
+    def match_features(self, features: Features, pairs: Sequence[tuple[int, int]]) -> list[PairMatches]:
+        """Match pairs of images by features that were extracted before.
+
+        Args:
+            features: of N images.
+            pairs: (first, second), indices of images.
+
+        Raises:
+            ConfigError: a pair names an image that is not there.
+            ModelError: the model is a pipeline.onnx, which takes images only.
+        """
+        self._need_split()
+        indices = _check_pairs(pairs, len(features.keypoints))
+        if not len(features.keypoints):
+            return []
+        with _add_time_to(self.times, "match"):
+            outputs = self._matcher.run(
+                {
+                    "keypoints": features.keypoints,
+                    "keypoint_scores": features.scores,
+                    "keypoint_mask": features.mask,
+                    "descriptors": features.descriptors,
+                    "image_sizes": features.image_sizes,
+                    "pairs": indices,
+                    "match_threshold": self._match_threshold,
+                }
+            )
+        return self._unpad(features.keypoints, indices, outputs)
+
+    def _place(self, images: Sequence[np.ndarray | None]) -> CanvasBatch:
+        with _add_time_to(self.times, "canvas"):
+            return self._canvas.place(images)
+
+    def _unpad(
+        self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]
+    ) -> list[PairMatches]:
+        with _add_time_to(self.times, "unpad"):
+            return [
+                _pair_matches(keypoints[first], keypoints[second], partners, scores, int(layers))
+                for (first, second), partners, scores, layers in zip(
+                    pairs, outputs["matches"], outputs["match_scores"], outputs["layers"], strict=True
+                )
+            ]
+
+    def _no_features(self) -> Features:
+        slots, width = self.info.max_keypoints, self.info.descriptor_dim
+        return Features(
+            np.zeros((0, slots, 2), np.float32),
+            np.zeros((0, slots), np.float32),
+            np.zeros((0, slots), bool),
+            np.zeros((0, slots, width), np.float32),
+            np.zeros((0, 2), np.float32),
+        )
+
+    def _need_split(self) -> None:
+        if self._pipeline is not None:
+            raise ModelError(
+                f"{self._pipeline.path} goes from images to matches and has no features to hand out",
+                allowed="a model with extractor.onnx and matcher.onnx",
+                fix=f"lightglue_ros export {self.info.model} --split",
+            )
+
+    def _check_same_model(self, files: ModelFiles) -> None:
+        extractor, matcher = self._extractor.info, self._matcher.info
+        for field in ("model", "max_keypoints", "descriptor_dim", "weights_sha256"):
+            if getattr(extractor, field) != getattr(matcher, field):
+                raise ModelError(
+                    f"{files.extractor} and {files.matcher} do not belong together: {field} is "
+                    f"{getattr(extractor, field)} in one and {getattr(matcher, field)} in the other",
+                    fix=f"lightglue_ros export {extractor.model} --split",
+                )
+
+
+def _image_tensors(batch: CanvasBatch) -> dict[str, np.ndarray]:
+    return {"images": batch.images, "sizes": batch.sizes, "scales": batch.scales, "valid": batch.valid}
+
+
+def _check_pairs(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray:
+    indices = np.array(list(pairs), np.int64).reshape(-1, 2)
+    if len(indices) and (indices.min() < 0 or indices.max() >= count):
+        raise ConfigError(
+            f"pairs {[tuple(pair) for pair in indices.tolist()]} name images that are not there",
+            allowed=f"(first, second) with both from 0 to {count - 1}"
+            if count
+            else "no pairs without images",
+        )
+    return indices
+
+
+def _pair_matches(
+    keypoints0: np.ndarray, keypoints1: np.ndarray, partners: np.ndarray, scores: np.ndarray, layers: int
+) -> PairMatches:
+    indices0 = np.flatnonzero(partners >= 0).astype(np.int32)
+    indices1 = partners[indices0]
+    return PairMatches(
+        keypoints0[indices0], keypoints1[indices1], scores[indices0], indices0, indices1, layers
+    )
+
+
+@contextmanager
+def _add_time_to(times: StageTimes, stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    setattr(times, stage, getattr(times, stage) + time.perf_counter() - start)

@@ -1,0 +1,88 @@
+"""The model store: where exported models and downloaded weights live.
+
+$LIGHTGLUE_ROS_HOME (default ~/.cache/lightglue_ros)
+    models/<name>/pipeline.onnx, extractor.onnx, matcher.onnx
+    weights/<file>
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE
+from lightglue_ros.core.errors import ModelError
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of one model: ``pipeline``, or ``extractor`` and ``matcher``, or all three."""
+
+    extractor: Path | None
+    matcher: Path | None
+    pipeline: Path | None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether images can be extracted and features matched apart."""
+        return self.extractor is not None and self.matcher is not None
+
+
+def home() -> Path:
+    """The folder of the store. It need not exist."""
+    return Path(os.environ.get("LIGHTGLUE_ROS_HOME") or Path.home() / ".cache" / "lightglue_ros")
+
+
+def models_dir() -> Path:
+    """The folder with one folder for each exported model."""
+    return home() / "models"
+
+
+def weights_dir() -> Path:
+    """The folder of downloaded weights and check images."""
+    return home() / "weights"
+
+
+def model_names() -> list[str]:
+    """Names of the models in the store, sorted."""
+    return sorted({path.parent.name for path in models_dir().glob("*/*.onnx")})
+
+
+def find_model(model: str | os.PathLike[str]) -> ModelFiles:
+    """Find a model by its name in the store, or by the path of its folder or of a pipeline.onnx.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = Path(model).expanduser()
+    if path.suffix == ".onnx":
+        return _from_file(path)
+    named = models_dir() / str(model)
+    folder = named if named.is_dir() or not path.is_dir() else path
+    files = ModelFiles(*(_existing(folder / f"{graph}.onnx") for graph in (EXTRACTOR, MATCHER, PIPELINE)))
+    if files.is_split or files.pipeline:
+        return files
+    known = ", ".join(model_names()) or "none yet"
+    raise ModelError(
+        f"no model '{model}': neither {named} nor a folder of that path holds extractor.onnx and "
+        "matcher.onnx, or pipeline.onnx",
+        allowed=f"a name in the store ({known}), a folder, or a .onnx file",
+        fix="lightglue_ros export xfeat --split (on any machine with PyTorch; then copy the files)",
+    )
+
+
+def _from_file(path: Path) -> ModelFiles:
+    if not path.is_file():
+        raise ModelError(
+            f"no model file {path}",
+            allowed="a path to a .onnx file that exists",
+            fix="lightglue_ros export xfeat --split",
+        )
+    if path.stem in (EXTRACTOR, MATCHER):
+        return find_model(path.parent)
+    return ModelFiles(extractor=None, matcher=None, pipeline=path)
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None

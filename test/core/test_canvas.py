@@ -1,0 +1,88 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightglue_ros.core import ConfigError, ImageError
+from lightglue_ros.core.canvas import Canvas
+
+
+def noise(height, width, channels=None, seed=0):
+    shape = (height, width) if channels is None else (height, width, channels)
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def test_the_motorcycle_fits_as_640x432_with_its_aspect_kept():
+    batch = Canvas((640, 480), 3, 32).place([noise(500, 741, 3)])
+    assert batch.sizes.tolist() == [[640, 432]]
+    np.testing.assert_allclose(batch.scales, [[640 / 741, 432 / 500]])
+    assert batch.image_sizes.tolist() == [[741, 500]]
+
+
+def test_pixels_are_those_of_area_interpolation_and_the_rest_is_zero():
+    image = noise(500, 741, 3)
+    batch = Canvas((640, 480), 3, 32).place([image])
+    expected = cv2.resize(image, (640, 432), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(batch.images[0, :432, :640], expected)
+    assert not batch.images[0, 432:].any()
+
+
+def test_small_images_are_not_enlarged():
+    image = noise(100, 150, 3)
+    batch = Canvas((640, 480), 3, 32).place([image])
+    assert batch.scales.tolist() == [[1.0, 1.0]]
+    np.testing.assert_array_equal(batch.images[0, :100, :150], image)
+
+
+def test_the_size_is_rounded_up_to_the_divisor():
+    canvas = Canvas((641, 470), 3, 32)
+    assert canvas.size == (672, 480)
+    assert canvas.is_rounded_up
+    assert not Canvas((640, 480), 3, 32).is_rounded_up
+
+
+def test_grey_and_rgb_go_to_either_kind_of_canvas():
+    grey, rgb = noise(64, 64), noise(64, 64, 3)
+    on_rgb = Canvas((64, 64), 3, 32).place([grey, rgb]).images.copy()
+    on_grey = Canvas((64, 64), 1, 32).place([grey, rgb]).images
+    np.testing.assert_array_equal(on_rgb[0], np.repeat(grey[..., None], 3, axis=2))
+    np.testing.assert_array_equal(on_rgb[1], rgb)
+    np.testing.assert_array_equal(on_grey[0, ..., 0], grey)
+    np.testing.assert_array_equal(on_grey[1, ..., 0], cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+
+
+sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.none() | sizes, min_size=2, max_size=2), min_size=1, max_size=4))
+def test_a_canvas_used_again_equals_a_fresh_one(calls):
+    used = Canvas((160, 96), 3, 32)
+    for call in calls:
+        images = [None if size is None else noise(*size, 3) for size in call]
+        again, fresh = used.place(images), Canvas((160, 96), 3, 32).place(images)
+        for field in ("images", "sizes", "scales", "valid", "image_sizes"):
+            np.testing.assert_array_equal(getattr(again, field), getattr(fresh, field))
+        assert again.valid.tolist() == [image is not None for image in images]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        noise(10, 10).astype(np.float32),
+        noise(10, 10, 4),
+        noise(10, 10).astype(np.uint16),
+        np.zeros((0, 5), np.uint8),
+        np.zeros((2, 2, 2, 3), np.uint8),
+        [[1, 2], [3, 4]],
+    ],
+)
+def test_other_arrays_are_refused_with_their_type_and_shape(image):
+    with pytest.raises(ImageError, match="image 1 is .*; allowed: a NumPy array, uint8"):
+        Canvas((64, 64), 3, 32).place([None, image])
+
+
+def test_an_empty_canvas_is_refused():
+    with pytest.raises(ConfigError, match="image size 0x480"):
+        Canvas((0, 480), 3, 32)
