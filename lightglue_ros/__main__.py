@@ -1,0 +1,7 @@
+"""`python -m lightglue_ros`."""
+
+import sys
+
+from lightglue_ros.cli import main
+
+sys.exit(main())

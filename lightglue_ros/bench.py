@@ -1,0 +1,162 @@
+"""`lightglue_ros bench`: where the time of a stereo frame goes, and the rate of the running node."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.images import read_image
+
+if TYPE_CHECKING:
+    from lightglue_ros.nodes.listener import Listener
+
+START_SECONDS = 30.0
+# Faster than the node on small machines, so that its rate is its own and not the cameras'.
+CAMERA_HZ = 30.0
+
+
+def run(
+    model: str, provider: str, image_size: tuple[int, int], max_keypoints: int | None, frames: int
+) -> int:
+    """Measure on the motorcycle pair and print tables; the node's only where ROS 2 is there."""
+    from lightglue_ros.export.weights import motorcycle_pair
+
+    paths = motorcycle_pair()
+    pipeline = MatchPipeline(model, provider, image_size, max_keypoints=max_keypoints)
+    print(machine())
+    width, height = pipeline.image_size
+    print(
+        f"{pipeline.info.model}, {pipeline.info.precision}, {pipeline.provider}, stereo {width}x{height}, "
+        f"at most {pipeline.max_keypoints} keypoints, {frames} frames"
+    )
+    print_table("in this process", time_stages(pipeline, [read_image(path) for path in paths], frames))
+    try:
+        import rclpy  # noqa: F401
+    except ImportError:
+        print("running node: not measured, no ROS 2 here")
+        return 0
+    parameters = {
+        "model": model,
+        "provider": provider,
+        "image_width": image_size[0],
+        "image_height": image_size[1],
+        "max_keypoints": max_keypoints or 0,
+    }
+    with running_matcher(parameters, paths) as matcher:
+        figures = matcher.measure(frames)
+    print_table(
+        f"running node, cameras at {CAMERA_HZ:g} Hz",
+        {
+            "inside ONNX Runtime": figures.inference,
+            "outside ONNX Runtime": figures.outside,
+            "image stamp to matches": figures.latency,
+        },
+    )
+    print(f"{figures.rate:.1f} Hz")
+    return 0
+
+
+def machine() -> str:
+    """The machine in a line: processor, cores, versions."""
+    import onnxruntime
+
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{names[0] if names else platform.machine()}, {cores} cores; "
+        f"Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}, NumPy {np.__version__}"
+    )
+
+
+def time_stages(pipeline: MatchPipeline, images: Sequence[np.ndarray], frames: int) -> dict[str, float]:
+    """Median seconds of each stage of matching a stereo pair."""
+    rows = []
+    for _ in range(frames):
+        pipeline.match(images, [(0, 1)])
+        times = pipeline.times
+        rows.append((times.canvas, times.extract, times.match, times.unpad))
+    names = ("canvas", "extractor (ONNX Runtime)", "matcher (ONNX Runtime)", "unpad")
+    return dict(zip(names, np.median(rows, axis=0).tolist(), strict=True))
+
+
+def print_table(title: str, seconds: dict[str, float]) -> None:
+    """Print medians in milliseconds."""
+    print(f"\n| {title} | median ms |\n| --- | ---: |")
+    for name, value in seconds.items():
+        print(f"| {name} | {1e3 * value:.2f} |")
+
+
+@dataclass(frozen=True)
+class NodeFigures:
+    """What was measured of a running node.
+
+    Attributes:
+        rate: messages on `matches` per second.
+        latency: median seconds from image stamp to arrival of the matches.
+        inference: median seconds a frame inside ONNX Runtime.
+        outside: median seconds a frame outside it: decoding, canvas, dropping the padding, publishing.
+    """
+
+    rate: float
+    latency: float
+    inference: float
+    outside: float
+
+
+class RunningMatcher:
+    """A matcher in a process of its own, and the two images that cameras will show it."""
+
+    def __init__(self, listener: Listener, paths: Sequence[Path]) -> None:
+        self._listener = listener
+        self._paths = paths
+
+    def measure(self, frames: int) -> NodeFigures:
+        """Let cameras run until so many frames were matched; the first is not counted."""
+        from lightglue_ros.nodes.processes import node_process
+
+        listener = self._listener
+        listener.clear()
+        with node_process("player", {"images": [str(path) for path in self._paths], "rate": CAMERA_HZ}):
+            listener.wait_for_matches(frames + 1, deadline=START_SECONDS + frames)
+            values = listener.wait_for_diagnostics()
+        arrivals = listener.arrivals[: frames + 1]
+        return NodeFigures(
+            rate=frames / (arrivals[-1] - arrivals[0]),
+            latency=float(np.median(listener.latencies[1 : frames + 1])),
+            inference=1e-3 * float(values["inference p50 (ms)"]),
+            outside=1e-3 * float(values["outside inference p50 (ms)"]),
+        )
+
+
+@contextmanager
+def running_matcher(parameters: Mapping[str, Any], paths: Sequence[Path]) -> Iterator[RunningMatcher]:
+    """Start a matcher, apart from other ROS systems.
+
+    Args:
+        parameters: of the node.
+        paths: of the images of its cameras.
+    """
+    import rclpy
+
+    from lightglue_ros.nodes.listener import Listener
+    from lightglue_ros.nodes.processes import isolate, node_process
+
+    isolate()
+    rclpy.init()
+    try:
+        with node_process("matcher", parameters) as matcher:
+            yield RunningMatcher(Listener(matcher), paths)
+    finally:
+        rclpy.try_shutdown()

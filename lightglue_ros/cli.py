@@ -1,0 +1,239 @@
+"""The command line: `lightglue_ros`, `python -m lightglue_ros` and `ros2 run lightglue_ros`.
+
+This module only reads arguments and prints; each command's work is elsewhere and is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from lightglue_ros import __version__
+
+# These are ROS 2 nodes; ROS reads their arguments (--ros-args -p name:=value).
+NODES = {"matcher": "publish the matches of camera topics", "player": "publish images of files as cameras"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv and argv[0] in NODES and not {"-h", "--help"} & set(argv[1:]):
+            return _run_node(argv[0], argv[1:])
+        arguments = _parser().parse_args(argv)
+        return arguments.run(arguments)
+    except Exception as error:
+        if not _is_for_the_user(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        # A node that is told to end before it has begun has done what it was told.
+        return 0 if argv and argv[0] in NODES else 130
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    # By name, so that `--help` needs neither NumPy nor ONNX Runtime.
+    return any(base.__name__ == "LightGlueRosError" for base in type(error).__mro__)
+
+
+def _run_node(name: str, arguments: list[str]) -> int:
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as missing:
+        problem = f"error: {name} is a ROS 2 node and rclpy cannot be imported ({missing})"
+        fix = "source /opt/ros/jazzy/setup.bash, or that of your ROS 2"
+        print(f"{problem}; to mend it: {fix}", file=sys.stderr)
+        return 1
+    if name == "matcher":
+        from lightglue_ros.nodes.matcher import main as run
+    else:
+        from lightglue_ros.nodes.player import main as run
+    return run(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightglue_ros", description="Matches keypoints between the cameras of a robot with LightGlue."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_export(commands)
+    _add_match(commands)
+    _add_bench(commands)
+    _add_demo(commands)
+    for name, text in NODES.items():
+        node = commands.add_parser(
+            name,
+            help=f"node: {text}",
+            description=f"A ROS 2 node: {text}.",
+            epilog=f"ros2 run lightglue_ros {name} --ros-args -p name:=value",
+        )
+        node.set_defaults(run=None)
+    return parser
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "export", help="write a model as ONNX files into the model store (needs PyTorch)"
+    )
+    command.add_argument("model", help="which model: xfeat")
+    command.add_argument(
+        "--split", action="store_true", help="extractor.onnx and matcher.onnx, as the node needs"
+    )
+    command.add_argument(
+        "--max-keypoints", type=int, default=1024, metavar="K", help="keypoint slots per image (1024)"
+    )
+    command.add_argument(
+        "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="folder to write to (the model store)"
+    )
+    command.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from lightglue_ros.export import export_model
+
+    export_model(
+        arguments.model,
+        split=arguments.split,
+        max_keypoints=arguments.max_keypoints,
+        output=arguments.output,
+        weights=arguments.weights,
+    )
+    return 0
+
+
+def _add_match(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("match", help="match images")
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="two or more image files")
+    command.add_argument(
+        "--pairs", metavar="I:J,...", help="which images to match, from 0 (each with the next)"
+    )
+    _add_model_options(command)
+    command.add_argument(
+        "--match-threshold", type=float, metavar="SCORE", help="least score of a match (0.1)"
+    )
+    command.add_argument("--draw", type=Path, metavar="PNG", help="draw the first pair, side by side")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the matches of all pairs")
+    command.set_defaults(run=_match)
+
+
+def _add_model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model", default="xfeat", help="name in the model store, folder or .onnx file (xfeat)"
+    )
+    command.add_argument("--provider", default="auto", help="auto, cpu or cuda (auto)")
+    command.add_argument(
+        "--image-size", type=_size, default=(640, 480), metavar="WxH", help="canvas (640x480)"
+    )
+    command.add_argument(
+        "--max-keypoints", type=int, metavar="N", help="at most N per image (all of the model's)"
+    )
+
+
+def _match(arguments: argparse.Namespace) -> int:
+    from lightglue_ros.core import ConfigError, MatchPipeline
+    from lightglue_ros.core.draw import draw_matches
+    from lightglue_ros.core.images import read_image, write_image
+
+    pairs = _pairs(arguments.pairs, len(arguments.images))
+    if not pairs:
+        raise ConfigError("there is nothing to match", allowed="at least two images, or --pairs")
+    images = [read_image(path) for path in arguments.images]
+    options = {} if arguments.match_threshold is None else {"match_threshold": arguments.match_threshold}
+    pipeline = MatchPipeline(
+        arguments.model,
+        arguments.provider,
+        arguments.image_size,
+        max_keypoints=arguments.max_keypoints,
+        **options,
+    )
+    results = pipeline.match(images, pairs)
+    for (first, second), matches in zip(pairs, results, strict=True):
+        print(f"{arguments.images[first]} {arguments.images[second]}: {len(matches)} matches")
+    if arguments.draw:
+        first, second = pairs[0]
+        write_image(arguments.draw, draw_matches(images[first], images[second], results[0]))
+    if arguments.json:
+        entries = [
+            {
+                "image0": str(arguments.images[first]),
+                "image1": str(arguments.images[second]),
+                "keypoints0": matches.keypoints0.tolist(),
+                "keypoints1": matches.keypoints1.tolist(),
+                "scores": matches.scores.tolist(),
+                "indices0": matches.indices0.tolist(),
+                "indices1": matches.indices1.tolist(),
+            }
+            for (first, second), matches in zip(pairs, results, strict=True)
+        ]
+        arguments.json.write_text(json.dumps(entries))
+    return 0
+
+
+def _pairs(text: str | None, images: int) -> list[tuple[int, int]]:
+    from lightglue_ros.core import ConfigError
+
+    if text is None:
+        return [(first, first + 1) for first in range(images - 1)]
+    try:
+        return [(int(first), int(second)) for first, second in (pair.split(":") for pair in text.split(","))]
+    except ValueError as error:
+        raise ConfigError(f"--pairs is '{text}'", allowed="numbers of images such as 0:1,1:2") from error
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "bench", help="measure where the time goes, and the rate of the running node"
+    )
+    _add_model_options(command)
+    command.add_argument("--frames", type=int, default=50, metavar="N", help="stereo frames to measure (50)")
+    command.set_defaults(run=_bench)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from lightglue_ros.bench import run
+
+    return run(
+        arguments.model, arguments.provider, arguments.image_size, arguments.max_keypoints, arguments.frames
+    )
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "demo", help="play two images into the matcher over ROS 2 and look at the matches"
+    )
+    command.add_argument("left", nargs="?", type=Path, help="image file (Middlebury's motorcycle)")
+    command.add_argument("right", nargs="?", type=Path, help="image file")
+    _add_model_options(command)
+    command.add_argument("--seconds", type=float, default=10.0, help="how long to listen (10)")
+    command.add_argument("--rate", type=float, default=10.0, help="images per second and camera (10)")
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("demo.png"), metavar="PNG", help="picture (demo.png)"
+    )
+    command.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from lightglue_ros.demo import run
+
+    return run(arguments)
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(number) for number in text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no size; allowed: WIDTHxHEIGHT such as 640x480"
+        ) from None
+    return width, height
+
+
+if __name__ == "__main__":
+    sys.exit(main())

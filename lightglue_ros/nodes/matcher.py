@@ -1,0 +1,281 @@
+"""The matcher node: images of N cameras in, `matches` out.
+
+Two threads, so that nothing queues and nobody waits:
+
+- the executor's thread takes messages, checks their headers and sorts them into frames. It never
+  decodes and never waits for inference, so the middleware's buffers do not overflow.
+- the worker's thread decodes, runs the graphs and publishes. It always takes the newest frame; frames
+  that were overtaken meanwhile are dropped and counted.
+
+They share the worker's one-item mailbox, counters that one side only writes, and two thresholds of the
+pipeline, each replaced as a whole. An image that cannot be used is dropped, counted and named in the
+log, and the node lives on.
+
+The node is managed (lifecycle): configure loads and warms up the model, activate subscribes. With
+`autostart` it does both by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+
+from lightglue_ros.core import ImageError, LightGlueRosError, MatchPipeline, ModelError
+from lightglue_ros.core.frames import FrameAssembler, RigFrame
+from lightglue_ros.core.rig import Rig
+from lightglue_ros.msg import Matches
+from lightglue_ros.nodes import parameters, qos
+from lightglue_ros.nodes.conversions import check_image, image_to_array, matches_to_message, stamp_in_ns
+from lightglue_ros.nodes.run import run_node
+from lightglue_ros.nodes.worker import NewestWorker
+
+LOG_PERIOD = 5.0
+DIAGNOSTICS_PERIOD = 1.0
+# Frames over which the diagnostics take their medians.
+TIMED_FRAMES = 100
+
+
+class Matcher(LifecycleNode):
+    """Matches the keypoints of a rig's cameras; see the head of this module.
+
+    Raises:
+        ConfigError: a parameter given at start-up has the wrong type or is out of range.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("matcher")
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.start_error: LightGlueRosError | None = None
+        self._pipeline: MatchPipeline | None = None
+        self._worker: NewestWorker[RigFrame[Image]] | None = None
+        self._image_subscriptions = []
+        self._rejected = 0
+        self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_FRAMES)
+
+    # Lifecycle.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the parameters, load and warm up the model."""
+        result = self._try(self._configure)
+        return super().on_configure(state) if result == TransitionCallbackReturn.SUCCESS else result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the images."""
+        result = self._try(self._activate)
+        return super().on_activate(state) if result == TransitionCallbackReturn.SUCCESS else result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and finish the frame in work."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything."""
+        self._stop()
+        self._release()
+        return super().on_shutdown(state)
+
+    def destroy_node(self) -> None:
+        """End the worker before the node goes."""
+        self._stop()
+        super().destroy_node()
+
+    def _try(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        """Do a step of a transition; rclpy swallows what its callback raises, so say here what went wrong."""
+        try:
+            step()
+        except LightGlueRosError as error:
+            self.start_error = error
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            self.get_logger().error(f"{type(error).__name__}: {error}")
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        values = parameters.read(self)
+        rig = Rig.parse(values.cameras, values.pairs)
+        start = time.monotonic()
+        pipeline = MatchPipeline(
+            values.model,
+            values.provider,
+            (values.image_width, values.image_height),
+            max_keypoints=values.max_keypoints or None,
+            match_threshold=values.match_threshold,
+            num_threads=values.num_threads,
+            allow_fallback=values.allow_fallback,
+        )
+        if not pipeline.can_extract_alone:
+            raise ModelError(
+                f"model '{values.model}' is a pipeline.onnx, the node runs extractor.onnx and matcher.onnx",
+                fix=f"lightglue_ros export {pipeline.info.model} --split",
+            )
+        pipeline.warm_up(len(rig.cameras), len(rig.pairs))
+        self._values, self._rig, self._pipeline = values, rig, pipeline
+        self._assembler: FrameAssembler[Image] = FrameAssembler(
+            len(rig.cameras), values.sync_slop, values.camera_timeout
+        )
+        self._publisher = self.create_lifecycle_publisher(
+            Matches, "matches", qos.result_qos(), qos_overriding_options=qos.overridable()
+        )
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics_timer = self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
+        self._log_model(time.monotonic() - start)
+
+    def _log_model(self, seconds: float) -> None:
+        pipeline = self._pipeline
+        width, height = pipeline.image_size
+        asked = (self._values.image_width, self._values.image_height)
+        rounded = f" (rounded up from {asked[0]}x{asked[1]})" if (width, height) != asked else ""
+        self.get_logger().info(
+            f"model {pipeline.info.model} on {pipeline.provider}, images {width}x{height}{rounded}, "
+            f"at most {pipeline.max_keypoints} keypoints; loaded in {seconds:.1f} s"
+        )
+
+    def _activate(self) -> None:
+        self._worker = NewestWorker(self._match, self._on_match_error)
+        profile = qos.image_qos(self._values.image_qos)
+        self._image_subscriptions = [
+            self.create_subscription(
+                Image,
+                topic,
+                partial(self._on_image, camera),
+                profile,
+                qos_overriding_options=qos.overridable(),
+            )
+            for camera, topic in enumerate(self._values.image_topics)
+        ]
+        topics = ", ".join(subscription.topic_name for subscription in self._image_subscriptions)
+        self.get_logger().info(f"matching {', '.join(self._values.pairs)}; waiting for images on {topics}")
+
+    def _stop(self) -> None:
+        for subscription in self._image_subscriptions:
+            self.destroy_subscription(subscription)
+        self._image_subscriptions = []
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    def _release(self) -> None:
+        if self._pipeline is None:
+            return
+        self._pipeline = None
+        self.destroy_timer(self._diagnostics_timer)
+        self.destroy_publisher(self._diagnostics)
+        self.destroy_lifecycle_publisher(self._publisher)
+
+    # The executor's thread.
+
+    def _on_image(self, camera: int, message: Image) -> None:
+        try:
+            check_image(message)
+        except ImageError as error:
+            self._rejected += 1
+            name = self._values.cameras[camera]
+            self.get_logger().warning(
+                f"camera {name}: {error}; dropped ({self._rejected} so far)", throttle_duration_sec=LOG_PERIOD
+            )
+            return
+        now = self.get_clock().now().nanoseconds
+        frame = self._assembler.add(camera, stamp_in_ns(message), message, now)
+        if frame is not None:
+            self._worker.offer(frame)
+
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        """Take all changes or none."""
+        new = {change.name: change.value for change in changes if change.name in parameters.SPECS}
+        pipeline = self._pipeline
+        if pipeline is None:
+            return SetParametersResult(successful=True)
+        slots = pipeline.info.max_keypoints
+        if new.get("max_keypoints", 0) > slots:
+            reason = (
+                f"max_keypoints is {new['max_keypoints']}; allowed: 0 to {slots}, the slots of this model"
+            )
+            return SetParametersResult(successful=False, reason=reason)
+        if "max_keypoints" in new:
+            pipeline.max_keypoints = new["max_keypoints"] or slots
+        if "match_threshold" in new:
+            pipeline.match_threshold = new["match_threshold"]
+        self._assembler.slop = new.get("sync_slop", self._assembler.slop)
+        self._assembler.timeout = new.get("camera_timeout", self._assembler.timeout)
+        return SetParametersResult(successful=True)
+
+    def _publish_diagnostics(self) -> None:
+        now = self.get_clock().now()
+        message = DiagnosticArray()
+        message.header.stamp = now.to_msg()
+        message.status = [self._status(now.nanoseconds)]
+        self._diagnostics.publish(message)
+
+    def _status(self, now: int) -> DiagnosticStatus:
+        status = DiagnosticStatus(name=f"{self.get_name()}: matching", hardware_id=self._pipeline.provider)
+        missing = [self._values.cameras[camera] for camera in self._assembler.missing(now)]
+        if missing:
+            status.level, status.message = DiagnosticStatus.WARN, f"missing: {', '.join(missing)}"
+        else:
+            status.level, status.message = DiagnosticStatus.OK, "ok"
+        counts = self._assembler.counts
+        inference, other = np.median(np.array(self._times or [(0.0, 0.0)]), axis=0) * 1e3
+        values = {
+            "model": self._pipeline.info.model,
+            "provider": self._pipeline.provider,
+            "images received": counts.received,
+            "images rejected": self._rejected,
+            "images without partner": counts.unmatched,
+            "images too late": counts.late,
+            "time set back": counts.resets,
+            "frames": counts.frames,
+            "frames dropped": self._worker.dropped if self._worker else 0,
+            "inference p50 (ms)": f"{inference:.2f}",
+            "outside inference p50 (ms)": f"{other:.2f}",
+        }
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        return status
+
+    # The worker's thread.
+
+    def _match(self, frame: RigFrame[Image]) -> None:
+        start = time.perf_counter()
+        images = [None if image is None else image_to_array(image) for image in frame.images]
+        pairs = self._pipeline.match(images, self._rig.pairs)
+        message = matches_to_message(self._rig, frame, pairs, self._pipeline.info.model)
+        self._publisher.publish(message)
+        inference = self._pipeline.times.inference
+        self._times.append((inference, time.perf_counter() - start - inference))
+
+    def _on_match_error(self, error: Exception) -> None:
+        self.get_logger().error(
+            f"a frame was lost: {type(error).__name__}: {error}", throttle_duration_sec=LOG_PERIOD
+        )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; the exit status is 1 if it could not start."""
+    return run_node("matcher", _started_matcher, args)
+
+
+def _started_matcher(_done: threading.Event) -> Matcher:
+    node = Matcher()
+    if node.get_parameter("autostart").value:
+        for transition in (node.trigger_configure, node.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                raise node.start_error or LightGlueRosError("the node could not be started")
+    return node

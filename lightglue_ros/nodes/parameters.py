@@ -1,0 +1,163 @@
+"""The matcher's parameters: what each is, what it may be, and whether it can change while running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, ParameterException
+from rclpy.node import Node
+
+from lightglue_ros.core import ConfigError
+from lightglue_ros.core.session import PROVIDERS
+from lightglue_ros.nodes.qos import IMAGE_QOS
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter.
+
+    Attributes:
+        default: also says its type.
+        description: what `ros2 param describe` prints.
+        limits: (least, most) of a number.
+        choices: the values that a text may have.
+        can_change: whether it can be set while the node runs.
+    """
+
+    default: Any
+    description: str
+    limits: tuple[float, float] | None = None
+    choices: Sequence[str] = ()
+    can_change: bool = False
+
+
+SPECS: dict[str, Spec] = {
+    "cameras": Spec(["left", "right"], "Names of the cameras, in the order of image_topics."),
+    "image_topics": Spec(
+        ["left/image_rect", "right/image_rect"],
+        "Topic of each camera's images (sensor_msgs/Image), remappable.",
+    ),
+    "pairs": Spec(["left:right"], "Which cameras to match with each other, as 'first:second'."),
+    "model": Spec(
+        "xfeat", "Model: a name in the model store, or a folder with extractor.onnx and matcher.onnx."
+    ),
+    "provider": Spec(
+        "auto",
+        f"Where the model runs: {', '.join(PROVIDERS)}; auto is cuda where it loads.",
+        choices=PROVIDERS,
+    ),
+    "allow_fallback": Spec(False, "Take the CPU where a provider asked for by name does not load."),
+    "num_threads": Spec(0, "Threads of the CPU provider; 0 is one per core.", limits=(0, 256)),
+    "image_width": Spec(
+        640, "Images are shrunk to this width before extraction (pixels), never enlarged.", limits=(32, 8192)
+    ),
+    "image_height": Spec(
+        480, "Images are shrunk to this height before extraction (pixels), never enlarged.", limits=(32, 8192)
+    ),
+    "max_keypoints": Spec(
+        0, "Most keypoints per image; 0 is all the slots of the model.", limits=(0, 65536), can_change=True
+    ),
+    "match_threshold": Spec(0.1, "Least score of a match.", limits=(0.0, 1.0), can_change=True),
+    "sync_slop": Spec(
+        0.01,
+        "Largest time between the images of one frame (s); keep it below half a camera period.",
+        limits=(0.0, 10.0),
+        can_change=True,
+    ),
+    "camera_timeout": Spec(
+        1.0,
+        "After this silence (s) a camera is missing: frames go on without it until it is back.",
+        limits=(0.01, 3600.0),
+        can_change=True,
+    ),
+    "image_qos": Spec(
+        "sensor_data",
+        f"Quality of service of the image subscriptions: {', '.join(IMAGE_QOS)}.",
+        choices=IMAGE_QOS,
+    ),
+    "autostart": Spec(True, "Configure and activate at start-up; else wait for a lifecycle manager."),
+}
+
+
+@dataclass(frozen=True)
+class MatcherParameters:
+    """The values of the matcher's parameters; see `SPECS` for their meaning."""
+
+    cameras: list[str]
+    image_topics: list[str]
+    pairs: list[str]
+    model: str
+    provider: str
+    allow_fallback: bool
+    num_threads: int
+    image_width: int
+    image_height: int
+    max_keypoints: int
+    match_threshold: float
+    sync_slop: float
+    camera_timeout: float
+    image_qos: str
+    autostart: bool
+
+
+def declare(node: Node) -> None:
+    """Declare all parameters.
+
+    Raises:
+        ConfigError: a value given at start-up has the wrong type or is out of range.
+    """
+    for name, spec in SPECS.items():
+        try:
+            node.declare_parameter(name, spec.default, _descriptor(spec))
+        except (InvalidParameterTypeException, InvalidParameterValueException, ParameterException) as error:
+            raise ConfigError(
+                f"parameter {name}: {error}",
+                allowed=_allowed(spec),
+                fix=f"for example {name}: {spec.default}",
+            ) from error
+
+
+def read(node: Node) -> MatcherParameters:
+    """Read all parameters and check what a range cannot.
+
+    Raises:
+        ConfigError: a value is none of the choices, or cameras and topics do not fit each other.
+    """
+    values = MatcherParameters(
+        **{f.name: node.get_parameter(f.name).value for f in fields(MatcherParameters)}
+    )
+    for name, spec in SPECS.items():
+        value = getattr(values, name)
+        if spec.choices and value not in spec.choices:
+            raise ConfigError(
+                f"parameter {name} is '{value}'", allowed=_allowed(spec), fix=f"{name}: {spec.default}"
+            )
+    if len(values.cameras) != len(values.image_topics):
+        raise ConfigError(
+            f"parameter image_topics has {len(values.image_topics)} topics for {len(values.cameras)} cameras",
+            allowed="one topic for each camera, in the same order",
+            fix="cameras: [left, right] and image_topics: [left/image_rect, right/image_rect]",
+        )
+    return values
+
+
+def _descriptor(spec: Spec) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=spec.description, read_only=not spec.can_change)
+    if spec.limits and isinstance(spec.default, int):
+        least, most = spec.limits
+        descriptor.integer_range = [IntegerRange(from_value=int(least), to_value=int(most), step=1)]
+    elif spec.limits:
+        least, most = spec.limits
+        descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
+    return descriptor
+
+
+def _allowed(spec: Spec) -> str:
+    if spec.choices:
+        return ", ".join(spec.choices)
+    if spec.limits:
+        return f"{type(spec.default).__name__} from {spec.limits[0]:g} to {spec.limits[1]:g}"
+    return "a list of texts" if isinstance(spec.default, list) else type(spec.default).__name__

@@ -1,0 +1,72 @@
+"""Runs our nodes as processes of their own, apart from other ROS systems; for demo, bench and tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+
+PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
+# What it is called in Fast DDS 2, which these distributions have.
+OLD_PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+OLD_DISTRIBUTIONS = ("humble", "iron", "jazzy")
+EXIT_SECONDS = 10.0
+
+
+def profile_environment() -> dict[str, str]:
+    """The variable that gives Fast DDS our profile; none where the user has a profile of their own.
+
+    With its default shared-memory segment Fast DDS loses large images between processes.
+    """
+    if os.environ.get(PROFILE_VARIABLE) or os.environ.get(OLD_PROFILE_VARIABLE):
+        return {}
+    is_old = os.environ.get("ROS_DISTRO") in OLD_DISTRIBUTIONS
+    profile = Path(get_package_share_directory("lightglue_ros")) / "config" / "fastdds.xml"
+    return {OLD_PROFILE_VARIABLE if is_old else PROFILE_VARIABLE: str(profile)}
+
+
+def isolate() -> None:
+    """Keep this process and its children on the loopback and in a domain of their own."""
+    os.environ.update(profile_environment())
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    # What Humble has instead.
+    os.environ["ROS_LOCALHOST_ONLY"] = "1"
+    # Linux's default ephemeral ports leave the domains 0 to 101 free for DDS.
+    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 101))
+
+
+@contextmanager
+def node_process(
+    command: str, parameters: Mapping[str, Any], **popen_options: Any
+) -> Iterator[subprocess.Popen]:
+    """Run a node of ours; at the end interrupt it and wait until it is gone.
+
+    Args:
+        command: ``matcher`` or ``player``.
+        parameters: its ROS parameters.
+        **popen_options: for `subprocess.Popen`.
+    """
+    script = Path(get_package_prefix("lightglue_ros")) / "lib" / "lightglue_ros" / command
+    arguments = [sys.executable, str(script), "--ros-args"]
+    for name, value in parameters.items():
+        arguments += ["-p", f"{name}:={json.dumps(value)}"]
+    process = subprocess.Popen(arguments, **popen_options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

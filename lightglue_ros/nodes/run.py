@@ -1,0 +1,58 @@
+"""Runs one node until it is done or the process is told to end.
+
+rclpy's own signal handlers invalidate the context at once, under the feet of a thread that publishes.
+So the signals are ours: the main thread waits for them and does nothing else, the executor spins in a
+thread of its own, and at the end things are put away in order: executor, node, context.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from lightglue_ros.core import LightGlueRosError
+
+
+def run_node(name: str, make_node: Callable[[threading.Event], Node], args: list[str] | None) -> int:
+    """Make a node and spin it until it is done, or SIGINT or SIGTERM comes.
+
+    Args:
+        name: the node's name, for errors before there is a node.
+        make_node: gets an event that the node may set when it is done.
+        args: command line, with ROS arguments.
+
+    Returns:
+        Exit status: 1 if the node could not be made, else 0.
+    """
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = make_node(done)
+    except LightGlueRosError as error:
+        get_logger(name).fatal(str(error))
+        return 1
+    else:
+        _spin(node, done)
+        node.destroy_node()
+        return 0
+    finally:
+        rclpy.try_shutdown()
+
+
+def _spin(node: Node, done: threading.Event) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, name="executor", daemon=True)
+    thread.start()
+    done.wait()
+    executor.shutdown()
+    thread.join()

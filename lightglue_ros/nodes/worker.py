@@ -1,0 +1,65 @@
+"""A thread that works on the newest item only.
+
+Inference takes longer than a camera period on small machines, and an executor callback must not wait
+for it. So callbacks `offer` a frame and return at once; the worker takes the newest when it is done
+with the last. An item that is overtaken before it was begun is dropped and counted: nothing queues.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class NewestWorker(Generic[T]):
+    """Runs `work` on the newest offered item, in a thread of its own.
+
+    Args:
+        work: called with one item at a time. Its exceptions go to `on_error`; the thread lives on.
+        on_error: called with an exception that `work` raised.
+
+    Attributes:
+        dropped: how many items were overtaken by a newer one.
+    """
+
+    def __init__(self, work: Callable[[T], None], on_error: Callable[[Exception], None]) -> None:
+        self.dropped = 0
+        self._work = work
+        self._on_error = on_error
+        self._newest: T | None = None
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread.start()
+
+    def offer(self, item: T) -> None:
+        """Hand over an item and return at once."""
+        with self._changed:
+            if self._newest is not None:
+                self.dropped += 1
+            self._newest = item
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End the thread after the item that it is working on."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._take()) is not None:
+            try:
+                self._work(item)
+            # Whatever a frame does to us, the next one gets its chance.
+            except Exception as error:
+                self._on_error(error)
+
+    def _take(self) -> T | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._stopping)
+            item, self._newest = self._newest, None
+            return None if self._stopping else item
