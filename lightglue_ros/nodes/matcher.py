@@ -28,6 +28,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 
 from lightglue_ros.core import ImageError, LightGlueRosError, MatchPipeline, ModelError
@@ -53,15 +54,15 @@ class Matcher(LifecycleNode):
     """
 
     def __init__(self) -> None:
+        # First, for rclpy destroys a node whose making failed, too.
+        self._pipeline: MatchPipeline | None = None
+        self._worker: NewestWorker[RigFrame[Image]] | None = None
+        self._image_subscriptions: list[Subscription] = []
+        self._rejected = 0
+        self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_FRAMES)
         super().__init__("matcher")
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self.start_error: LightGlueRosError | None = None
-        self._pipeline: MatchPipeline | None = None
-        self._worker: NewestWorker[RigFrame[Image]] | None = None
-        self._image_subscriptions = []
-        self._rejected = 0
-        self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_FRAMES)
 
     # Lifecycle.
 
@@ -101,7 +102,6 @@ class Matcher(LifecycleNode):
         try:
             step()
         except LightGlueRosError as error:
-            self.start_error = error
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
@@ -272,10 +272,10 @@ def main(args: list[str] | None = None) -> int:
     return run_node("matcher", _started_matcher, args)
 
 
-def _started_matcher(_done: threading.Event) -> Matcher:
+def _started_matcher(_done: threading.Event) -> Matcher | None:
     node = Matcher()
     if node.get_parameter("autostart").value:
         for transition in (node.trigger_configure, node.trigger_activate):
             if transition() != TransitionCallbackReturn.SUCCESS:
-                raise node.start_error or LightGlueRosError("the node could not be started")
+                return None
     return node

@@ -44,6 +44,15 @@ def isolate() -> None:
     os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 101))
 
 
+def node_command(command: str, parameters: Mapping[str, Any]) -> list[str]:
+    """The command line that runs a node of ours (``matcher`` or ``player``) with ROS parameters."""
+    script = Path(get_package_prefix("lightglue_ros")) / "lib" / "lightglue_ros" / command
+    arguments = [sys.executable, str(script), "--ros-args"]
+    for name, value in parameters.items():
+        arguments += ["-p", f"{name}:={json.dumps(value)}"]
+    return arguments
+
+
 @contextmanager
 def node_process(
     command: str, parameters: Mapping[str, Any], **popen_options: Any
@@ -55,11 +64,7 @@ def node_process(
         parameters: its ROS parameters.
         **popen_options: for `subprocess.Popen`.
     """
-    script = Path(get_package_prefix("lightglue_ros")) / "lib" / "lightglue_ros" / command
-    arguments = [sys.executable, str(script), "--ros-args"]
-    for name, value in parameters.items():
-        arguments += ["-p", f"{name}:={json.dumps(value)}"]
-    process = subprocess.Popen(arguments, **popen_options)
+    process = subprocess.Popen(node_command(command, parameters), **popen_options)
     try:
         yield process
     finally:

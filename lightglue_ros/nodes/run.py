@@ -17,35 +17,51 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from lightglue_ros.core import LightGlueRosError
+from lightglue_ros.core import ConfigError, LightGlueRosError
 
 
-def run_node(name: str, make_node: Callable[[threading.Event], Node], args: list[str] | None) -> int:
+def run_node(name: str, make_node: Callable[[threading.Event], Node | None], args: list[str] | None) -> int:
     """Make a node and spin it until it is done, or SIGINT or SIGTERM comes.
 
     Args:
         name: the node's name, for errors before there is a node.
-        make_node: gets an event that the node may set when it is done.
+        make_node: gets an event that the node may set when it is done; returns None, or raises, if the
+            node cannot start. What it raises is logged here.
         args: command line, with ROS arguments.
 
     Returns:
         Exit status: 1 if the node could not be made, else 0.
+
+    Raises:
+        ConfigError: ROS 2 does not take the arguments.
     """
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    _init(args)
     try:
         node = make_node(done)
-    except LightGlueRosError as error:
-        get_logger(name).fatal(str(error))
-        return 1
-    else:
+        if node is None:
+            return 1
         _spin(node, done)
         node.destroy_node()
         return 0
+    except LightGlueRosError as error:
+        get_logger(name).error(str(error))
+        return 1
     finally:
         rclpy.try_shutdown()
+
+
+def _init(args: list[str] | None) -> None:
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    # rclpy raises what its C++ part has, without a common base.
+    except Exception as error:
+        raise ConfigError(
+            f"ROS 2 does not take the arguments {args}: {error}",
+            allowed="--ros-args with -p name:=value, -r from:=to, --params-file FILE",
+        ) from error
 
 
 def _spin(node: Node, done: threading.Event) -> None:

@@ -1,0 +1,329 @@
+"""The running matcher, in a process of its own, over real DDS."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.geometry import same_row_share
+from lightglue_ros.msg import PairMatches
+from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
+from lightglue_ros.nodes.processes import node_command, node_process
+
+
+def set_parameters(robot, **values):
+    """Set parameters of the running matcher; returns the results."""
+    client = robot.create_client(SetParameters, "/matcher/set_parameters")
+    robot.wait_until(client.service_is_ready, "the matcher's parameter service")
+    request = SetParameters.Request()
+    request.parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    future = client.call_async(request)
+    robot.wait_until(future.done, "the answer to set_parameters")
+    return future.result().results
+
+
+def test_stereo_images_come_out_as_the_matches_of_the_pipeline(robot, motorcycle):
+    left, right = motorcycle
+    stereo = robot(image_width=640, image_height=480)
+    message = stereo.match({"left": left, "right": right})
+    matches = message_to_matches(message.pairs[0])
+    (expected,) = MatchPipeline("xfeat", image_size=(640, 480)).match([left, right], [(0, 1)])
+    np.testing.assert_array_equal(matches.keypoints0, expected.keypoints0)
+    np.testing.assert_array_equal(matches.keypoints1, expected.keypoints1)
+    np.testing.assert_array_equal(matches.scores, expected.scores)
+    assert same_row_share(matches.keypoints0, matches.keypoints1, 3.0) >= 0.98
+
+
+def test_header_and_pair_tell_where_the_matches_come_from(robot, motorcycle):
+    left, right = motorcycle
+    message = robot().match({"left": left[:, :300], "right": right})
+    (pair,) = message.pairs
+    assert message.model == "xfeat"
+    assert message.header.frame_id == "left_optical"
+    assert message.header.stamp == pair.stamp0 == pair.stamp1
+    assert (pair.camera0, pair.camera1) == ("left", "right")
+    assert (pair.frame_id0, pair.frame_id1) == ("left_optical", "right_optical")
+    assert (pair.width0, pair.height0, pair.width1, pair.height1) == (300, 500, 741, 500)
+    assert pair.status == PairMatches.STATUS_OK
+    assert pair.layers == 6
+
+
+def test_a_rig_of_four_cameras_and_three_pairs(robot, motorcycle):
+    left, right = motorcycle
+    names = ["front", "left", "rear", "right"]
+    rig = robot(
+        names,
+        cameras=names,
+        image_topics=[f"{name}/image_rect" for name in names],
+        pairs=["front:left", "rear:right", "front:right"],
+    )
+    message = rig.match(dict(zip(names, (left, right, right, left), strict=True)))
+    assert [(pair.camera0, pair.camera1) for pair in message.pairs] == [
+        ("front", "left"),
+        ("rear", "right"),
+        ("front", "right"),
+    ]
+    counts = [len(pair.scores) for pair in message.pairs]
+    assert min(counts) > 100
+    same_image = message_to_matches(message.pairs[2])
+    np.testing.assert_array_equal(same_image.keypoints0, same_image.keypoints1)
+
+
+def test_a_camera_that_dies_is_missing_and_is_taken_back(robot, motorcycle):
+    left, right = motorcycle
+    stereo = robot(camera_timeout=0.5)
+    stereo.match({"left": left, "right": right})
+    missing = stereo.show_until(
+        {"left": left},
+        lambda message: message.pairs[0].status == PairMatches.STATUS_MISSING,
+        "status missing",
+    )
+    assert len(missing.pairs) == 1
+    assert len(missing.pairs[0].scores) == 0
+    assert missing.header.frame_id == "left_optical"
+    back = stereo.show_until(
+        {"left": left, "right": right},
+        lambda message: message.pairs[0].status == PairMatches.STATUS_OK,
+        "status ok again",
+    )
+    assert len(back.pairs[0].scores) > 100
+
+
+def test_black_images_give_an_empty_message(robot):
+    black = np.zeros((240, 320), np.uint8)
+    (pair,) = robot().match({"left": black, "right": black}).pairs
+    assert pair.status == PairMatches.STATUS_OK
+    assert len(pair.keypoints0) == len(pair.scores) == 0
+
+
+def test_a_bad_image_is_dropped_and_counted_and_the_node_lives_on(robot, motorcycle):
+    left, right = motorcycle
+    stereo = robot()
+    bad = array_to_image(left, Image().header)
+    bad.data = bad.data[:100]
+    stereo.wait_until(
+        lambda: (
+            stereo.show({"left": bad, "right": right})
+            and stereo.diagnostics.get("images rejected", "0") != "0"
+        ),
+        "a rejected image in the diagnostics",
+    )
+    assert not stereo.messages
+    assert len(stereo.match({"left": left, "right": right}).pairs[0].scores) > 100
+
+
+def test_size_and_encoding_may_change_while_running(robot, motorcycle):
+    left, right = motorcycle
+    stereo = robot()
+    stereo.match({"left": left, "right": right})
+    grey = left[:400, :, 1].copy()
+    message = stereo.show_until(
+        {"left": grey, "right": right}, lambda message: message.pairs[0].height0 == 400, "the smaller image"
+    )
+    assert len(message.pairs[0].scores) > 100
+
+
+def test_thresholds_change_while_running_and_bad_values_are_refused(robot, motorcycle):
+    left, right = motorcycle
+    stereo = robot()
+    images = {"left": left, "right": right}
+    before = len(stereo.match(images).pairs[0].scores)
+    (result,) = set_parameters(stereo, match_threshold=0.6)
+    assert result.successful
+    stricter = stereo.show_until(
+        images, lambda message: len(message.pairs[0].scores) < before, "fewer matches"
+    )
+    assert min(stricter.pairs[0].scores) > 0.6
+
+    results = set_parameters(stereo, match_threshold=1.5, max_keypoints=5000, image_width=100)
+    assert [result.successful for result in results] == [False, False, False]
+    assert "0 to 1024, the slots of this model" in results[1].reason
+
+    (result,) = set_parameters(stereo, max_keypoints=50)
+    assert result.successful
+    few = stereo.show_until(images, lambda message: len(message.pairs[0].scores) <= 50, "at most 50 matches")
+    assert max(few.pairs[0].indices0) < 50
+
+
+def test_image_size_changes_what_the_graph_sees_but_not_the_pixels(robot, motorcycle):
+    left, right = motorcycle
+    found = []
+    for width, height in ((640, 480), (512, 384)):
+        stereo = robot(image_width=width, image_height=height)
+        found.append(message_to_matches(stereo.match({"left": left, "right": right}).pairs[0]))
+        stereo.process.send_signal(signal.SIGINT)
+        stereo.process.wait(10.0)
+        stereo.destroy_node()
+    large, small = found
+    distances = np.linalg.norm(large.keypoints0[:, None] - small.keypoints0[None], axis=2)
+    nearest = distances.argmin(axis=1)
+    near = distances.min(axis=1) <= 2.0
+    assert near.sum() > 100
+    difference = large.keypoints1[near] - small.keypoints1[nearest[near]]
+    assert np.mean(np.linalg.norm(difference, axis=1) <= 3.0) >= 0.75
+    assert np.all(np.abs(np.median(difference, axis=0)) < 0.3)
+
+
+def test_an_image_size_that_is_no_multiple_of_the_divisor_is_rounded_up(robot, motorcycle):
+    left, right = motorcycle
+    stereo = robot(image_width=330, image_height=230)
+    stereo.match({"left": left, "right": right})
+    stereo.process.send_signal(signal.SIGINT)
+    assert "images 352x256 (rounded up from 330x230)" in stereo.process.stderr.read()
+
+
+def test_first_match_within_five_seconds_and_without_torch(robot, motorcycle):
+    left, right = motorcycle
+    start = time.monotonic()
+    stereo = robot(image_width=640, image_height=480)
+    stereo.match({"left": left, "right": right})
+    assert time.monotonic() - start < 5.0
+    maps = Path(f"/proc/{stereo.process.pid}/maps").read_text()
+    assert "onnxruntime" in maps
+    assert "torch" not in maps
+
+
+def test_the_copied_files_run_where_there_is_no_torch(robot, model_folder, tmp_path, motorcycle):
+    copied = tmp_path / "robot_models" / "copied"
+    copied.mkdir(parents=True)
+    for name in ("extractor.onnx", "matcher.onnx"):
+        shutil.copy(model_folder / name, copied)
+    for absent in ("torch", "onnx", "onnxscript"):
+        (tmp_path / absent).mkdir()
+        (tmp_path / absent / "__init__.py").write_text(f"raise ImportError('no {absent} on this robot')")
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    environment = {**os.environ, "PYTHONPATH": path, "LIGHTGLUE_ROS_HOME": str(tmp_path / "empty")}
+    left, right = motorcycle
+    message = robot(environment=environment, model=str(copied)).match({"left": left, "right": right})
+    assert len(message.pairs[0].scores) > 100
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_within_two_seconds_with_status_0(robot, motorcycle, number):
+    left, right = motorcycle
+    stereo = robot()
+    stereo.match({"left": left, "right": right})
+    stereo.show({"left": left, "right": right})
+    stereo.process.send_signal(number)
+    assert stereo.process.wait(2.0) == 0
+    said = stereo.process.stderr.read()
+    assert "Traceback" not in said
+    assert "ERROR" not in said
+
+
+def not_ours(path):
+    """An ONNX file that some other program wrote."""
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [other])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+
+
+def test_start_up_errors_are_one_line_and_a_non_zero_status(failing_matcher, model_folder, tmp_path):
+    truncated, foreign = tmp_path / "truncated", tmp_path / "foreign"
+    for folder in (truncated, foreign):
+        folder.mkdir()
+        for name in ("extractor.onnx", "matcher.onnx"):
+            shutil.copy(model_folder / name, folder)
+    whole = (truncated / "extractor.onnx").read_bytes()
+    (truncated / "extractor.onnx").write_bytes(whole[: len(whole) // 2])
+    not_ours(foreign / "matcher.onnx")
+    cases = [
+        ({"model": "no_such_model"}, "no model 'no_such_model'", "lightglue_ros export xfeat --split"),
+        ({"model": str(truncated)}, "cannot load", "lightglue_ros export xfeat --split"),
+        (
+            {"model": str(foreign)},
+            "without the metadata of lightglue_ros",
+            "lightglue_ros export xfeat --split",
+        ),
+        ({"cameras": ["left", "left"]}, "'left' more than once", "cameras: [left, right]"),
+        ({"cameras": ["left", "right", "rear"]}, "2 topics for 3 cameras", "image_topics:"),
+        ({"pairs": ["left:rear"]}, "'left:rear'", "left:right"),
+        ({"provider": "cuda"}, "provider 'cuda' did not load", "allow_fallback"),
+        ({"provider": "gpu"}, "provider is 'gpu'", "auto, cpu, cuda"),
+        ({"match_threshold": 2.0}, "match_threshold", "0 to 1"),
+        ({"image_width": "wide"}, "image_width", "int"),
+        ({"max_keypoints": 5000}, "max_keypoints is 5000", "1 to 1024"),
+    ]
+    for parameters, what, fix in cases:
+        status, said = failing_matcher(**parameters)
+        lines = [line for line in said.splitlines() if line.strip()]
+        assert status == 1, (parameters, said)
+        assert len(lines) == 1, said
+        assert what in lines[0]
+        assert fix in lines[0]
+
+
+def test_a_parameters_file_that_is_not_there_is_one_line(ros, tmp_path):
+    arguments = [*node_command("matcher", {}), "--params-file", str(tmp_path / "none.yaml")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=20.0, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "none.yaml" in done.stderr.splitlines()[-1]
+
+
+def test_sixty_large_images_arrive_between_processes(ros, tmp_path, noise):
+    """1080p rgb8 from two cameras at 10 Hz, best effort; Fast DDS' default profile loses most of them."""
+    import cv2
+    import rclpy
+
+    from lightglue_ros.nodes import qos
+
+    files = []
+    for camera in ("left", "right"):
+        files.append(str(tmp_path / f"{camera}.png"))
+        cv2.imwrite(files[-1], noise(1080, 1920))
+    node = rclpy.create_node("listener_of_images")
+    received = {"left": 0, "right": 0}
+
+    def count(camera):
+        def callback(message):
+            assert len(message.data) == 1920 * 1080 * 3
+            received[camera] += 1
+
+        return callback
+
+    for camera in received:
+        node.create_subscription(Image, f"{camera}/image_rect", count(camera), qos.image_qos("sensor_data"))
+    parameters = {"images": files, "rate": 10.0, "count": 60, "min_subscribers": 1}
+    with node_process("player", parameters) as player:
+        deadline = time.monotonic() + 60.0
+        while player.poll() is None and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.05)
+        assert player.returncode == 0
+        while any(count < 60 for count in received.values()) and time.monotonic() < deadline:
+            before = dict(received)
+            rclpy.spin_once(node, timeout_sec=0.5)
+            if received == before:
+                break
+    node.destroy_node()
+    assert min(received.values()) >= 58, received
+
+
+def test_player_errors_are_one_line(ros, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    for images, says in (
+        (["/no/such.png", "/no/such.png"], "no image file /no/such.png"),
+        ([str(broken), str(broken)], "cannot be read as an image"),
+        (["one.png"], "1 images and 2 topics for 2 cameras"),
+    ):
+        with node_process("player", {"images": images}, stderr=subprocess.PIPE, text=True) as process:
+            _, said = process.communicate(timeout=20.0)
+        assert process.returncode == 1
+        assert says in said
+        assert len(said.strip().splitlines()) == 1
