@@ -79,7 +79,7 @@ def test_a_canvas_used_again_equals_a_fresh_one(calls):
     ],
 )
 def test_other_arrays_are_refused_with_their_type_and_shape(image):
-    with pytest.raises(ImageError, match="image 1 is .*; allowed: a NumPy array, uint8"):
+    with pytest.raises(ImageError, match=r"image 1 is .*; allowed: a NumPy array, uint8"):
         Canvas((64, 64), 3, 32).place([None, image])
 
 

@@ -1,0 +1,214 @@
+"""The runtime on the exported XFeat + LighterGlue; what the graphs promise is tested in test/export."""
+
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from lightglue_ros.core import ConfigError, ImageError, MatchPipeline, ModelError, ProviderError
+from lightglue_ros.core.geometry import same_row_share
+
+EMPTY_FIELDS = {
+    "keypoints0": (0, 2),
+    "keypoints1": (0, 2),
+    "scores": (0,),
+    "indices0": (0,),
+    "indices1": (0,),
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline(model_folder):
+    return MatchPipeline(model_folder, "cpu", image_size=(640, 480))
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def assert_same(found, expected):
+    for field in EMPTY_FIELDS:
+        np.testing.assert_allclose(getattr(found, field), getattr(expected, field), atol=1e-4)
+
+
+def assert_empty(matches):
+    for field, shape in EMPTY_FIELDS.items():
+        assert getattr(matches, field).shape == shape
+
+
+def test_the_motorcycle_pair_is_matched_as_by_the_original(pipeline, motorcycle):
+    (pair,) = pipeline.match(motorcycle, [(0, 1)])
+    assert abs(len(pair) - 537) <= 0.03 * 537
+    assert same_row_share(pair.keypoints0, pair.keypoints1, 3.0) >= 0.98
+    assert same_row_share(pair.keypoints0, pair.keypoints1, 1.5) >= 0.91
+    assert pair.keypoints0.dtype == pair.keypoints1.dtype == pair.scores.dtype == np.float32
+    assert pair.indices0.dtype == pair.indices1.dtype == np.int32
+
+
+def test_images_of_other_sizes_and_missing_ones_do_not_change_a_pair(pipeline, motorcycle, noise):
+    left, right = motorcycle
+    (alone,) = pipeline.match([left, right], [(0, 1)])
+    batch = [noise(100, 300), right, None, left[:, :, 0], left]
+    pairs = [(0, 1), (4, 1), (2, 4), (3, 4), (4, 2)]
+    results = pipeline.match(batch, pairs)
+    assert_same(results[1], alone)
+    assert_empty(results[2])
+    assert_empty(results[4])
+
+
+def test_extracting_first_and_matching_later_is_the_same(pipeline, motorcycle):
+    features = pipeline.extract(motorcycle)
+    (later,) = pipeline.match_features(features, [(0, 1)])
+    (at_once,) = pipeline.match(motorcycle, [(0, 1)])
+    assert_same(later, at_once)
+    np.testing.assert_array_equal(later.keypoints0, features.keypoints[0][later.indices0])
+    np.testing.assert_array_equal(later.keypoints1, features.keypoints[1][later.indices1])
+
+
+def test_coordinates_are_those_of_the_original_image(pipeline, motorcycle):
+    """The same picture with a border around it: matches move by the border, whatever the canvas does."""
+    left, right = motorcycle
+    (plain,) = pipeline.match([left, right], [(0, 1)])
+    large = np.repeat(np.repeat(right, 2, axis=0), 2, axis=1)
+    (doubled,) = pipeline.match([left, large], [(0, 1)])
+    _, first, second = np.intersect1d(plain.indices0, doubled.indices0, return_indices=True)
+    # A pixel's centre c becomes 2 c + 0.5 when every pixel becomes 2 x 2.
+    difference = doubled.keypoints1[second] - (2 * plain.keypoints1[first] + 0.5)
+    assert len(first) > 300
+    assert np.all(np.abs(np.median(difference, axis=0)) < 0.3)
+    assert np.mean(np.abs(difference).max(axis=1) < 3.0) > 0.9
+
+
+def test_black_images_one_keypoint_no_pairs_and_no_images(pipeline, motorcycle):
+    black = np.zeros((480, 640), np.uint8)
+    (pair,) = pipeline.match([black, black], [(0, 1)])
+    assert_empty(pair)
+    (pair,) = pipeline.match([black, motorcycle[0]], [(0, 1)])
+    assert_empty(pair)
+    pipeline.max_keypoints = 1
+    (pair,) = pipeline.match(motorcycle, [(0, 1)])
+    pipeline.max_keypoints = pipeline.info.max_keypoints
+    assert len(pair) <= 1
+    assert np.isfinite(pair.scores).all()
+    assert pipeline.match(motorcycle, []) == []
+    assert pipeline.match([], []) == []
+    assert pipeline.match([None, None], [(0, 1)])[0].scores.shape == (0,)
+
+
+def test_thresholds_and_caps_change_between_frames(pipeline, motorcycle):
+    (all_matches,) = pipeline.match(motorcycle, [(0, 1)])
+    pipeline.match_threshold = 0.5
+    (strict,) = pipeline.match(motorcycle, [(0, 1)])
+    pipeline.match_threshold = 0.1
+    np.testing.assert_array_equal(strict.scores, all_matches.scores[all_matches.scores > 0.5])
+    pipeline.max_keypoints = 100
+    (few,) = pipeline.match(motorcycle, [(0, 1)])
+    pipeline.max_keypoints = 1024
+    assert 0 < len(few) <= 100
+    assert max(few.indices0.max(), few.indices1.max()) < 100
+
+
+def test_the_canvas_size_changes_between_frames(pipeline, motorcycle):
+    pipeline.set_image_size((330, 250))
+    assert pipeline.image_size == (352, 256)
+    (small,) = pipeline.match(motorcycle, [(0, 1)])
+    pipeline.set_image_size((640, 480))
+    assert same_row_share(small.keypoints0, small.keypoints1, 3.0) > 0.9
+    assert small.keypoints0[:, 0].max() > 400
+
+
+def test_times_of_all_stages_are_kept(pipeline, motorcycle):
+    pipeline.match(motorcycle, [(0, 1)])
+    times = pipeline.times
+    assert min(times.canvas, times.extract, times.match, times.unpad) > 0.0
+    assert times.inference == times.extract + times.match
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda p, images: p.match(images, [(0, 2)]), ConfigError, "both from 0 to 1"),
+        (lambda p, images: p.match(images, [(-1, 0)]), ConfigError, "both from 0 to 1"),
+        (lambda p, images: p.match([images[0].astype(float), None], [(0, 1)]), ImageError, "float64"),
+        (lambda p, images: setattr(p, "max_keypoints", 0), ConfigError, "1 to 1024"),
+        (lambda p, images: setattr(p, "max_keypoints", 1025), ConfigError, "--max-keypoints 1025"),
+        (lambda p, images: setattr(p, "match_threshold", 1.1), ConfigError, "0 to 1"),
+        (lambda p, images: setattr(p, "match_threshold", float("nan")), ConfigError, "0 to 1"),
+        (lambda p, images: p.set_image_size((0, 480)), ConfigError, "0x480"),
+    ],
+)
+def test_bad_values_are_refused_and_change_nothing(pipeline, motorcycle, call, error, says):
+    with pytest.raises(error) as caught:
+        call(pipeline, motorcycle)
+    assert says in str(caught.value)
+    assert (pipeline.max_keypoints, pipeline.match_threshold) == (1024, pytest.approx(0.1))
+
+
+def test_parts_of_two_models_are_refused(model_folder, tmp_path):
+    import onnx
+
+    mixed = tmp_path / "mixed"
+    shutil.copytree(model_folder, mixed)
+    model = onnx.load(mixed / "matcher.onnx")
+    entries = {entry.key: entry for entry in model.metadata_props}
+    entries["lightglue_ros.weights_sha256"].value = "0" * 64
+    onnx.save(model, mixed / "matcher.onnx")
+    with pytest.raises(ModelError, match="do not belong together: weights_sha256"):
+        MatchPipeline(mixed)
+
+
+def test_another_version_of_the_contract_is_refused(model_folder, tmp_path):
+    import onnx
+
+    old = tmp_path / "old"
+    shutil.copytree(model_folder, old)
+    model = onnx.load(old / "extractor.onnx")
+    entries = {entry.key: entry for entry in model.metadata_props}
+    entries["lightglue_ros.contract_version"].value = "0"
+    onnx.save(model, old / "extractor.onnx")
+    with pytest.raises(ModelError, match="contract version 0, this runtime follows 1"):
+        MatchPipeline(old)
+
+
+def test_a_matcher_in_the_place_of_an_extractor_is_refused(model_folder, tmp_path):
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    shutil.copy(model_folder / "matcher.onnx", swapped / "extractor.onnx")
+    shutil.copy(model_folder / "matcher.onnx", swapped / "matcher.onnx")
+    with pytest.raises(ModelError, match="is a matcher with inputs"):
+        MatchPipeline(swapped)
+
+
+def has_cuda():
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+@pytest.mark.skipif(has_cuda(), reason="this ONNX Runtime has CUDA")
+def test_without_cuda_auto_is_the_cpu_and_cuda_by_name_says_why_not(model_folder):
+    assert MatchPipeline(model_folder, "auto").provider == "cpu"
+    with pytest.raises(ProviderError, match=r"'cuda' did not load: this build .* has only .*CPU"):
+        MatchPipeline(model_folder, "cuda")
+    assert MatchPipeline(model_folder, "cuda", allow_fallback=True).provider == "cpu"
+
+
+@pytest.mark.skipif(not has_cuda(), reason="no GPU build of ONNX Runtime here")
+def test_on_a_gpu_the_matches_are_those_of_the_cpu(model_folder, motorcycle):
+    gpu = MatchPipeline(model_folder, "cuda")
+    assert gpu.provider == "cuda"
+    (found,) = gpu.match(motorcycle, [(0, 1)])
+    (expected,) = MatchPipeline(model_folder, "cpu").match(motorcycle, [(0, 1)])
+    same = {tuple(point) for point in expected.keypoints0.round(2)} & {
+        tuple(point) for point in found.keypoints0.round(2)
+    }
+    assert len(same) >= 0.95 * len(expected)
+
+
+def test_an_unknown_provider_is_refused(model_folder):
+    with pytest.raises(ConfigError, match="provider 'gpu' is unknown; allowed: auto, cpu, cuda"):
+        MatchPipeline(model_folder, "gpu")

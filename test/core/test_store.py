@@ -1,0 +1,70 @@
+import pytest
+
+from lightglue_ros.core import ModelError, store
+from lightglue_ros.core.contract import GraphInfo
+
+INFO = GraphInfo(
+    graph="extractor",
+    model="xfeat",
+    extractor="xfeat",
+    max_keypoints=512,
+    channels=3,
+    image_size=None,
+    divisor=32,
+    precision="fp32",
+    adaptive=False,
+    descriptor_dim=64,
+    weights_sha256=("a" * 64, "b" * 64),
+    licence="Apache-2.0",
+    min_onnxruntime="1.20",
+)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path))
+    return tmp_path
+
+
+def make(folder, *names):
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def test_models_are_found_by_name_by_folder_and_by_file(home, tmp_path):
+    make(home / "models" / "split", "extractor.onnx", "matcher.onnx")
+    make(tmp_path / "elsewhere", "pipeline.onnx")
+    assert store.find_model("split").is_split
+    assert store.find_model(home / "models" / "split" / "matcher.onnx").is_split
+    whole = tmp_path / "elsewhere" / "pipeline.onnx"
+    for way in (whole, whole.parent, str(whole)):
+        assert store.find_model(way).pipeline == whole
+        assert not store.find_model(way).is_split
+    assert store.model_names() == ["split"]
+
+
+@pytest.mark.parametrize("model", ["nothing", "/nowhere/pipeline.onnx", "half"])
+def test_what_is_not_there_is_named_with_the_command_that_makes_it(home, model):
+    make(home / "models" / "half", "extractor.onnx")
+    with pytest.raises(ModelError) as caught:
+        store.find_model(model)
+    assert model in str(caught.value)
+    assert "lightglue_ros export xfeat --split" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [None, (640, 480)])
+def test_metadata_survives_the_file(size):
+    info = GraphInfo(**{**INFO.__dict__, "image_size": size, "adaptive": size is not None})
+    assert GraphInfo.from_metadata(info.to_metadata(), "x.onnx") == info
+
+
+@pytest.mark.parametrize("field", ["divisor", "max_keypoints", "adaptive", "image_size"])
+def test_incomplete_or_wrong_metadata_is_refused(field):
+    metadata = INFO.to_metadata()
+    metadata["lightglue_ros." + field] = "?"
+    with pytest.raises(ModelError, match=r"x\.onnx has incomplete or unreadable metadata"):
+        GraphInfo.from_metadata(metadata, "x.onnx")
+    del metadata["lightglue_ros." + field]
+    with pytest.raises(ModelError, match=field):
+        GraphInfo.from_metadata(metadata, "x.onnx")

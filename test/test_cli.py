@@ -1,0 +1,95 @@
+"""The command line, run as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.images import read_image, write_image
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, "-m", "lightglue_ros", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60.0, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture(scope="module")
+def pair_of_files(motorcycle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    paths = folder / "left.png", folder / "right.png"
+    for path, image in zip(paths, motorcycle, strict=True):
+        write_image(path, image)
+    return paths
+
+
+def test_match_prints_writes_json_and_draws(model_folder, pair_of_files, motorcycle, tmp_path):
+    done = run("match", *pair_of_files, "--draw", tmp_path / "m.png", "--json", tmp_path / "m.json")
+    assert done.returncode == 0, done.stderr
+    (expected,) = MatchPipeline(model_folder, "cpu").match(motorcycle, [(0, 1)])
+    assert f"{len(expected)} matches" in done.stdout
+    (entry,) = json.loads((tmp_path / "m.json").read_text())
+    np.testing.assert_allclose(entry["keypoints1"], expected.keypoints1, atol=1e-3)
+    assert entry["image0"] == str(pair_of_files[0])
+    picture = read_image(tmp_path / "m.png")
+    assert picture.shape == (500, 2 * 741, 3)
+    assert np.mean(picture[:, :741] != motorcycle[0]) > 0.05
+
+
+def test_match_takes_pairs_and_a_size(pair_of_files):
+    left, right = pair_of_files
+    done = run("match", left, right, left, "--pairs", "0:1,2:0", "--image-size", "320x224")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [f"{left} {right}", f"{left} {left}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["match", "{left}", "no_such.png"], "no image file no_such.png"),
+        (["match", "{left}"], "nothing to match"),
+        (["match", "{left}", "{left}", "--pairs", "0-1"], "--pairs is '0-1'"),
+        (["match", "{left}", "{left}", "--pairs", "0:7"], "from 0 to 1"),
+        (["match", "{left}", "{left}", "--model", "none"], "no model 'none'"),
+        (["match", "{left}", "{left}", "--draw", "/nowhere/x.png"], "cannot write /nowhere/x.png"),
+        (["export", "sift"], "no model 'sift' to export; allowed: xfeat"),
+    ],
+)
+def test_errors_are_one_line_and_status_1(pair_of_files, arguments, says):
+    done = run(*(argument.format(left=pair_of_files[0]) for argument in arguments))
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_usage_errors_are_status_2():
+    for arguments in ([], ["nonsense"], ["match", "a", "b", "--image-size", "640"]):
+        assert run(*arguments).returncode == 2
+
+
+def test_help_names_every_command():
+    said = run("--help").stdout
+    for command in ("export", "match", "bench", "demo", "matcher", "player"):
+        assert command in said
+
+
+def test_without_torch_export_says_what_to_install(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ModuleNotFoundError('no torch', name='torch')")
+    done = run(
+        "export", "xfeat", PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    )
+    assert done.returncode == 1
+    assert "needs the Python package 'torch'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_grey_files_stay_grey(tmp_path):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 5), 7, np.uint8))
+    assert read_image(tmp_path / "grey.png").shape == (4, 5)
