@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
+import onnxruntime as ort
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.images import read_image
+from lightglue_ros.core.images import read_image, write_image
 
 if TYPE_CHECKING:
     from lightglue_ros.nodes.listener import Listener
@@ -27,17 +31,15 @@ def run(
     model: str, provider: str, image_size: tuple[int, int], max_keypoints: int | None, frames: int
 ) -> int:
     """Measure on the motorcycle pair and print tables; the node's only where ROS 2 is there."""
-    from lightglue_ros.export.weights import motorcycle_pair
-
-    paths = motorcycle_pair()
     pipeline = MatchPipeline(model, provider, image_size, max_keypoints=max_keypoints)
-    print(machine())
+    images = camera_images(image_size)
     width, height = pipeline.image_size
+    print(machine())
     print(
         f"{pipeline.info.model}, {pipeline.info.precision}, {pipeline.provider}, stereo {width}x{height}, "
         f"at most {pipeline.max_keypoints} keypoints, {frames} frames"
     )
-    print_table("in this process", time_stages(pipeline, [read_image(path) for path in paths], frames))
+    print_table("in this process", time_stages(pipeline, images, frames))
     try:
         import rclpy  # noqa: F401
     except ImportError:
@@ -50,7 +52,7 @@ def run(
         "image_height": image_size[1],
         "max_keypoints": max_keypoints or 0,
     }
-    with running_matcher(parameters, paths) as matcher:
+    with running_matcher(parameters, images) as matcher:
         figures = matcher.measure(frames)
     print_table(
         f"running node, cameras at {CAMERA_HZ:g} Hz",
@@ -64,19 +66,20 @@ def run(
     return 0
 
 
+def camera_images(size: tuple[int, int]) -> list[np.ndarray]:
+    """The motorcycle pair as cameras of that (width, height) would see it: uint8 [H, W, 3] RGB each."""
+    from lightglue_ros.export.weights import motorcycle_pair
+
+    return [cv2.resize(read_image(path), size, interpolation=cv2.INTER_AREA) for path in motorcycle_pair()]
+
+
 def machine() -> str:
     """The machine in a line: processor, cores, versions."""
-    import onnxruntime
-
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    cores = len(os.sched_getaffinity(0))
+    processors = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    name = processors[0] if processors else platform.machine()
     return (
-        f"{names[0] if names else platform.machine()}, {cores} cores; "
-        f"Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}, NumPy {np.__version__}"
+        f"{name}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, "
+        f"ONNX Runtime {ort.__version__}, NumPy {np.__version__}"
     )
 
 
@@ -118,7 +121,7 @@ class NodeFigures:
 class RunningMatcher:
     """A matcher in a process of its own, and the two images that cameras will show it."""
 
-    def __init__(self, listener: Listener, paths: Sequence[Path]) -> None:
+    def __init__(self, listener: Listener, paths: Sequence[str]) -> None:
         self._listener = listener
         self._paths = paths
 
@@ -128,7 +131,7 @@ class RunningMatcher:
 
         listener = self._listener
         listener.clear()
-        with node_process("player", {"images": [str(path) for path in self._paths], "rate": CAMERA_HZ}):
+        with node_process("player", {"images": list(self._paths), "rate": CAMERA_HZ}):
             listener.wait_for_matches(frames + 1, deadline=START_SECONDS + frames)
             values = listener.wait_for_diagnostics()
         arrivals = listener.arrivals[: frames + 1]
@@ -141,12 +144,12 @@ class RunningMatcher:
 
 
 @contextmanager
-def running_matcher(parameters: Mapping[str, Any], paths: Sequence[Path]) -> Iterator[RunningMatcher]:
+def running_matcher(parameters: Mapping[str, Any], images: Sequence[np.ndarray]) -> Iterator[RunningMatcher]:
     """Start a matcher, apart from other ROS systems.
 
     Args:
         parameters: of the node.
-        paths: of the images of its cameras.
+        images: uint8 [H, W, 3] RGB of its two cameras.
     """
     import rclpy
 
@@ -156,7 +159,10 @@ def running_matcher(parameters: Mapping[str, Any], paths: Sequence[Path]) -> Ite
     isolate()
     rclpy.init()
     try:
-        with node_process("matcher", parameters) as matcher:
+        with TemporaryDirectory() as folder, node_process("matcher", parameters) as matcher:
+            paths = [f"{folder}/{slot}.png" for slot in range(len(images))]
+            for path, image in zip(paths, images, strict=True):
+                write_image(path, image)
             yield RunningMatcher(Listener(matcher), paths)
     finally:
         rclpy.try_shutdown()

@@ -108,14 +108,19 @@ class Canvas:
 
     def _draw(self, slot: int, image: np.ndarray, size: tuple[int, int]) -> None:
         width, height = size
-        if (image.shape[1], image.shape[0]) != size:
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        image = image.reshape(height, width, -1)
         target = self._images[slot, :height, :width]
-        if image.shape[2] == self.channels:
-            np.copyto(target, image)
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        is_shrunk = (image.shape[1], image.shape[0]) != size
+        if is_shrunk and channels == self.channels:
+            # Straight into the canvas: a view with a row step is an OpenCV matrix.
+            cv2.resize(image, size, dst=target, interpolation=cv2.INTER_AREA)
+            return
+        if is_shrunk:
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        if channels == self.channels:
+            np.copyto(target, image.reshape(target.shape))
         elif self.channels == 3:
-            np.copyto(target, cv2.cvtColor(image, cv2.COLOR_GRAY2RGB))
+            cv2.cvtColor(image, cv2.COLOR_GRAY2RGB, dst=target)
         else:
             np.copyto(target[..., 0], cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 

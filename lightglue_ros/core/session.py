@@ -24,6 +24,16 @@ ORT_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PROVIDERS = ("auto", *ORT_NAMES)
 
 _LOG_ERRORS_ONLY = 3
+# Both are worth a third of the time on two cores (bench/runtime_settings.py):
+_CPU_SETTINGS = {
+    # Softmax leaves numbers below 1e-38, with which the processor computes a hundred times as slowly.
+    # ONNX Runtime applies this to its own threads, to the thread that makes the first session of the
+    # process, and so to threads that are started from there.
+    "session.set_denormal_as_zero": "1",
+    # Threads of one session that spin for work take the cores from the other session, and from the camera
+    # drivers of a small robot.
+    "session.intra_op.allow_spinning": "0",
+}
 
 
 class GraphSession:
@@ -107,6 +117,8 @@ def _create(path: Path, providers: list[str], num_threads: int) -> ort.Inference
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_ERRORS_ONLY
+    for key, value in _CPU_SETTINGS.items():
+        options.add_session_config_entry(key, value)
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     # ONNX Runtime's exceptions have no common base below RuntimeError and Exception.

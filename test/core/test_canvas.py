@@ -20,11 +20,12 @@ def test_the_motorcycle_fits_as_640x432_with_its_aspect_kept():
     assert batch.image_sizes.tolist() == [[741, 500]]
 
 
-def test_pixels_are_those_of_area_interpolation_and_the_rest_is_zero():
-    image = noise(500, 741, 3)
-    batch = Canvas((640, 480), 3, 32).place([image])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_those_of_area_interpolation_and_the_rest_is_zero(channels):
+    image = noise(500, 741, None if channels == 1 else channels)
+    batch = Canvas((640, 480), channels, 32).place([image])
     expected = cv2.resize(image, (640, 432), interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(batch.images[0, :432, :640], expected)
+    np.testing.assert_array_equal(batch.images[0, :432, :640], expected.reshape(432, 640, channels))
     assert not batch.images[0, 432:].any()
 
 
