@@ -9,6 +9,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile
 
 from launch import LaunchDescription
+from lightglue_ros.core import ConfigError
 from lightglue_ros.nodes.processes import profile_environment
 
 DEFAULT_PARAMETERS = Path(get_package_share_directory("lightglue_ros")) / "config" / "matcher.yaml"
@@ -45,6 +46,13 @@ def matcher_node(context):
     def argument(name):
         return LaunchConfiguration(name).perform(context)
 
+    params_file = Path(argument("params_file")).expanduser()
+    if not params_file.is_file():  # launch_ros would go on without it
+        raise ConfigError(
+            f"there is no params_file {params_file}",
+            allowed="a file of ROS parameters",
+            fix=f"cp {DEFAULT_PARAMETERS} {params_file}, and change it there",
+        )
     overrides = {name: argument(name) for name in ("model", "provider") if argument(name)}
     overrides["use_sim_time"] = argument("use_sim_time").lower() in ("true", "1")
     return [
@@ -54,7 +62,7 @@ def matcher_node(context):
             name="matcher",
             namespace=argument("namespace"),
             output="screen",
-            parameters=[ParameterFile(argument("params_file")), overrides],
+            parameters=[ParameterFile(str(params_file)), overrides],
             arguments=["--ros-args", "--log-level", argument("log_level")],
         )
     ]

@@ -24,6 +24,7 @@ class Listener(Node):
 
     Args:
         processes: nodes in processes of their own; if one of them ends while we wait, that is an error.
+        namespace: that of the matcher.
 
     Attributes:
         messages: all `Matches`, oldest first.
@@ -32,8 +33,8 @@ class Listener(Node):
         diagnostics: the values of the newest diagnostics by their names.
     """
 
-    def __init__(self, *processes: subprocess.Popen) -> None:
-        super().__init__("listener")
+    def __init__(self, *processes: subprocess.Popen, namespace: str = "") -> None:
+        super().__init__("listener", namespace=namespace or None)
         self.processes = list(processes)
         self.diagnostics: dict[str, str] = {}
         self.clear()

@@ -7,6 +7,7 @@ thread of its own, and at the end things are put away in order: executor, node, 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from lightglue_ros.core import ConfigError, LightGlueRosError
+from lightglue_ros.nodes.processes import profile_environment
 
 
 def run_node(name: str, make_node: Callable[[threading.Event], Node | None], args: list[str] | None) -> int:
@@ -54,6 +56,8 @@ def run_node(name: str, make_node: Callable[[threading.Event], Node | None], arg
 
 
 def _init(args: list[str] | None) -> None:
+    # The launch file sets it for all nodes that it starts; this is for nodes that are run alone.
+    os.environ.update(profile_environment())
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     # rclpy raises what its C++ part has, without a common base.

@@ -24,8 +24,8 @@ SMALL = {"image_width": 320, "image_height": 224}
 class Robot(Listener):
     """Cameras that publish what a test gives them, and ears for what the matcher says."""
 
-    def __init__(self, cameras, process):
-        super().__init__(process)
+    def __init__(self, cameras, process, namespace=""):
+        super().__init__(process, namespace=namespace)
         self.process = process
         profile = qos.image_qos("sensor_data")
         self.cameras = {
@@ -80,15 +80,28 @@ def ros():
 
 
 @pytest.fixture
-def robot(ros, model_folder):
+def make_robot(ros):
+    """Makes the cameras and ears of a robot beside a process that runs the matcher."""
+    robots = []
+
+    def make(names, process, namespace=""):
+        robots.append(Robot(names, process, namespace))
+        return robots[-1]
+
+    yield make
+    for robot in robots:
+        robot.destroy_node()
+
+
+@pytest.fixture
+def robot(make_robot, model_folder):
     """Starts a matcher with the given parameters and the cameras of a robot beside it."""
     with contextlib.ExitStack() as stack:
 
         def start(names=("left", "right"), environment=None, **parameters):
             options = {"stderr": subprocess.PIPE, "text": True, "env": environment}
             process = stack.enter_context(node_process("matcher", {**SMALL, **parameters}, **options))
-            robot = Robot(names, process)
-            stack.callback(robot.destroy_node)
+            robot = make_robot(names, process)
             robot.wait_until_connected()
             return robot
 

@@ -166,7 +166,6 @@ def test_image_size_changes_what_the_graph_sees_but_not_the_pixels(robot, motorc
         found.append(message_to_matches(stereo.match({"left": left, "right": right}).pairs[0]))
         stereo.process.send_signal(signal.SIGINT)
         stereo.process.wait(10.0)
-        stereo.destroy_node()
     large, small = found
     distances = np.linalg.norm(large.keypoints0[:, None] - small.keypoints0[None], axis=2)
     nearest = distances.argmin(axis=1)
