@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
+from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
 from lightglue_ros.core.errors import ConfigError, ModelError, ProviderError
 
 try:
@@ -24,14 +25,11 @@ ORT_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PROVIDERS = ("auto", *ORT_NAMES)
 
 _LOG_ERRORS_ONLY = 3
-# Both are worth a third of the time on two cores (bench/runtime_settings.py):
 _CPU_SETTINGS = {
-    # Softmax leaves numbers below 1e-38, with which the processor computes a hundred times as slowly.
-    # ONNX Runtime applies this to its own threads, to the thread that makes the first session of the
-    # process, and so to threads that are started from there.
+    # See `denormals`: with them a frame takes half as long again.
     "session.set_denormal_as_zero": "1",
     # Threads of one session that spin for work take the cores from the other session, and from the camera
-    # drivers of a small robot.
+    # drivers of a small robot: without it a stereo frame takes two thirds of the time on two cores.
     "session.intra_op.allow_spinning": "0",
 }
 
@@ -78,7 +76,8 @@ class GraphSession:
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph on `tensors`, named and typed as in `contract`."""
-        values = self._session.run(self._output_names, dict(tensors))
+        with flushed_denormals():
+            values = self._session.run(self._output_names, dict(tensors))
         return dict(zip(self._output_names, values, strict=True))
 
     def _check_kind(self, graph: str) -> None:
@@ -120,7 +119,8 @@ def _create(path: Path, providers: list[str], num_threads: int) -> ort.Inference
     for key, value in _CPU_SETTINGS.items():
         options.add_session_config_entry(key, value)
     try:
-        return ort.InferenceSession(str(path), options, providers=providers)
+        with restored_floating_point():
+            return ort.InferenceSession(str(path), options, providers=providers)
     # ONNX Runtime's exceptions have no common base below RuntimeError and Exception.
     except Exception as error:
         raise ModelError(
