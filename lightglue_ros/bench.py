@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.images import read_image, write_image
+from lightglue_ros.core.session import onnxruntime
 
 if TYPE_CHECKING:
     from lightglue_ros.nodes.listener import Listener
@@ -79,7 +79,7 @@ def machine() -> str:
     name = processors[0] if processors else platform.machine()
     return (
         f"{name}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, "
-        f"ONNX Runtime {ort.__version__}, NumPy {np.__version__}"
+        f"ONNX Runtime {onnxruntime().__version__}, NumPy {np.__version__}"
     )
 
 

@@ -40,18 +40,24 @@ def _is_for_the_user(error: Exception) -> bool:
 
 
 def _run_node(name: str, arguments: list[str]) -> int:
-    try:
-        import rclpy  # noqa: F401
-    except ImportError as missing:
-        problem = f"error: {name} is a ROS 2 node and rclpy cannot be imported ({missing})"
-        fix = "source /opt/ros/jazzy/setup.bash, or that of your ROS 2"
-        print(f"{problem}; to mend it: {fix}", file=sys.stderr)
-        return 1
+    _need_ros(name)
     if name == "matcher":
         from lightglue_ros.nodes.matcher import main as run
     else:
         from lightglue_ros.nodes.player import main as run
     return run(arguments)
+
+
+def _need_ros(command: str) -> None:
+    from lightglue_ros.core import ConfigError
+
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as missing:
+        raise ConfigError(
+            f"{command} needs ROS 2, and rclpy cannot be imported ({missing})",
+            fix="source /opt/ros/jazzy/setup.bash, or that of your ROS 2",
+        ) from missing
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -220,6 +226,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    _need_ros("demo")
     from lightglue_ros.demo import run
 
     return run(arguments)

@@ -79,14 +79,22 @@ def test_help_names_every_command():
         assert command in said
 
 
-def test_without_torch_export_says_what_to_install(tmp_path):
-    (tmp_path / "torch").mkdir()
-    (tmp_path / "torch" / "__init__.py").write_text("raise ModuleNotFoundError('no torch', name='torch')")
-    done = run(
-        "export", "xfeat", PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    )
+@pytest.mark.parametrize(
+    ("absent", "command", "says"),
+    [
+        ("torch", ["export", "xfeat"], "needs the Python package 'torch'"),
+        ("onnxruntime", ["match", "{left}", "{left}"], "pip install onnxruntime (CPU), or pip install"),
+        ("rclpy", ["matcher"], "matcher needs ROS 2"),
+        ("rclpy", ["demo"], "demo needs ROS 2"),
+    ],
+)
+def test_what_is_not_installed_is_named_when_it_is_needed(absent, command, says, pair_of_files, tmp_path):
+    (tmp_path / absent).mkdir()
+    (tmp_path / absent / "__init__.py").write_text(f"raise ModuleNotFoundError('absent', name='{absent}')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = run(*(word.format(left=pair_of_files[0]) for word in command), PYTHONPATH=path)
     assert done.returncode == 1
-    assert "needs the Python package 'torch'" in done.stderr
+    assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -6,6 +6,8 @@ import ctypes
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,13 +15,8 @@ from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
 from lightglue_ros.core.errors import ConfigError, ModelError, ProviderError
 
-try:
+if TYPE_CHECKING:
     import onnxruntime as ort
-except ImportError as missing:
-    raise ProviderError(
-        f"ONNX Runtime cannot be imported ({missing})",
-        fix="pip install onnxruntime (CPU) or pip install onnxruntime-gpu (NVIDIA)",
-    ) from missing
 
 ORT_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PROVIDERS = ("auto", *ORT_NAMES)
@@ -32,6 +29,22 @@ _CPU_SETTINGS = {
     # drivers of a small robot: without it a stereo frame takes two thirds of the time on two cores.
     "session.intra_op.allow_spinning": "0",
 }
+
+
+def onnxruntime() -> ModuleType:
+    """ONNX Runtime, which comes in several builds; `pip install .` leaves the choice to the user.
+
+    Raises:
+        ProviderError: none is installed, or it cannot be loaded.
+    """
+    try:
+        import onnxruntime
+    except ImportError as missing:
+        raise ProviderError(
+            f"ONNX Runtime cannot be imported ({missing})",
+            fix="pip install onnxruntime (CPU), or pip install onnxruntime-gpu (NVIDIA)",
+        ) from missing
+    return onnxruntime
 
 
 class GraphSession:
@@ -51,7 +64,7 @@ class GraphSession:
     Raises:
         ConfigError: unknown provider or negative number of threads.
         ModelError: the file is missing, broken, not ours or of another kind.
-        ProviderError: the provider asked for by name did not load.
+        ProviderError: the provider asked for by name did not load, or there is no ONNX Runtime.
     """
 
     def __init__(
@@ -97,7 +110,7 @@ def _open(
     """Open a session and say which provider it really has."""
     wanted = "cuda" if provider == "auto" else provider
     if wanted == "cuda":
-        if ORT_NAMES["cuda"] in ort.get_available_providers():
+        if ORT_NAMES["cuda"] in onnxruntime().get_available_providers():
             _preload_cuda_libraries()
             session = _create(path, [ORT_NAMES["cuda"], ORT_NAMES["cpu"]], num_threads)
             if ORT_NAMES["cuda"] in session.get_providers():
@@ -112,6 +125,7 @@ def _open(
 
 
 def _create(path: Path, providers: list[str], num_threads: int) -> ort.InferenceSession:
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
@@ -132,11 +146,12 @@ def _create(path: Path, providers: list[str], num_threads: int) -> ort.Inference
 
 def _preload_cuda_libraries() -> None:
     """Let ONNX Runtime find the CUDA and cuDNN libraries of NVIDIA's Python wheels, if there are any."""
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+    if hasattr(onnxruntime(), "preload_dlls"):
+        onnxruntime().preload_dlls()
 
 
 def _why_no_cuda() -> str:
+    ort = onnxruntime()
     available = ort.get_available_providers()
     if ORT_NAMES["cuda"] not in available:
         has = ", ".join(available)
