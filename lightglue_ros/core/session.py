@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -108,18 +110,19 @@ def _open(
     path: Path, provider: str, num_threads: int, allow_fallback: bool
 ) -> tuple[ort.InferenceSession, str]:
     """Open a session and say which provider it really has."""
-    wanted = "cuda" if provider == "auto" else provider
-    if wanted == "cuda":
-        if ORT_NAMES["cuda"] in onnxruntime().get_available_providers():
-            _preload_cuda_libraries()
+    if provider != "cpu":
+        problem = _cuda_problem()
+        if problem is None:
             session = _create(path, [ORT_NAMES["cuda"], ORT_NAMES["cpu"]], num_threads)
             if ORT_NAMES["cuda"] in session.get_providers():
                 return session, "cuda"
+            problem = "its libraries load, but no usable GPU was found (see ONNX Runtime's message above)"
         if provider == "cuda" and not allow_fallback:
             raise ProviderError(
-                f"provider 'cuda' did not load: {_why_no_cuda()}",
-                allowed="cuda where CUDA and cuDNN of the versions that ONNX Runtime names are installed",
-                fix="pip install onnxruntime-gpu, or set provider to auto or cpu, or allow_fallback to true",
+                f"provider 'cuda' did not load: {problem}",
+                allowed="cuda where a GPU, CUDA and cuDNN of the versions that ONNX Runtime names are there",
+                fix="pip install 'onnxruntime-gpu[cuda,cudnn]', or set provider to auto or cpu, "
+                "or allow_fallback to true",
             )
     return _create(path, [ORT_NAMES["cpu"]], num_threads), "cpu"
 
@@ -144,13 +147,8 @@ def _create(path: Path, providers: list[str], num_threads: int) -> ort.Inference
         ) from error
 
 
-def _preload_cuda_libraries() -> None:
-    """Let ONNX Runtime find the CUDA and cuDNN libraries of NVIDIA's Python wheels, if there are any."""
-    if hasattr(onnxruntime(), "preload_dlls"):
-        onnxruntime().preload_dlls()
-
-
-def _why_no_cuda() -> str:
+def _cuda_problem() -> str | None:
+    """Why CUDA cannot load, found out without the lines that ONNX Runtime prints when it tries."""
     ort = onnxruntime()
     available = ort.get_available_providers()
     if ORT_NAMES["cuda"] not in available:
@@ -161,13 +159,17 @@ def _why_no_cuda() -> str:
                 f"(it has {has}): pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
             )
         return f"this build of ONNX Runtime {ort.__version__} has only {has}"
+    if hasattr(ort, "preload_dlls"):
+        # For CUDA and cuDNN from NVIDIA's Python wheels. It prints what it does not find.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
     folder = Path(ort.__file__).parent / "capi"
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
     except OSError as error:
         return str(error)
-    return "its libraries load, but no usable GPU was found (see ONNX Runtime's message above)"
+    return None
 
 
 def _is_installed(distribution: str) -> bool:
