@@ -5,6 +5,7 @@ Importing this package is light: PyTorch and onnx are asked for only when ``expo
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from lightglue_ros.core.errors import ModelError
@@ -25,13 +26,18 @@ def __getattr__(name: str) -> object:
     """
     if name != "export_model":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for package in _EXPORT_PACKAGES:
+        _require(package)
+    return importlib.import_module("lightglue_ros.export.exporter").export_model
+
+
+def _require(package: str) -> None:
     try:
-        from lightglue_ros.export.exporter import export_model
+        importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name not in _EXPORT_PACKAGES:
+        if error.name != package:
             raise
         raise ModelError(
-            f"exporting needs the Python package '{error.name}', which is not installed",
+            f"exporting needs the Python package '{package}', which is not installed",
             fix="pip install 'lightglue_ros[export]' (on any machine; a robot needs only the exported files)",
         ) from error
-    return export_model

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
+import onnx.inliner
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
@@ -28,6 +29,25 @@ from lightglue_ros.export.weights import LocalFile, resolve
 DEFAULT_MAX_KEYPOINTS = 1024
 OPSET = 18  # what PyTorch's exporter writes without converting, from 2.6 on
 MIN_ONNXRUNTIME = "1.20"
+# The leading axes of each tensor whose length is free; all others are fixed.
+DYNAMIC_AXES = {
+    "images": "NHW",
+    "sizes": "N",
+    "scales": "N",
+    "valid": "N",
+    "image_sizes": "N",
+    "pairs": "P",
+    "max_keypoints": "",
+    "match_threshold": "",
+    "keypoints": "N",
+    "keypoint_scores": "N",
+    "keypoint_mask": "N",
+    "descriptors": "N",
+    "matches": "P",
+    "match_scores": "P",
+    "layers": "P",
+}
+LARGEST_DIM = 2**16  # of N, P and the canvas in units of its divisor; a bound that the tracer wants
 
 
 def export_model(
@@ -176,14 +196,9 @@ def _staged(folder: Path, graphs: Mapping[str, nn.Module]) -> Iterator[dict[str,
 
 
 def _write(graph: str, module: nn.Module, info: GraphInfo, path: Path) -> None:
-    images, pairs = Dim("N", min=1), Dim("P", min=0)
-    height, width = (info.divisor * Dim(name, min=1) for name in ("h", "w"))
-    dynamic = {
-        "images": {0: images, 1: height, 2: width},
-        "pairs": {0: pairs},
-        "max_keypoints": {},
-        "match_threshold": {},
-    }
+    # Traced for 2 and more, because PyTorch before 2.7 refuses to promise 0 and 1; the files take those too.
+    dims = {name: Dim(name, min=2, max=LARGEST_DIM) for name in ("N", "P", "H", "W")}
+    dims |= {name: info.divisor * dims[name] for name in ("H", "W")}
     example = _example_inputs(info)
     inputs = INPUTS[graph]
     try:
@@ -194,7 +209,9 @@ def _write(graph: str, module: nn.Module, info: GraphInfo, path: Path) -> None:
                 str(path),
                 input_names=list(inputs),
                 output_names=list(OUTPUTS[graph]),
-                dynamic_shapes=tuple(dynamic.get(name, {0: images}) for name in inputs),
+                dynamic_shapes=tuple(
+                    {axis: dims[name] for axis, name in enumerate(DYNAMIC_AXES[tensor])} for tensor in inputs
+                ),
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,
@@ -203,9 +220,10 @@ def _write(graph: str, module: nn.Module, info: GraphInfo, path: Path) -> None:
     except Exception as error:
         raise ModelError(
             f"PyTorch {torch.__version__} cannot export {graph}: {_first_line(error)}",
-            fix="pip install 'torch==2.13.*' 'onnxscript>=0.5'",
+            fix="pip install 'torch==2.13.*' 'onnxscript>=0.6'",
         ) from error
-    model = onnx.load(path)
+    # PyTorch 2.6 wraps some operators in functions of its own domain.
+    model = onnx.inliner.inline_local_functions(onnx.load(path))
     _tidy(model, info)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
@@ -232,7 +250,7 @@ def _example_inputs(info: GraphInfo) -> dict[str, Tensor]:
 
 
 def _tidy(model: onnx.ModelProto, info: GraphInfo) -> None:
-    """Write the metadata; name H and W; drop what the tracer noted about this machine's source files."""
+    """Write the metadata; name the axes; drop what the tracer noted about this machine's source files."""
     onnx.helper.set_model_props(model, info.to_metadata())
     del model.graph.value_info[:]
     model.graph.ClearField("metadata_props")
@@ -241,9 +259,8 @@ def _tidy(model: onnx.ModelProto, info: GraphInfo) -> None:
         node.ClearField("doc_string")
     for value in (*model.graph.input, *model.graph.output):
         value.ClearField("metadata_props")
-        if value.name == "images":
-            height, width = value.type.tensor_type.shape.dim[1:3]
-            height.dim_param, width.dim_param = "H", "W"
+        for axis, name in enumerate(DYNAMIC_AXES[value.name]):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ class ExtractorGraph(nn.Module):
         """Keypoints [N, K, 2], scores [N, K], mask [N, K] and descriptors [N, K, D] of the contract."""
         height, width = images.shape[1:3]
         sizes, scales = _only_valid(sizes, valid), _only_valid(scales, valid)
-        scores, features = self.extractor(images * valid[:, None, None, None].to(torch.uint8))
+        scores, features = self.extractor(images.float() * valid[:, None, None, None].float())
 
         scores, positions = _best_pixels(_inside(scores, sizes), self.max_keypoints)
         rank = torch.arange(self.max_keypoints)

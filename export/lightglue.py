@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 # Logit of a padded keypoint: exp() makes it 0 beside any real one, and sums of it stay finite.
 MASKED = -1e9
@@ -85,7 +84,8 @@ class SelfAttention(nn.Module):
         """Tokens [S * K, width], cosines and sines as `_rotary` makes them; the updated tokens."""
         cosines, sines = rotary
         turned = self.query_key(tokens) * cosines + self.query_key_turned(tokens) * sines
-        query, key = (_by_head(half, slots, self.heads) for half in turned.chunk(2, dim=1))
+        half = turned.shape[1] // 2
+        query, key = (_by_head(part, slots, self.heads) for part in (turned[:, :half], turned[:, half:]))
         messages = _attend(query, key, _by_head(self.value(tokens), slots, self.heads))
         return self.feed_forward(tokens, messages)
 

@@ -20,7 +20,7 @@ class Extractor(Protocol):
     descriptor_dim: int
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 images [N, H, W, C] to scores [N, H, W], 0 where no keypoint, and a map of features."""
+        """Images [N, H, W, C], 0 to 255, to scores [N, H, W], 0 where no keypoint, and a map of features."""
 
     def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Unit descriptors [N, K, D] at positions [N, K, 2], (x, y) in canvas pixels."""

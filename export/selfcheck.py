@@ -18,6 +18,7 @@ from torch import nn
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
 from lightglue_ros.core.errors import ModelError
+from lightglue_ros.core.images import read_image
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export.weights import motorcycle_pair
 
@@ -86,7 +87,7 @@ def find_scenes(report: Callable[[str], None]) -> list[Scene]:
     except ModelError as error:
         report(f"checking on random images only: {error}")
         return [_random_scene()]
-    images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]
+    images = [read_image(path) for path in paths]
     return [_random_scene(), Scene("the motorcycle pair", images, [(0, 1)], (640, 480))]
 
 

@@ -68,7 +68,7 @@ class XFeat(nn.Module):
         """Keypoint scores of every pixel, and the map that descriptors are sampled from.
 
         Args:
-            images: uint8 [N, H, W, 3] RGB, H and W multiples of 32.
+            images: float32 [N, H, W, 3] RGB, 0 to 255, H and W multiples of 32.
 
         Returns:
             scores: float32 [N, H, W], above 0 at keypoints and 0 elsewhere.
@@ -157,10 +157,10 @@ def _reshape_first_layers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _normalised_grey(images: Tensor) -> Tensor:
-    """uint8 [N, H, W, 3] to float32 [N, 1, H, W] of mean 0 and variance 1 in every image."""
-    channels = images.shape[3]
-    grey = images.float() @ torch.full((channels, 1), 1 / (255 * channels))
-    return F.instance_norm(grey.squeeze(3).unsqueeze(1))
+    """[N, H, W, 3] of 0 to 255 to [N, 1, H, W] of mean 0 and variance 1 in every image."""
+    count, height, width, channels = images.shape
+    grey = images.flatten(0, 2) @ torch.full((channels, 1), 1 / (255 * channels))
+    return F.instance_norm(grey.view(count, 1, height, width))
 
 
 def _upsample(features: Tensor, factor: int) -> Tensor:
@@ -174,11 +174,12 @@ def _unit(vectors: Tensor, dim: int) -> Tensor:
 def _heatmap(logits: Tensor) -> Tensor:
     """[N, 65, H/8, W/8] to [N, H, W]: softmax over a cell's 64 pixels and "none", "none" dropped.
 
-    Written out, because a softmax over channels is slow in ONNX Runtime.
+    Written out, because ONNX Runtime is slow at a softmax over channels. The sum is a convolution, because
+    its sum over channels adds a single image in another order than several, which moves scores by 2e-7.
     """
     exponentials = (logits - logits.amax(dim=1, keepdim=True)).exp()
-    probabilities = exponentials[:, :-1] / exponentials.sum(dim=1, keepdim=True)
-    return F.pixel_shuffle(probabilities, CELL).squeeze(1)
+    sums = F.conv2d(exponentials, torch.ones(1, CELL**2 + 1, 1, 1))
+    return F.pixel_shuffle(exponentials[:, :-1] / sums, CELL).squeeze(1)
 
 
 def _keypoint_scores(heatmap: Tensor, reliability: Tensor) -> Tensor:
@@ -201,7 +202,7 @@ def _bilinear_weights(pixels: int, cells: int) -> Tensor:
     `XFeat.describe`), and drops keypoints in the last row and column, because its nearest-pixel lookup of the
     heatmap rounds to a place outside there: that row of weights is 0.
     """
-    pixel = torch.arange(pixels).unsqueeze(1)
+    pixel = torch.arange(pixels, dtype=torch.float32).unsqueeze(1)
     position = pixel * (cells / (pixels - 1)) - 0.5
-    weights = F.relu(1 - (position - torch.arange(cells)).abs())
-    return weights * (pixel < pixels - 1)
+    weights = F.relu(1 - (position - torch.arange(cells, dtype=torch.float32)).abs())
+    return weights * (pixel < pixels - 1).float()

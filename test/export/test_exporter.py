@@ -1,0 +1,236 @@
+"""What `export_model` writes, and that it leaves nothing behind where the check fails."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from lightglue_ros.core import ConfigError, ModelError
+from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
+from lightglue_ros.export import export_model, exporter, selfcheck
+from lightglue_ros.export.registry import MODELS
+from lightglue_ros.export.weights import fetch
+
+ARRAY_TYPES = {
+    "images": "tensor(uint8)",
+    "valid": "tensor(bool)",
+    "keypoint_mask": "tensor(bool)",
+    "pairs": "tensor(int64)",
+    "max_keypoints": "tensor(int64)",
+    "matches": "tensor(int32)",
+    "layers": "tensor(int32)",
+}
+
+
+@pytest.fixture(params=["extractor", "matcher", "pipeline"])
+def exported(request, split_export, pipeline_export):
+    (path,) = (path for path in (*split_export.files, *pipeline_export.files) if path.stem == request.param)
+    return path
+
+
+def test_a_file_says_what_it_is(exported):
+    session = ort.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    info = GraphInfo.from_metadata(session.get_modelmeta().custom_metadata_map, str(exported))
+    assert info == GraphInfo(
+        graph=exported.stem,
+        model="xfeat",
+        extractor="xfeat",
+        max_keypoints=512 if exported.stem == "pipeline" else 1024,
+        channels=3,
+        image_size=None,
+        divisor=32,
+        precision="fp32",
+        adaptive=False,
+        descriptor_dim=64,
+        weights_sha256=tuple(file.sha256 for file in MODELS["xfeat"].weights),
+        licence="Apache-2.0",
+        min_onnxruntime="1.20",
+    )
+
+
+def test_tensors_are_those_of_the_contract(exported):
+    session = ort.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    slots, width = (512 if exported.stem == "pipeline" else 1024), 64
+    shapes = {
+        "images": ["N", "H", "W", 3],
+        "sizes": ["N", 2],
+        "scales": ["N", 2],
+        "valid": ["N"],
+        "image_sizes": ["N", 2],
+        "pairs": ["P", 2],
+        "max_keypoints": [1],
+        "match_threshold": [1],
+        "keypoints": ["N", slots, 2],
+        "keypoint_scores": ["N", slots],
+        "keypoint_mask": ["N", slots],
+        "descriptors": ["N", slots, width],
+        "matches": ["P", slots],
+        "match_scores": ["P", slots],
+        "layers": ["P"],
+    }
+    for tensors, names in (
+        (session.get_inputs(), INPUTS[exported.stem]),
+        (session.get_outputs(), OUTPUTS[exported.stem]),
+    ):
+        assert tuple(tensor.name for tensor in tensors) == names
+        for tensor in tensors:
+            assert tensor.shape == shapes[tensor.name], tensor.name
+            assert tensor.type == ARRAY_TYPES.get(tensor.name, "tensor(float)"), tensor.name
+
+
+def test_only_standard_operators_in_one_file_without_traces_of_this_machine(exported):
+    model = onnx.load(exported, load_external_data=False)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not {"NonZero", "Einsum", "If", "Loop"} & {node.op_type for node in model.graph.node}
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    content = exported.read_bytes()
+    assert not any(trace in content for trace in (b"site-packages", b".py", b"/home", b"stack_trace"))
+
+
+def test_export_says_each_step_in_a_line(split_export):
+    assert [line.split(":")[0].split(" in ")[0] for line in split_export.lines] == [
+        "xfeat",
+        "exported extractor.onnx",
+        "exported matcher.onnx",
+        "checked extractor.onnx on random images",
+        "checked matcher.onnx on random images",
+        "checked extractor.onnx on the motorcycle pair",
+        "checked matcher.onnx on the motorcycle pair",
+        *(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)" for path in split_export.files),
+    ]
+    assert all("\n" not in line for line in split_export.lines)
+
+
+@pytest.fixture
+def exported_before(monkeypatch, split_export):
+    """Lets `export_model` take the graphs of the session's export instead of tracing again."""
+    sources = {path.stem: path for path in split_export.files}
+
+    def copy(graph, module, info, path):
+        shutil.copy(sources[graph], path)
+
+    monkeypatch.setattr(exporter, "_write", copy)
+
+
+def test_a_failed_check_leaves_no_file(exported_before, monkeypatch, tmp_path):
+    right = exporter.load_networks
+
+    def other_networks(spec, files):
+        extractor, matcher = right(spec, files)
+        matcher.input.weight.data[:, :32] = 0
+        return extractor, matcher
+
+    monkeypatch.setattr(exporter, "load_networks", other_networks)
+    with pytest.raises(ModelError, match=r"matcher\.onnx differs from PyTorch on random images: matches "):
+        export_model("xfeat", split=True, output=tmp_path, report=lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_stereo_pair_random_images_are_enough(exported_before, monkeypatch, tmp_path):
+    def cannot():
+        raise ModelError("could not download scikit-image==0.25.2: no network")
+
+    monkeypatch.setattr(selfcheck, "motorcycle_pair", cannot)
+    lines = []
+    files = export_model("xfeat", split=True, output=tmp_path, report=lines.append)
+    assert [file.name for file in files] == ["extractor.onnx", "matcher.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["extractor.onnx", "matcher.onnx"]
+    assert any(line.startswith("checking on random images only: could not download") for line in lines)
+
+
+def test_the_default_folder_is_the_models_own_in_the_store():
+    assert exporter.stored_name("xfeat", 1024) == "xfeat"
+    assert exporter.stored_name("xfeat", 512) == "xfeat-k512"
+
+
+def test_unknown_models_and_impossible_sizes_are_refused():
+    with pytest.raises(ModelError, match=r"no model 'sift' to export; allowed: xfeat"):
+        export_model("sift")
+    with pytest.raises(ConfigError, match=r"max_keypoints is 0; allowed: 1 or more"):
+        export_model("xfeat", max_keypoints=0)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    extractor_weights = fetch(MODELS["xfeat"].weights)[0].path
+    wrong = tmp_path / "own.pt"
+    shutil.copy(extractor_weights, wrong)
+    with wrong.open("ab") as file:
+        file.write(b"\0")
+    lines = []
+    with pytest.raises(ModelError, match=r"own\.pt do not fit xfeat: .*input_proj"):
+        export_model("xfeat", output=tmp_path, weights=[extractor_weights, wrong], report=lines.append)
+    assert "own.pt is not the published xfeat-lighterglue.pt" in lines[0]
+
+
+def test_a_text_file_is_not_weights(tmp_path):
+    text = tmp_path / "own.txt"
+    text.write_text("not weights")
+    with pytest.raises(ModelError, match=r"own\.txt cannot be read: .*; allowed: a state dict"):
+        export_model("xfeat", output=tmp_path, weights=[text, text], report=lambda line: None)
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx", "onnxscript"])
+def test_without_an_export_package_the_error_names_the_command(package):
+    program = (
+        "import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from lightglue_ros.core import ModelError\n"
+        "from lightglue_ros.export.weights import motorcycle_pair\n"
+        "try:\n"
+        "    from lightglue_ros.export import export_model\n"
+        "except ModelError as error:\n"
+        "    print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd="/"
+    )
+    assert f"needs the Python package '{package}'" in result.stdout
+    assert "pip install 'lightglue_ros[export]'" in result.stdout
+
+
+def outputs(**changes):
+    """Two images with three keypoints each, matched one to one."""
+    keypoints = np.array([[[1, 1], [5, 5], [9, 9]], [[2, 1], [6, 5], [10, 9]]], np.float32)
+    return {
+        "keypoints": keypoints,
+        "keypoint_scores": np.array([[0.9, 0.5, 0.5], [0.9, 0.6, 0.5]], np.float32),
+        "keypoint_mask": np.ones((2, 3), bool),
+        "matches": np.array([[0, 1, 2]], np.int32),
+        "match_scores": np.array([[0.9, 0.8, 0.7]], np.float32),
+        "layers": np.array([6], np.int32),
+    } | changes
+
+
+PAIRS = np.array([[0, 1]])
+
+
+def test_the_check_accepts_equal_scores_in_another_order():
+    swapped = outputs()
+    for name in ("keypoints", "keypoint_scores"):
+        swapped[name][0, 1:] = swapped[name][0, :0:-1]
+    swapped["matches"][0, 1:] = swapped["matches"][0, :0:-1]
+    swapped["match_scores"][0, 1:] = swapped["match_scores"][0, :0:-1]
+    differences = selfcheck.compare(outputs(), swapped, PAIRS)
+    assert set(differences.same.values()) == {1.0}
+    assert set(differences.largest.values()) == {0.0}
+    assert differences.within_tolerance()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keypoints": outputs()["keypoints"] + np.float32(0.02)},
+        {"keypoint_mask": np.array([[True, True, False], [True, True, True]])},
+        {"keypoint_scores": outputs()["keypoint_scores"] + np.float32(2e-4)},
+        {"matches": np.array([[0, 2, 1]], np.int32)},
+        {"matches": np.array([[0, 1, -1]], np.int32)},
+        {"match_scores": outputs()["match_scores"] - np.float32(2e-4)},
+        {"layers": np.array([5], np.int32)},
+    ],
+)
+def test_the_check_notices(change):
+    assert not selfcheck.compare(outputs(), outputs(**change), PAIRS).within_tolerance()

