@@ -22,7 +22,7 @@ setup(
     extras_require={
         "cpu": ["onnxruntime>=1.20"],
         "gpu": ["onnxruntime-gpu>=1.20"],
-        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.5", "pip"],
+        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip"],
         "dev": ["hypothesis", "pytest", "pyyaml", "ruff"],
     },
     entry_points={"console_scripts": ["lightglue_ros = lightglue_ros.cli:main"]},

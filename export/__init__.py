@@ -39,5 +39,5 @@ def _require(package: str) -> None:
             raise
         raise ModelError(
             f"exporting needs the Python package '{package}', which is not installed",
-            fix="pip install 'lightglue_ros[export]' (on any machine; a robot needs only the exported files)",
+            fix="pip install torch onnx onnxscript (on any machine; a robot needs only the exported files)",
         ) from error

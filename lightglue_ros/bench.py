@@ -20,6 +20,9 @@ from lightglue_ros.core.images import read_image, write_image
 from lightglue_ros.core.session import onnxruntime
 
 if TYPE_CHECKING:
+    from builtin_interfaces.msg import Time
+
+    from lightglue_ros.msg import Matches
     from lightglue_ros.nodes.listener import Listener
 
 START_SECONDS = 30.0
@@ -126,12 +129,15 @@ class RunningMatcher:
         self._paths = paths
 
     def measure(self, frames: int) -> NodeFigures:
-        """Let cameras run until so many frames were matched; the first is not counted."""
+        """Let cameras run until so many frames were matched; the first two are not counted."""
         from lightglue_ros.nodes.processes import node_process
 
         listener = self._listener
-        listener.clear()
+        start = listener.get_clock().now().to_msg()
         with node_process("player", {"images": list(self._paths), "rate": CAMERA_HZ}):
+            # What the last cameras left behind may still come before the first of these.
+            listener.wait_until(lambda: _is_after(listener.messages, start), "matches of these cameras")
+            listener.clear()
             listener.wait_for_matches(frames + 1, deadline=START_SECONDS + frames)
             values = listener.wait_for_diagnostics()
         arrivals = listener.arrivals[: frames + 1]
@@ -141,6 +147,12 @@ class RunningMatcher:
             inference=1e-3 * float(values["inference p50 (ms)"]),
             outside=1e-3 * float(values["outside inference p50 (ms)"]),
         )
+
+
+def _is_after(messages: Sequence[Matches], start: Time) -> bool:
+    """Whether the newest message is of images taken after the start."""
+    stamps = [message.header.stamp for message in messages[-1:]]
+    return any((stamp.sec, stamp.nanosec) > (start.sec, start.nanosec) for stamp in stamps)
 
 
 @contextmanager
