@@ -37,9 +37,10 @@ def profile_environment() -> dict[str, str]:
 def isolate() -> None:
     """Keep this process and its children on the loopback and in a domain of their own."""
     os.environ.update(profile_environment())
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    # What Humble has instead.
-    os.environ["ROS_LOCALHOST_ONLY"] = "1"
+    if os.environ.get("ROS_DISTRO") == "humble":
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
+    else:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     # Linux's default ephemeral ports leave the domains 0 to 101 free for DDS.
     os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 101))
 
