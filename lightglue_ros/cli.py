@@ -159,6 +159,8 @@ def _match(arguments: argparse.Namespace) -> int:
         max_keypoints=arguments.max_keypoints,
         **options,
     )
+    width, height = pipeline.image_size
+    print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}")
     results = pipeline.match(images, pairs)
     for (first, second), matches in zip(pairs, results, strict=True):
         print(f"{arguments.images[first]} {arguments.images[second]}: {len(matches)} matches")

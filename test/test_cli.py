@@ -44,9 +44,13 @@ def test_match_prints_writes_json_and_draws(model_folder, pair_of_files, motorcy
 
 def test_match_takes_pairs_and_a_size(pair_of_files):
     left, right = pair_of_files
-    done = run("match", left, right, left, "--pairs", "0:1,2:0", "--image-size", "320x224")
+    done = run(
+        "match", left, right, left, "--pairs", "0:1,2:0", "--image-size", "300x200", "--provider", "cpu"
+    )
     assert done.returncode == 0, done.stderr
-    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [f"{left} {right}", f"{left} {left}"]
+    how, *lines = done.stdout.splitlines()
+    assert how == "xfeat on cpu, images shrunk to fit 320x224"
+    assert [line.split(": ")[0] for line in lines] == [f"{left} {right}", f"{left} {left}"]
 
 
 @pytest.mark.parametrize(

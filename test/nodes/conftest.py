@@ -98,11 +98,12 @@ def robot(make_robot, model_folder):
     """Starts a matcher with the given parameters and the cameras of a robot beside it."""
     with contextlib.ExitStack() as stack:
 
-        def start(names=("left", "right"), environment=None, **parameters):
+        def start(names=("left", "right"), environment=None, connected=True, **parameters):
             options = {"stderr": subprocess.PIPE, "text": True, "env": environment}
             process = stack.enter_context(node_process("matcher", {**SMALL, **parameters}, **options))
             robot = make_robot(names, process)
-            robot.wait_until_connected()
+            if connected:
+                robot.wait_until_connected()
             return robot
 
         yield start

@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
@@ -208,6 +210,48 @@ def test_the_copied_files_run_where_there_is_no_torch(robot, model_folder, tmp_p
     left, right = motorcycle
     message = robot(environment=environment, model=str(copied)).match({"left": left, "right": right})
     assert len(message.pairs[0].scores) > 100
+
+
+def change_state(robot, transition):
+    """Ask for a transition; returns whether it succeeded and the label of the state after it."""
+    client = robot.create_client(ChangeState, "/matcher/change_state")
+    robot.wait_until(client.service_is_ready, "the matcher's lifecycle service")
+    request = ChangeState.Request()
+    request.transition.id = transition
+    change = client.call_async(request)
+    robot.wait_until(change.done, "the answer to change_state")
+    state = robot.create_client(GetState, "/matcher/get_state").call_async(GetState.Request())
+    robot.wait_until(state.done, "the answer to get_state")
+    return change.result().success, state.result().current_state.label
+
+
+def test_a_lifecycle_manager_may_start_stop_and_start_it_again(robot, motorcycle):
+    left, right = motorcycle
+    images = {"left": left, "right": right}
+    stereo = robot(connected=False, autostart=False)
+    for _ in range(2):
+        assert change_state(stereo, Transition.TRANSITION_CONFIGURE) == (True, "inactive")
+        for _ in range(2):
+            assert change_state(stereo, Transition.TRANSITION_ACTIVATE) == (True, "active")
+            stereo.wait_until_connected()
+            assert len(stereo.match(images).pairs[0].scores) > 100
+            assert change_state(stereo, Transition.TRANSITION_DEACTIVATE) == (True, "inactive")
+            stereo.wait_until(
+                lambda: not any(camera.get_subscription_count() for camera in stereo.cameras.values()),
+                "the end of the subscriptions",
+            )
+        assert change_state(stereo, Transition.TRANSITION_CLEANUP) == (True, "unconfigured")
+    stereo.process.send_signal(signal.SIGINT)
+    assert stereo.process.wait(2.0) == 0
+    assert "Traceback" not in stereo.process.stderr.read()
+
+
+def test_without_autostart_a_configure_that_fails_can_be_tried_again(robot, model_folder, tmp_path):
+    folder = tmp_path / "late"
+    stereo = robot(connected=False, autostart=False, model=str(folder))
+    assert change_state(stereo, Transition.TRANSITION_CONFIGURE) == (False, "unconfigured")
+    shutil.copytree(model_folder, folder)
+    assert change_state(stereo, Transition.TRANSITION_CONFIGURE) == (True, "inactive")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
