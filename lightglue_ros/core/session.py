@@ -113,7 +113,8 @@ def _open(
     if provider != "cpu":
         problem = _cuda_problem()
         if problem is None:
-            session = _create(path, [ORT_NAMES["cuda"], ORT_NAMES["cpu"]], num_threads)
+            # TF32 rounds products to 10 bits, and fp32 is to equal the original's.
+            session = _create(path, [(ORT_NAMES["cuda"], {"use_tf32": "0"}), ORT_NAMES["cpu"]], num_threads)
             if ORT_NAMES["cuda"] in session.get_providers():
                 return session, "cuda"
             problem = "its libraries load, but no usable GPU was found (see ONNX Runtime's message above)"
@@ -127,7 +128,7 @@ def _open(
     return _create(path, [ORT_NAMES["cpu"]], num_threads), "cpu"
 
 
-def _create(path: Path, providers: list[str], num_threads: int) -> ort.InferenceSession:
+def _create(path: Path, providers: list[str | tuple[str, dict]], num_threads: int) -> ort.InferenceSession:
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
