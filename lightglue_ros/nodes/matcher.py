@@ -74,7 +74,10 @@ class Matcher(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the images."""
         result = self._try(self._activate)
-        return super().on_activate(state) if result == TransitionCallbackReturn.SUCCESS else result
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._stop()
+            return result
+        return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and finish the frame in work."""
@@ -233,7 +236,8 @@ class Matcher(LifecycleNode):
         else:
             status.level, status.message = DiagnosticStatus.OK, "ok"
         counts = self._assembler.counts
-        inference, other = np.median(np.array(self._times or [(0.0, 0.0)]), axis=0) * 1e3
+        # A list at once, for the worker goes on adding.
+        inference, other = np.median(list(self._times) or [(0.0, 0.0)], axis=0) * 1e3
         values = {
             "model": self._pipeline.info.model,
             "provider": self._pipeline.provider,

@@ -7,8 +7,15 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, ParameterException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    InvalidTopicNameException,
+    ParameterException,
+)
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from lightglue_ros.core import ConfigError
 from lightglue_ros.core.session import PROVIDERS
@@ -141,7 +148,21 @@ def read(node: Node) -> MatcherParameters:
             allowed="one topic for each camera, in the same order",
             fix="cameras: [left, right] and image_topics: [left/image_rect, right/image_rect]",
         )
+    for topic in values.image_topics:
+        _check_topic(node, topic)
     return values
+
+
+def _check_topic(node: Node, topic: str) -> None:
+    try:
+        expanded = expand_topic_name(topic, node.get_name(), node.get_namespace())
+        validate_full_topic_name(expanded)
+    except (InvalidTopicNameException, ValueError) as error:
+        raise ConfigError(
+            f"parameter image_topics has '{topic}' ({' '.join(str(error).split())})",
+            allowed="names of letters, digits, '_' and '/', relative or absolute",
+            fix="image_topics: [left/image_rect, right/image_rect]",
+        ) from error
 
 
 def _descriptor(spec: Spec) -> ParameterDescriptor:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -69,10 +69,29 @@ def _init(args: list[str] | None) -> None:
 
 
 def _spin(node: Node, done: threading.Event) -> None:
+    """Spin until it is done.
+
+    Raises:
+        Exception: what a callback raised; without this the process would live on deaf.
+    """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, name="executor", daemon=True)
+    failures: list[Exception] = []
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            pass
+        except Exception as failure:
+            failures.append(failure)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=spin, name="executor", daemon=True)
     thread.start()
     done.wait()
     executor.shutdown()
     thread.join()
+    if failures:
+        raise failures[0]

@@ -295,6 +295,7 @@ def test_start_up_errors_are_one_line_and_a_non_zero_status(failing_matcher, mod
         ),
         ({"cameras": ["left", "left"]}, "'left' more than once", "cameras: [left, right]"),
         ({"cameras": ["left", "right", "rear"]}, "2 topics for 3 cameras", "image_topics:"),
+        ({"image_topics": ["left", "right image"]}, "image_topics has 'right image'", "image_topics: [left"),
         ({"pairs": ["left:rear"]}, "'left:rear'", "left:right"),
         ({"provider": "cuda"}, "provider 'cuda' did not load", "allow_fallback"),
         ({"provider": "gpu"}, "provider is 'gpu'", "auto, cpu, cuda"),
