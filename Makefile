@@ -19,7 +19,7 @@ STEP = @printf '\n==> %s\n'
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)
-	@$(IN_ENV) lightglue_ros demo $(LEFT) $(RIGHT)
+	@$(IN_ENV) lightglue_ros demo $(if $(LEFT),"$(LEFT)") $(if $(RIGHT),"$(RIGHT)")
 
 # From the folder test/: in the root the source folder lightglue_ros would hide the installed package.
 test: $(MODEL) lint

@@ -21,6 +21,9 @@ function(repair_include_folders generated_target)
   endforeach()
 
   get_target_property(folders ${generated_target} INTERFACE_INCLUDE_DIRECTORIES)
+  if(NOT folders)
+    return()  # up to Jazzy it names none
+  endif()
   set(exportable "")
   foreach(folder IN LISTS folders)
     string(FIND "${folder}" "${CMAKE_CURRENT_SOURCE_DIR}/" position)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["export_model"]
 
-_EXPORT_PACKAGES = ("torch", "onnx", "onnxscript")
+_EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def __getattr__(name: str) -> object:
     """Import the exporter when it is asked for.
 
     Raises:
-        ModelError: PyTorch, onnx or onnxscript is not installed.
+        ModelError: PyTorch, onnx, onnxscript or ONNX Runtime is not installed.
     """
     if name != "export_model":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -39,5 +39,5 @@ def _require(package: str) -> None:
             raise
         raise ModelError(
             f"exporting needs the Python package '{package}', which is not installed",
-            fix="pip install torch onnx onnxscript (on any machine; a robot needs only the exported files)",
+            fix="pip install torch onnx onnxscript onnxruntime (on any machine; then copy the files)",
         ) from error

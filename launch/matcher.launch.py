@@ -33,8 +33,8 @@ ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
     DeclareLaunchArgument(
         "use_sim_time",
-        default_value="false",
-        description="Take time from /clock (simulation, bags with --clock).",
+        default_value="",
+        description="true takes time from /clock (simulation). Empty: what the parameters file says.",
     ),
     DeclareLaunchArgument("log_level", default_value="info", description="Least severity of log lines."),
 ]
@@ -54,7 +54,8 @@ def matcher_node(context):
             fix=f"cp {DEFAULT_PARAMETERS} {params_file}, and change it there",
         )
     overrides = {name: argument(name) for name in ("model", "provider") if argument(name)}
-    overrides["use_sim_time"] = argument("use_sim_time").lower() in ("true", "1")
+    if argument("use_sim_time"):
+        overrides["use_sim_time"] = argument("use_sim_time").lower() in ("true", "1")
     return [
         Node(
             package="lightglue_ros",

@@ -175,6 +175,10 @@ def running_matcher(parameters: Mapping[str, Any], images: Sequence[np.ndarray])
             paths = [f"{folder}/{slot}.png" for slot in range(len(images))]
             for path, image in zip(paths, images, strict=True):
                 write_image(path, image)
-            yield RunningMatcher(Listener(matcher), paths)
+            listener = Listener(matcher)
+            try:
+                yield RunningMatcher(listener, paths)
+            finally:
+                listener.destroy_node()
     finally:
         rclpy.try_shutdown()

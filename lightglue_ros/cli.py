@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lightglue_ros import __version__
 
+LONGEST_SIDE = 8192  # pixels of a canvas, as in the node's parameters
 # These are ROS 2 nodes; ROS reads their arguments (--ros-args -p name:=value).
 NODES = {"matcher": "publish the matches of camera topics", "player": "publish images of files as cameras"}
 
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
     except Exception as error:
-        if not _is_for_the_user(error):
+        if not isinstance(error, OSError) and not _is_for_the_user(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -57,6 +58,13 @@ def _need_ros(command: str) -> None:
         raise ConfigError(
             f"{command} needs ROS 2, and rclpy cannot be imported ({missing})",
             fix="source /opt/ros/jazzy/setup.bash, or that of your ROS 2",
+        ) from missing
+    try:
+        import lightglue_ros.msg  # noqa: F401
+    except ImportError as missing:
+        raise ConfigError(
+            f"{command} needs the messages of lightglue_ros, which colcon builds ({missing})",
+            fix="colcon build, source install/setup.bash, and run it from another folder than the source's",
         ) from missing
 
 
@@ -200,7 +208,9 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
         "bench", help="measure where the time goes, and the rate of the running node"
     )
     _add_model_options(command)
-    command.add_argument("--frames", type=int, default=50, metavar="N", help="stereo frames to measure (50)")
+    command.add_argument(
+        "--frames", type=_positive, default=50, metavar="N", help="stereo frames to measure (50)"
+    )
     command.set_defaults(run=_bench)
 
 
@@ -235,13 +245,18 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (int(number) for number in text.split("x"))
-    except ValueError:
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdigit() and 1 <= int(side) <= LONGEST_SIDE for side in sides):
         raise argparse.ArgumentTypeError(
-            f"'{text}' is no size; allowed: WIDTHxHEIGHT such as 640x480"
-        ) from None
-    return width, height
+            f"'{text}' is no size; allowed: WIDTHxHEIGHT such as 640x480, each at most {LONGEST_SIDE}"
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not allowed; allowed: 1 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

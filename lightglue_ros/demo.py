@@ -65,15 +65,17 @@ def _play_and_listen(arguments: argparse.Namespace, paths: tuple[Path, Path]) ->
         node_process("player", player_parameters) as player,
     ):
         listener = Listener(matcher, player)
-        listener.wait_for_matches(1)
-        print(f"first matches {time.monotonic() - start:.1f} s after the start of the nodes", flush=True)
-        for _ in range(max(1, round(arguments.seconds))):
+        try:
+            listener.wait_for_matches(1)
+            print(f"first matches {time.monotonic() - start:.1f} s after the start of the nodes", flush=True)
             last = listener.messages[-1]
-            listener.clear()
-            listener.listen(1.0)
-            last = listener.messages[-1] if listener.messages else last
-            _print_second(last, listener.latencies)
-        listener.destroy_node()
+            for _ in range(max(1, round(arguments.seconds))):
+                listener.clear()
+                listener.listen(1.0)
+                last = (listener.messages or [last])[-1]
+                _print_second(last, listener.latencies)
+        finally:
+            listener.destroy_node()
     return last
 
 

@@ -62,18 +62,21 @@ def test_match_takes_pairs_and_a_size(pair_of_files):
         (["match", "{left}", "{left}", "--pairs", "0:7"], "from 0 to 1"),
         (["match", "{left}", "{left}", "--model", "none"], "no model 'none'"),
         (["match", "{left}", "{left}", "--draw", "/nowhere/x.png"], "cannot write /nowhere/x.png"),
+        (["match", "{left}", "{left}", "--json", "/nowhere/x.json"], "/nowhere/x.json"),
+        (["export", "xfeat", "-o", "{left}"], "{left}"),
         (["export", "sift"], "no model 'sift' to export; allowed: xfeat"),
     ],
 )
 def test_errors_are_one_line_and_status_1(pair_of_files, arguments, says):
     done = run(*(argument.format(left=pair_of_files[0]) for argument in arguments))
     assert done.returncode == 1
-    assert says in done.stderr
+    assert says.format(left=pair_of_files[0]) in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_usage_errors_are_status_2():
-    for arguments in ([], ["nonsense"], ["match", "a", "b", "--image-size", "640"]):
+    sizes = [["match", "a", "b", "--image-size", size] for size in ("640", "0x480", "100000x100000")]
+    for arguments in ([], ["nonsense"], ["bench", "--frames", "0"], *sizes):
         assert run(*arguments).returncode == 2
 
 

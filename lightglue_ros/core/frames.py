@@ -5,9 +5,11 @@ if all of them lie within `slop` they are a frame. Nothing is searched further, 
 message is bounded by cameras x depth. With a slop below half a camera period no two images of one
 camera can fit the same frame, so a lost image cannot pair the following ones off by one.
 
-A camera that was silent for `timeout` holds up nobody: frames go on without it, and with it again as
-soon as it is back. When a camera's stamps jump back (a bag that loops, a simulation that restarts)
-everything is forgotten and assembly starts anew. An image without a stamp counts as taken on arrival.
+A camera that the others have waited for in vain for `timeout` is missing: it is silent, or its stamps are
+further than the slop from theirs. It holds up nobody: frames go on without it, and with it again as soon as
+one of its images fits. Cameras that are all slow, or all pause, are not missing. When a camera's stamps jump
+back (a bag that loops, a simulation that restarts) everything is forgotten and assembly starts anew. An image
+without a stamp counts as taken on arrival.
 
 This is not message_filters' ApproximateTimeSynchronizer: that one waits for every camera for ever.
 """
@@ -64,7 +66,7 @@ class FrameAssembler(Generic[T]):
     Args:
         cameras: how many cameras the rig has.
         slop: largest difference between the stamps of a frame, in seconds.
-        timeout: a camera silent for this long, in seconds, is missing.
+        timeout: a camera that the others have waited for so long, in seconds, is missing.
     """
 
     def __init__(self, cameras: int, slop: float, timeout: float) -> None:
@@ -73,8 +75,7 @@ class FrameAssembler(Generic[T]):
         self.counts = FrameCounts()
         self._waiting: list[deque[tuple[int, T]]] = [deque() for _ in range(cameras)]
         self._used_until: list[int | None] = [None] * cameras
-        self._last_seen: list[int | None] = [None] * cameras
-        self._started: int | None = None
+        self._awaited_since: list[int | None] = [None] * cameras
 
     def add(self, camera: int, stamp: int, image: T, now: int) -> RigFrame[T] | None:
         """Take an image and return the frame that it completes, if any.
@@ -89,19 +90,24 @@ class FrameAssembler(Generic[T]):
         stamp = stamp or now
         if self._was_set_back(camera, stamp):
             self._reset()
-        self._started = now if self._started is None else self._started
-        self._last_seen[camera] = now
         if not self._keep(camera, stamp, image):
             self.counts.late += 1
             return None
+        if self._fits_another(camera, stamp):
+            # Also when the frame that it fits has gone on without it: the next one waits for it again.
+            self._awaited_since[camera] = None
         return self._assemble(stamp, now)
 
     def missing(self, now: int) -> list[int]:
-        """Indices of the cameras that were silent for longer than the timeout."""
-        return [camera for camera in range(len(self._waiting)) if not self._is_present(camera, now)]
+        """Indices of the cameras that the others have waited for in vain for longer than the timeout."""
+        return [camera for camera in range(len(self._waiting)) if self._is_missing(camera, now)]
 
     def _newest(self, camera: int) -> int | None:
         return self._waiting[camera][-1][0] if self._waiting[camera] else self._used_until[camera]
+
+    def _fits_another(self, camera: int, stamp: int) -> bool:
+        others = (self._newest(other) for other in range(len(self._waiting)) if other != camera)
+        return any(other is not None and abs(other - stamp) <= self.slop * 1e9 for other in others)
 
     def _was_set_back(self, camera: int, stamp: int) -> bool:
         newest = self._newest(camera)
@@ -114,8 +120,7 @@ class FrameAssembler(Generic[T]):
             waiting.clear()
         cameras = len(self._waiting)
         self._used_until = [None] * cameras
-        self._last_seen = [None] * cameras
-        self._started = None
+        self._awaited_since = [None] * cameras
 
     def _keep(self, camera: int, stamp: int, image: T) -> bool:
         """Put the image where it belongs in time; False if it comes too late."""
@@ -129,14 +134,17 @@ class FrameAssembler(Generic[T]):
             self.counts.unmatched += 1
         return True
 
-    def _is_present(self, camera: int, now: int) -> bool:
-        seen = self._last_seen[camera] if self._last_seen[camera] is not None else self._started
-        return seen is not None and now - seen <= self.timeout * 1e9
+    def _is_missing(self, camera: int, now: int) -> bool:
+        since = self._awaited_since[camera]
+        return since is not None and now - since > self.timeout * 1e9
 
     def _assemble(self, stamp: int, now: int) -> RigFrame[T] | None:
         slop = self.slop * 1e9
         chosen = [self._nearest(camera, stamp, slop) for camera in range(len(self._waiting))]
-        if any(entry is None and self._is_present(camera, now) for camera, entry in enumerate(chosen)):
+        for camera, entry in enumerate(chosen):
+            if entry is None and self._awaited_since[camera] is None:
+                self._awaited_since[camera] = now
+        if any(entry is None and not self._is_missing(camera, now) for camera, entry in enumerate(chosen)):
             return None
         stamps = [entry[0] for entry in chosen if entry is not None]
         if max(stamps) - min(stamps) > slop:
@@ -157,6 +165,8 @@ class FrameAssembler(Generic[T]):
         for camera, entry in enumerate(chosen):
             if entry is None:
                 continue
+            # Also where it is the only one that is not missing.
+            self._awaited_since[camera] = None
             waiting = self._waiting[camera]
             while waiting and waiting[0][0] <= entry[0]:
                 if waiting.popleft()[0] < entry[0]:

@@ -167,7 +167,7 @@ class MatchPipeline:
     @max_keypoints.setter
     def max_keypoints(self, value: int) -> None:
         slots = self.info.max_keypoints
-        if not 1 <= value <= slots:
+        if value not in range(1, slots + 1):
             raise ConfigError(
                 f"max_keypoints is {value}",
                 allowed=f"1 to {slots}, the keypoint slots of this model",
@@ -227,7 +227,7 @@ class MatchPipeline:
             return self.match_features(self.extract(images), pairs)
         indices = _check_pairs(pairs, len(images))
         self.times = StageTimes()
-        if not images:
+        if not len(images):
             return []
         batch = self._place(images)
         with _add_time_to(self.times, "match"):
@@ -253,7 +253,7 @@ class MatchPipeline:
         """
         self._need_split()
         self.times = StageTimes()
-        if not images:
+        if not len(images):
             return self._no_features()
         batch = self._place(images)
         with _add_time_to(self.times, "extract"):
@@ -344,7 +344,11 @@ def _image_tensors(batch: CanvasBatch) -> dict[str, np.ndarray]:
 
 
 def _check_pairs(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray:
-    indices = np.array(list(pairs), np.int64).reshape(-1, 2)
+    indices = np.array(list(pairs)) if len(pairs) else np.zeros((0, 2), np.int64)
+    if indices.ndim != 2 or indices.shape[1] != 2 or indices.dtype.kind not in "iu":
+        raise ConfigError(
+            f"pairs are {list(pairs)}", allowed="a list of (first, second), two whole numbers each"
+        )
     if len(indices) and (indices.min() < 0 or indices.max() >= count):
         raise ConfigError(
             f"pairs {[tuple(pair) for pair in indices.tolist()]} name images that are not there",
@@ -352,7 +356,7 @@ def _check_pairs(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray:
             if count
             else "no pairs without images",
         )
-    return indices
+    return indices.astype(np.int64)
 
 
 def _pair_matches(

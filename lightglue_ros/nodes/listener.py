@@ -43,6 +43,11 @@ class Listener(Node):
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
+    def destroy_node(self) -> None:
+        """Put the executor away with the node."""
+        self._executor.shutdown()
+        super().destroy_node()
+
     def clear(self) -> None:
         """Forget all messages."""
         self.messages: list[Matches] = []

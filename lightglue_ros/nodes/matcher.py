@@ -26,9 +26,11 @@ from functools import partial
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 from sensor_msgs.msg import Image
 
 from lightglue_ros.core import ImageError, LightGlueRosError, MatchPipeline, ModelError
@@ -58,6 +60,9 @@ class Matcher(LifecycleNode):
         self._pipeline: MatchPipeline | None = None
         self._worker: NewestWorker[RigFrame[Image]] | None = None
         self._image_subscriptions: list[Subscription] = []
+        self._publisher: LifecyclePublisher | None = None
+        self._diagnostics: Publisher | None = None
+        self._diagnostics_timer: Timer | None = None
         self._rejected = 0
         self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_FRAMES)
         super().__init__("matcher")
@@ -74,10 +79,10 @@ class Matcher(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the images."""
         result = self._try(self._activate)
-        if result != TransitionCallbackReturn.SUCCESS:
-            self._stop()
-            return result
-        return super().on_activate(state)
+        if result == TransitionCallbackReturn.SUCCESS:
+            return super().on_activate(state)
+        self._stop()
+        return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and finish the frame in work."""
@@ -94,6 +99,12 @@ class Matcher(LifecycleNode):
         self._stop()
         self._release()
         return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Put everything away, so that the node can be configured again."""
+        self._stop()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         """End the worker before the node goes."""
@@ -132,9 +143,7 @@ class Matcher(LifecycleNode):
             )
         pipeline.warm_up(len(rig.cameras), len(rig.pairs))
         self._values, self._rig, self._pipeline = values, rig, pipeline
-        self._assembler: FrameAssembler[Image] = FrameAssembler(
-            len(rig.cameras), values.sync_slop, values.camera_timeout
-        )
+        self._assembler = self._new_assembler()
         self._publisher = self.create_lifecycle_publisher(
             Matches, "matches", qos.result_qos(), qos_overriding_options=qos.overridable()
         )
@@ -154,17 +163,16 @@ class Matcher(LifecycleNode):
 
     def _activate(self) -> None:
         self._worker = NewestWorker(self._match, self._on_match_error)
-        profile = qos.image_qos(self._values.image_qos)
-        self._image_subscriptions = [
-            self.create_subscription(
+        self._assembler = self._new_assembler()
+        for camera, topic in enumerate(self._values.image_topics):
+            subscription = self.create_subscription(
                 Image,
                 topic,
                 partial(self._on_image, camera),
-                profile,
+                qos.image_qos(self._values.image_qos),
                 qos_overriding_options=qos.overridable(),
             )
-            for camera, topic in enumerate(self._values.image_topics)
-        ]
+            self._image_subscriptions.append(subscription)
         topics = ", ".join(subscription.topic_name for subscription in self._image_subscriptions)
         self.get_logger().info(f"matching {', '.join(self._values.pairs)}; waiting for images on {topics}")
 
@@ -177,12 +185,19 @@ class Matcher(LifecycleNode):
             self._worker = None
 
     def _release(self) -> None:
-        if self._pipeline is None:
-            return
         self._pipeline = None
-        self.destroy_timer(self._diagnostics_timer)
-        self.destroy_publisher(self._diagnostics)
-        self.destroy_lifecycle_publisher(self._publisher)
+        if self._diagnostics_timer is not None:
+            self.destroy_timer(self._diagnostics_timer)
+        if self._diagnostics is not None:
+            self.destroy_publisher(self._diagnostics)
+        if self._publisher is not None:
+            self.destroy_lifecycle_publisher(self._publisher)
+        self._diagnostics_timer = self._diagnostics = self._publisher = None
+
+    def _new_assembler(self) -> FrameAssembler[Image]:
+        # The thresholds may have been changed since they were read at configure.
+        slop, timeout = (self.get_parameter(name).value for name in ("sync_slop", "camera_timeout"))
+        return FrameAssembler(len(self._rig.cameras), slop, timeout)
 
     # The executor's thread.
 
@@ -198,8 +213,16 @@ class Matcher(LifecycleNode):
             return
         now = self.get_clock().now().nanoseconds
         frame = self._assembler.add(camera, stamp_in_ns(message), message, now)
-        if frame is not None:
-            self._worker.offer(frame)
+        if frame is None:
+            return
+        if any(image is None for image in frame.images):
+            self.get_logger().warning(self._missing_text(now), throttle_duration_sec=LOG_PERIOD)
+        self._worker.offer(frame)
+
+    def _missing_text(self, now: int) -> str:
+        names = ", ".join(self._values.cameras[camera] for camera in self._assembler.missing(now))
+        timeout, slop = self._assembler.timeout, self._assembler.slop
+        return f"missing: {names} (no image for {timeout:g} s within sync_slop = {slop:g} s of the others')"
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Take all changes or none."""
@@ -230,9 +253,11 @@ class Matcher(LifecycleNode):
 
     def _status(self, now: int) -> DiagnosticStatus:
         status = DiagnosticStatus(name=f"{self.get_name()}: matching", hardware_id=self._pipeline.provider)
-        missing = [self._values.cameras[camera] for camera in self._assembler.missing(now)]
-        if missing:
-            status.level, status.message = DiagnosticStatus.WARN, f"missing: {', '.join(missing)}"
+        if self._assembler.missing(now):
+            status.level, status.message = DiagnosticStatus.WARN, self._missing_text(now)
+        elif not self._assembler.counts.frames:
+            topics = ", ".join(self._values.image_topics)
+            status.level, status.message = DiagnosticStatus.WARN, f"no frame yet of {topics}"
         else:
             status.level, status.message = DiagnosticStatus.OK, "ok"
         counts = self._assembler.counts

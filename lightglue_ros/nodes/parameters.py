@@ -12,6 +12,7 @@ from rclpy.exceptions import (
     InvalidParameterValueException,
     InvalidTopicNameException,
     ParameterException,
+    ParameterUninitializedException,
 )
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
@@ -76,7 +77,7 @@ SPECS: dict[str, Spec] = {
     ),
     "camera_timeout": Spec(
         1.0,
-        "After this silence (s) a camera is missing: frames go on without it until it is back.",
+        "A camera that the others waited for so long (s) is missing: frames go on until it is back.",
         limits=(0.01, 3600.0),
         can_change=True,
     ),
@@ -133,9 +134,7 @@ def read(node: Node) -> MatcherParameters:
     Raises:
         ConfigError: a value is none of the choices, or cameras and topics do not fit each other.
     """
-    values = MatcherParameters(
-        **{f.name: node.get_parameter(f.name).value for f in fields(MatcherParameters)}
-    )
+    values = MatcherParameters(**{f.name: _value(node, f.name) for f in fields(MatcherParameters)})
     for name, spec in SPECS.items():
         value = getattr(values, name)
         if spec.choices and value not in spec.choices:
@@ -163,6 +162,13 @@ def _check_topic(node: Node, topic: str) -> None:
             allowed="names of letters, digits, '_' and '/', relative or absolute",
             fix="image_topics: [left/image_rect, right/image_rect]",
         ) from error
+
+
+def _value(node: Node, name: str) -> Any:
+    try:
+        return node.get_parameter(name).value
+    except ParameterUninitializedException:  # what an empty list is to ROS, which does not know its type
+        return []
 
 
 def _descriptor(spec: Spec) -> ParameterDescriptor:

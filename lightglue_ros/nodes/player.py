@@ -42,7 +42,7 @@ class Player(Node):
         self._count = self.declare_parameter("count", 0).value
         self._loop = self.declare_parameter("loop", True).value
         self._min_subscribers = self.declare_parameter("min_subscribers", 0).value
-        profile = qos.image_qos(self.declare_parameter("image_qos", "sensor_data").value)
+        reliability = self.declare_parameter("image_qos", "sensor_data").value
         if not len(cameras) == len(topics) == len(sources):
             raise ConfigError(
                 f"{len(sources)} images and {len(topics)} topics for {len(cameras)} cameras",
@@ -53,7 +53,9 @@ class Player(Node):
             raise ConfigError(f"parameter rate is {rate}", allowed="more than 0 (Hz)")
         self._images = [_messages(source, camera) for source, camera in zip(sources, cameras, strict=True)]
         self._image_publishers = [
-            self.create_publisher(Image, topic, profile, qos_overriding_options=qos.overridable())
+            self.create_publisher(
+                Image, topic, qos.image_qos(reliability), qos_overriding_options=qos.overridable()
+            )
             for topic in topics
         ]
         self._moment = 0

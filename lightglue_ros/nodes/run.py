@@ -13,7 +13,9 @@ import threading
 from collections.abc import Callable
 
 import rclpy
+from rclpy.exceptions import InvalidTopicNameException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -48,8 +50,8 @@ def run_node(name: str, make_node: Callable[[threading.Event], Node | None], arg
         _spin(node, done)
         node.destroy_node()
         return 0
-    except LightGlueRosError as error:
-        get_logger(name).error(str(error))
+    except (LightGlueRosError, ParameterException, InvalidTopicNameException) as error:
+        get_logger(name).error(" ".join(str(error).split()))
         return 1
     finally:
         rclpy.try_shutdown()
@@ -68,6 +70,15 @@ def _init(args: list[str] | None) -> None:
         ) from error
 
 
+def _spin_until_refused(executor: SingleThreadedExecutor, node: Node) -> None:
+    try:
+        executor.spin()
+    # Up to Jazzy rclpy raises this out of the executor when a lifecycle manager asks for a transition that
+    # the present state does not have.
+    except rclpy_implementation.RCLError as error:
+        node.get_logger().error(f"refused: {error}")
+
+
 def _spin(node: Node, done: threading.Event) -> None:
     """Spin until it is done.
 
@@ -80,7 +91,8 @@ def _spin(node: Node, done: threading.Event) -> None:
 
     def spin() -> None:
         try:
-            executor.spin()
+            while not done.is_set():
+                _spin_until_refused(executor, node)
         except ExternalShutdownException:
             pass
         except Exception as failure:

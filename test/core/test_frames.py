@@ -77,11 +77,24 @@ def test_complete_moments_in_order_all_become_frames():
 
 def test_a_silent_camera_holds_nobody_up_after_its_timeout():
     frames = assembler(timeout=0.25)
-    out = play(
-        frames, [(0, 0, 0), (1, 0, 0), *((0, moment, 0) for moment in range(1, 6)), (1, 6, 0), (0, 6, 0)]
-    )
-    # Moments 1 and 2 wait for the camera; from 3 on it is missing; at 6 it is back.
-    assert out == [(0, 0), (3, None), (4, None), (5, None), (6, 6)]
+    alone = [(0, moment, 0) for moment in range(1, 6)]
+    out = play(frames, [(0, 0, 0), (1, 0, 0), *alone, (0, 6, 0), (1, 6, 1), (0, 7, 0), (1, 7, 1)])
+    # Moments 1 to 3 wait for the camera; from 4 on it is missing; at 6 it is back, after the other camera's
+    # image, so that the next frame is the first to wait for it.
+    assert out == [(0, 0), (4, None), (5, None), (6, None), (7, 7)]
+
+
+def test_cameras_slower_than_the_timeout_and_pauses_of_all_are_not_missing():
+    frames = assembler(timeout=0.25)
+    order = [(camera, moment, camera) for moment in (0, 5, 10, 50, 51) for camera in (0, 1)]
+    assert play(frames, order) == [(0, 0), (5, 5), (10, 10), (50, 50), (51, 51)]
+
+
+def test_a_live_camera_whose_stamps_never_fit_is_missing_and_the_others_go_on():
+    frames = assembler(cameras=3, timeout=0.25)
+    order = [(camera, moment, 50 * (camera == 2)) for moment in range(10) for camera in range(3)]
+    assert play(frames, order) == [(moment, moment, None) for moment in range(3, 10)]
+    assert frames.missing(START + 9 * PERIOD) == [2]
 
 
 def test_a_camera_that_never_came_is_missing_after_the_timeout():

@@ -43,13 +43,16 @@ class Robot(Listener):
 
     def show(self, images):
         """Publish one image (or image message) of each named camera, all with the present stamp."""
-        stamp = self.get_clock().now().to_msg()
+        self.last_stamp = self.get_clock().now().to_msg()
+        self.show_with_last_stamp(images)
+
+    def show_with_last_stamp(self, images):
+        """Publish more images of the same moment."""
         for camera, image in images.items():
             if not isinstance(image, Image):
                 image = array_to_image(image, Header(frame_id=f"{camera}_optical"))
-            image.header.stamp = stamp
+            image.header.stamp = self.last_stamp
             self.cameras[camera].publish(image)
-        return stamp
 
     def show_until(self, images, condition, what, deadline=30.0):
         """Publish again and again until the condition holds for a message on matches; return that."""

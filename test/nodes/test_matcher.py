@@ -17,6 +17,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from lightglue_ros.core import MatchPipeline
@@ -104,6 +105,34 @@ def test_a_camera_that_dies_is_missing_and_is_taken_back(robot, motorcycle):
     assert len(back.pairs[0].scores) > 100
 
 
+def test_cameras_slower_than_the_timeout_are_not_missing(robot, motorcycle):
+    left, right = motorcycle
+    stereo = robot(camera_timeout=0.1)
+    stereo.match({"left": left, "right": right})
+    for _ in range(3):
+        stereo.clear()
+        end = time.monotonic() + 0.3
+        stereo.wait_until(lambda end=end: time.monotonic() > end, "the next image of a slow camera")
+        stereo.show({"left": left})
+        stereo.show_with_last_stamp({"right": right})
+        stereo.wait_for_matches(1)
+        assert stereo.messages[0].pairs[0].status == PairMatches.STATUS_OK
+
+
+def test_a_qos_override_of_one_camera_leaves_the_others_alone(robot):
+    override = {"qos_overrides./left/image_rect.subscription.reliability": "reliable"}
+    stereo = robot(connected=False, **override)
+    stereo.wait_until(
+        lambda: all(stereo.count_subscribers(f"{camera}/image_rect") for camera in ("left", "right")),
+        "the matcher's subscriptions",
+    )
+    found = {
+        camera: stereo.get_subscriptions_info_by_topic(f"/{camera}/image_rect")[0].qos_profile.reliability
+        for camera in ("left", "right")
+    }
+    assert found == {"left": QoSReliabilityPolicy.RELIABLE, "right": QoSReliabilityPolicy.BEST_EFFORT}
+
+
 def test_black_images_give_an_empty_message(robot):
     black = np.zeros((240, 320), np.uint8)
     (pair,) = robot().match({"left": black, "right": black}).pairs
@@ -116,13 +145,12 @@ def test_a_bad_image_is_dropped_and_counted_and_the_node_lives_on(robot, motorcy
     stereo = robot()
     bad = array_to_image(left, Image().header)
     bad.data = bad.data[:100]
-    stereo.wait_until(
-        lambda: (
-            stereo.show({"left": bad, "right": right})
-            and stereo.diagnostics.get("images rejected", "0") != "0"
-        ),
-        "a rejected image in the diagnostics",
-    )
+
+    def is_rejected():
+        stereo.show({"left": bad, "right": right})
+        return stereo.diagnostics.get("images rejected", "0") != "0"
+
+    stereo.wait_until(is_rejected, "a rejected image in the diagnostics")
     assert not stereo.messages
     assert len(stereo.match({"left": left, "right": right}).pairs[0].scores) > 100
 
@@ -296,6 +324,8 @@ def test_start_up_errors_are_one_line_and_a_non_zero_status(failing_matcher, mod
         ({"cameras": ["left", "left"]}, "'left' more than once", "cameras: [left, right]"),
         ({"cameras": ["left", "right", "rear"]}, "2 topics for 3 cameras", "image_topics:"),
         ({"image_topics": ["left", "right image"]}, "image_topics has 'right image'", "image_topics: [left"),
+        ({"pairs": []}, "pairs is empty", 'pairs: ["left:right"]'),
+        ({"cameras": [], "image_topics": []}, "cameras is empty", "cameras: [left, right]"),
         ({"pairs": ["left:rear"]}, "'left:rear'", "left:right"),
         ({"provider": "cuda"}, "provider 'cuda' did not load", "allow_fallback"),
         ({"provider": "gpu"}, "provider is 'gpu'", "auto, cpu, cuda"),
@@ -365,6 +395,7 @@ def test_player_errors_are_one_line(ros, tmp_path):
         (["/no/such.png", "/no/such.png"], "no image file /no/such.png"),
         ([str(broken), str(broken)], "cannot be read as an image"),
         (["one.png"], "1 images and 2 topics for 2 cameras"),
+        ("one.png", "expecting type 'STRING_ARRAY'"),
     ):
         with node_process("player", {"images": images}, stderr=subprocess.PIPE, text=True) as process:
             _, said = process.communicate(timeout=20.0)
