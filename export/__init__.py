@@ -1,6 +1,6 @@
 """The models in PyTorch, their pinned weights, and the export to ONNX with its self-check.
 
-Importing this package is light: PyTorch and onnx are asked for only when ``export_model`` is.
+Importing this package is light: PyTorch and onnx are asked for only when ``export_model`` or ``MODELS`` is.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from lightglue_ros.core.errors import ModelError
 
 if TYPE_CHECKING:
     from lightglue_ros.export.exporter import export_model
+    from lightglue_ros.export.registry import MODELS
 
-__all__ = ["export_model"]
+__all__ = ["MODELS", "export_model"]
 
+_MODULES = {"MODELS": "registry", "export_model": "exporter"}
 _EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def __getattr__(name: str) -> object:
-    """Import the exporter when it is asked for.
+    """Import the exporter or the registry when they are asked for.
 
     Raises:
         ModelError: PyTorch, onnx, onnxscript or ONNX Runtime is not installed.
     """
-    if name != "export_model":
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for package in _EXPORT_PACKAGES:
         _require(package)
-    return importlib.import_module("lightglue_ros.export.exporter").export_model
+    return getattr(importlib.import_module(f"lightglue_ros.export.{_MODULES[name]}"), name)
 
 
 def _require(package: str) -> None:

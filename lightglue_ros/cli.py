@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from lightglue_ros import __version__
 
@@ -93,7 +94,8 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "export", help="write a model as ONNX files into the model store (needs PyTorch)"
     )
-    command.add_argument("model", help="which model: xfeat")
+    command.add_argument("model", help="which model, such as xfeat")
+    command.add_argument("--list", action=_ListModels, help="list the models and exit")
     command.add_argument(
         "--split", action="store_true", help="extractor.onnx and matcher.onnx, as the node needs"
     )
@@ -107,6 +109,23 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         "-o", "--output", type=Path, metavar="DIR", help="folder to write to (the model store)"
     )
     command.set_defaults(run=_export)
+
+
+class _ListModels(argparse.Action):
+    """Prints the models instead of running the command, so that no model need be named."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from lightglue_ros.export import MODELS
+
+        row = "{:<12} {:<12} {:<14} {:>10} {:>8} {:>7}".format
+        print(row("model", "extractor", "licence", "descriptor", "channels", "divisor"))
+        for spec in MODELS.values():
+            width = spec.matcher.input_dim
+            print(row(spec.name, spec.extractor, spec.licence, width, spec.channels, spec.divisor))
+        parser.exit()
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -80,6 +80,15 @@ def test_usage_errors_are_status_2():
         assert run(*arguments).returncode == 2
 
 
+def test_export_lists_the_models_with_their_licences():
+    done = run("export", "--list")
+    assert done.returncode == 0, done.stderr
+    header, *rows = (line.split() for line in done.stdout.splitlines())
+    assert header == ["model", "extractor", "licence", "descriptor", "channels", "divisor"]
+    assert ["xfeat", "xfeat", "Apache-2.0", "64", "3", "32"] in rows
+    assert ["disk", "disk", "Apache-2.0", "128", "3", "16"] in rows
+
+
 def test_help_names_every_command():
     said = run("--help").stdout
     for command in ("export", "match", "bench", "demo", "matcher", "player"):
@@ -90,6 +99,7 @@ def test_help_names_every_command():
     ("absent", "command", "says"),
     [
         ("torch", ["export", "xfeat"], "needs the Python package 'torch'"),
+        ("torch", ["export", "--list"], "needs the Python package 'torch'"),
         ("onnxruntime", ["match", "{left}", "{left}"], "pip install onnxruntime (CPU), or pip install"),
         ("rclpy", ["matcher"], "matcher needs ROS 2"),
         ("rclpy", ["demo"], "demo needs ROS 2"),

@@ -8,7 +8,7 @@ import pytest
 
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.session import GraphSession
-from lightglue_ros.export import export_model
+from lightglue_ros.export import MODELS, export_model
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,52 @@ class Export:
 
 @pytest.fixture(scope="session")
 def split_export(tmp_path_factory):
-    """Extractor and matcher with K = 1024."""
-    lines = []
-    files = export_model("xfeat", split=True, output=tmp_path_factory.mktemp("split"), report=lines.append)
-    return Export(files, lines)
+    """Extractor and matcher of xfeat with K = 1024."""
+    return export("xfeat", tmp_path_factory.mktemp("split"), split=True)
 
 
 @pytest.fixture(scope="session")
 def pipeline_export(tmp_path_factory):
-    """A pipeline with K = 512, half of the other export's."""
+    """A pipeline of xfeat with K = 512, half of the other export's."""
+    return export("xfeat", tmp_path_factory.mktemp("pipeline"), max_keypoints=512)
+
+
+@pytest.fixture(scope="session")
+def disk_export(tmp_path_factory):
+    """Extractor and matcher of disk with K = 512, as more would take long."""
+    return export("disk", tmp_path_factory.mktemp("disk"), split=True, max_keypoints=512)
+
+
+def export(name, folder, **options):
     lines = []
-    folder = tmp_path_factory.mktemp("pipeline")
-    return Export(export_model("xfeat", max_keypoints=512, output=folder, report=lines.append), lines)
+    return Export(export_model(name, output=folder, report=lines.append, **options), lines)
+
+
+@pytest.fixture(scope="session", params=["xfeat", "disk"])
+def model(request):
+    """Name of the model whose graphs the fixtures below run."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
-def extractor(split_export):
-    return GraphSession(split_export.files[0], "extractor", provider="cpu")
+def model_export(request, model):
+    return request.getfixturevalue({"xfeat": "split_export", "disk": "disk_export"}[model])
 
 
 @pytest.fixture(scope="session")
-def matcher(split_export):
-    return GraphSession(split_export.files[1], "matcher", provider="cpu")
+def extractor(model_export):
+    return GraphSession(model_export.files[0], "extractor", provider="cpu")
+
+
+@pytest.fixture(scope="session")
+def matcher(model_export):
+    return GraphSession(model_export.files[1], "matcher", provider="cpu")
+
+
+@pytest.fixture(scope="session")
+def slots(extractor):
+    """K of the model's export."""
+    return extractor.info.max_keypoints
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +75,11 @@ def pipeline(pipeline_export):
 
 
 @pytest.fixture(scope="session")
-def place():
-    """Puts images on canvases: the extractor's inputs, K = 1024, and image_sizes."""
+def place(model):
+    """Puts images on canvases: the extractor's inputs for all slots, and image_sizes."""
 
     def place(images, image_size=(640, 480)):
-        batch = vars(Canvas(image_size, channels=3, divisor=32).place(images))
+        batch = vars(Canvas(image_size, channels=3, divisor=MODELS[model].divisor).place(images))
         return batch | {"max_keypoints": np.array([1024])}
 
     return place

@@ -1,4 +1,4 @@
-"""Law 4: fp32 results equal the original PyTorch implementation's (goldens: see make_goldens.py)."""
+"""Law 4: fp32 results equal the original PyTorch implementation's (goldens: see make_goldens*.py)."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ PAIRS = np.array([[0, 1]])
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return dict(np.load(Path(__file__).parent.parent / "data" / "xfeat_motorcycle.npz"))
+def golden(model):
+    return dict(np.load(Path(__file__).parent.parent / "data" / f"{model}_motorcycle.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +41,16 @@ def test_descriptors_are_those_of_the_original(golden, found):
     for image in range(2):
         offsets = golden["keypoints"][image][:count, None] - found["keypoints"][image][None]
         slots = np.abs(offsets).max(axis=2).argmin(axis=1)
-        np.testing.assert_allclose(
-            found["descriptors"][image][slots], golden["descriptors"][image], atol=1e-4
-        )
+        descriptors, expected = found["descriptors"][image][slots], golden["descriptors"][image]
+        np.testing.assert_allclose(descriptors, expected, atol=1e-4)
+        assert (descriptors * expected).sum(axis=1).min() >= 0.9999
 
 
-def test_matches_of_the_rectified_pair_lie_on_the_same_rows(found):
+@pytest.mark.parametrize(("model", "matches"), [("xfeat", 537), ("disk", 343)], indirect=["model"])
+def test_matches_of_the_rectified_pair_lie_on_the_same_rows(found, matches):
     slots = np.flatnonzero(found["matches"][0] >= 0)
     left, right = found["keypoints"][0][slots], found["keypoints"][1][found["matches"][0][slots]]
-    assert abs(len(slots) - 537) <= 0.03 * 537
+    assert abs(len(slots) - matches) <= 0.03 * matches
     assert same_row_share(left, right, 3.0) >= 0.98
     assert same_row_share(left, right, 1.5) >= 0.91
 
@@ -59,6 +60,7 @@ def filled_slots(array):
     return array[:, :512] if array.ndim > 1 else array
 
 
+@pytest.mark.parametrize("model", ["xfeat"], indirect=True)
 def test_pipeline_finds_what_extractor_and_matcher_find(pipeline, place, extractor, match, motorcycle):
     """With half the slots: the rest of the slots being empty changes nothing either (law 1)."""
     batch = place(motorcycle) | {"max_keypoints": np.array([512])}
