@@ -69,8 +69,8 @@ class Aliked(nn.Module):
         self.block3 = ResidualBlock(second, third, DeformableConvolution)
         self.block4 = ResidualBlock(third, fourth, DeformableConvolution)
         level_dim = descriptor_dim // len(widths)
-        self.levels = nn.ModuleList(nn.Conv2d(width, level_dim, 1, bias=False) for width in widths)
-        self.score_inputs = nn.ModuleList(nn.Conv2d(level_dim, 8, 1, bias=False) for _ in widths)
+        self.levels = nn.ModuleList(nn.Linear(width, level_dim, bias=False) for width in widths)
+        self.score_inputs = nn.ModuleList(nn.Linear(level_dim, 8, bias=False) for _ in widths)
         self.score_head = nn.Sequential(
             nn.SELU(),
             nn.Conv2d(8, 4, 3, padding=1, bias=False),
@@ -105,16 +105,16 @@ class Aliked(nn.Module):
         Returns:
             scores: float32 [N, H, W], above 0 at keypoints and 0 elsewhere.
             features: the scores of all pixels, float32 [N, 1, H, W], and the levels of features, each
-                float32 [N, D/4, H/stride, W/stride] for the strides of `LEVEL_STRIDES`.
+                float32 [N, H/stride, W/stride, D/4] for the strides of `LEVEL_STRIDES`.
         """
-        full = self.block1(images.permute(0, 3, 1, 2))
+        full = self.block1(_channels_first(images))
         half = self.block2(F.avg_pool2d(full, 2))
         eighth = self.block3(F.avg_pool2d(half, 4))
         thirty_second = self.block4(F.avg_pool2d(eighth, 4))
         maps = full, half, eighth, thirty_second
-        levels = [F.selu(layer(features)) for layer, features in zip(self.levels, maps, strict=True)]
+        levels = [F.selu(layer(_pixels_first(part))) for layer, part in zip(self.levels, maps, strict=True)]
 
-        inputs = [layer(level) for layer, level in zip(self.score_inputs, levels, strict=True)]
+        inputs = [_channels_first(layer(part)) for layer, part in zip(self.score_inputs, levels, strict=True)]
         score_input = inputs[0]
         for stride, level_input in zip(LEVEL_STRIDES[1:], inputs[1:], strict=True):
             score_input = score_input + _upsample(level_input, stride)
@@ -170,27 +170,29 @@ class Aliked(nn.Module):
 class DeformableConvolution(nn.Module):
     """A 3 x 3 convolution that reads each of its 9 taps where another convolution says (section III-A).
 
-    Written as one sampling of all taps and one 1 x 1 convolution of what was sampled: ONNX has an operator
-    for it since opset 19 only, and few providers run that.
+    Written as one sampling of all taps and one product of matrices: ONNX has an operator for it since
+    opset 19 only, and few providers run that.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.offsets = _convolution(channels_in, 2 * 9)
-        self.taps = nn.Conv2d(9 * channels_in, channels_out, 1)
+        self.taps = nn.Linear(9 * channels_in, channels_out)
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, channels_in, H, W] to [N, channels_out, H, W]; outside of the map there are zeros."""
         height, width = features.shape[2:]
         limit = _longer_side(height, width) / 4
-        offsets = torch.clamp(self.offsets(features), -limit, limit).unflatten(1, (9, 2))
+        offsets = torch.clamp(self.offsets(features), -limit, limit)
+        offset_y, offset_x = _pixels_first(offsets).unflatten(3, (9, 2)).unbind(4)
         tap = torch.arange(9)
-        tap_y = (tap // 3 - 1).view(9, 1, 1) + torch.arange(height).unsqueeze(1)
-        tap_x = (tap % 3 - 1).view(9, 1, 1) + torch.arange(width)
-        x, y = offsets[:, :, 1] + tap_x, offsets[:, :, 0] + tap_y
-        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1).flatten(1, 2)
-        sampled = F.grid_sample(features, grid, align_corners=False)
-        return self.taps(sampled.unflatten(2, (9, -1)).flatten(1, 2))
+        x = offset_x + (tap % 3 - 1) + torch.arange(width).unsqueeze(1)
+        y = offset_y + (tap // 3 - 1) + torch.arange(height).view(-1, 1, 1)
+        # Round the map lies a ring of zeros, and what is farther outside is taken from there.
+        x, y = x.clamp(-1, width) + 1, y.clamp(-1, height) + 1
+        ringed = F.pad(_pixels_first(features), (0, 0, 1, 1, 1, 1))
+        sampled = _interpolate(ringed, x.flatten(1, 2), y.flatten(1, 2))
+        return self.taps(sampled.flatten(2)).transpose(1, 2).unflatten(2, (height, width))
 
 
 class ResidualBlock(nn.Module):
@@ -217,42 +219,35 @@ class DeformableDescriptorHead(nn.Module):
 
     def __init__(self, dim: int, samples: int) -> None:
         super().__init__()
-        self.samples = samples
-        # Convolutions along a row of what belongs to one keypoint, so that none is laid out anew.
-        self.patch_to_offsets = nn.Conv2d(dim, 2 * samples, (9, 1))
-        self.refine_offsets = nn.Conv2d(2 * samples, 2 * samples, 1)
-        self.project = nn.Conv2d(dim, dim, 1, bias=False)
-        self.aggregate = nn.Conv2d(dim, dim, (samples, 1), bias=False)
+        self.patch_to_offsets = nn.Linear(9 * dim, 2 * samples)
+        self.refine_offsets = nn.Linear(2 * samples, 2 * samples)
+        self.project = nn.Linear(dim, dim, bias=False)
+        self.aggregate = nn.Linear(samples * dim, dim, bias=False)
 
     def forward(self, levels: list[Tensor], positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Levels of features and positions [N, K, 2] in canvas pixels to unit vectors [N, K, D]."""
         width, height = canvas
-        patch_x, patch_y = _patch_pixels(positions, canvas)
-        patch = _unit(_features_at(levels, patch_x, patch_y, canvas), dim=1)
+        patch = _unit(_features_at(levels, *_patch_pixels(positions, canvas), canvas))
         limit = _longer_side(height, width) / 4
-        offsets = torch.clamp(self.refine_offsets(F.selu(self.patch_to_offsets(patch))), -limit, limit)
-        offset_x, offset_y = offsets.squeeze(2).unflatten(1, (2, self.samples)).unbind(1)
+        offsets = self.refine_offsets(F.selu(self.patch_to_offsets(patch.flatten(2))))
+        offset_x, offset_y = torch.clamp(offsets, -limit, limit).chunk(2, dim=2)
 
-        x, y = positions[:, None, :, 0] + offset_x, positions[:, None, :, 1] + offset_y
+        x, y = positions[..., 0:1] + offset_x, positions[..., 1:2] + offset_y
         sampled = self._sample(levels, x, y, canvas)
-        descriptors = self.aggregate(F.selu(self.project(sampled)))
-        return _unit(descriptors.squeeze(2), dim=1).transpose(1, 2)
+        return _unit(self.aggregate(F.selu(self.project(sampled)).flatten(2)))
 
     def _sample(self, levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """[N, D, samples, K] at x and y [N, samples, K]: unit vectors at pixels, bilinear between them.
+        """[N, K, samples, D] at x and y [N, K, samples]: unit vectors at pixels, bilinear between them.
 
-        Vectors of a pixel's level are interpolated and made units before those of four pixels are mixed, so
-        the four are computed one by one. Outside of the canvas there are zeros.
+        The vectors of four pixels are made units before they are mixed, so each must be known by itself.
+        Outside of the canvas there are zeros.
         """
         width, height = canvas
-        left, top = x.floor(), y.floor()
-        corner_x = torch.cat([left, left + 1, left, left + 1], dim=1)
-        corner_y = torch.cat([top, top, top + 1, top + 1], dim=1)
-        weights = (1 - (x.repeat(1, 4, 1) - corner_x).abs()) * (1 - (y.repeat(1, 4, 1) - corner_y).abs())
+        corner_x, corner_y, weights = _corners(x, y)
         is_inside = (corner_x >= 0) & (corner_x < width) & (corner_y >= 0) & (corner_y < height)
+        weights = weights * is_inside.float()
         corners = _features_at(levels, corner_x, corner_y, canvas)
-        weights = (weights * is_inside.float()).unsqueeze(1) / _norm(corners, dim=1)
-        return (corners * weights).unflatten(2, (4, self.samples)).sum(dim=2)
+        return _sum_corners(corners * (weights.unsqueeze(3) / _norm(corners)))
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -289,15 +284,18 @@ def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if name.startswith(reference):
                 name = own + name.removeprefix(reference)
         renamed[name.replace(".regular_conv.", ".taps.").replace(".offset_conv.", ".offsets.")] = value
-    for name in [name for name in renamed if name.endswith(".taps.weight")]:
-        renamed[name] = renamed[name].flatten(1)[:, :, None, None]
+    # Rows of taps, and channels within a tap, where convolutions have it the other way round.
+    for name in [name for name in renamed if name.endswith((".taps.weight", ".patch_to_offsets.weight"))]:
+        renamed[name] = renamed[name].permute(0, 2, 3, 1).flatten(1)
     for level, weight in enumerate(renamed.pop("score_head.0.weight").chunk(4, dim=1)):
-        renamed[f"score_inputs.{level}.weight"] = weight
+        renamed[f"score_inputs.{level}.weight"] = weight.flatten(1)
+        renamed[f"levels.{level}.weight"] = renamed[f"levels.{level}.weight"].flatten(1)
     head = "descriptor_head"
     return renamed | {
         "block1.0.weight": renamed["block1.0.weight"] / 255,  # the reference takes images of 0 to 1
-        f"{head}.patch_to_offsets.weight": renamed[f"{head}.patch_to_offsets.weight"].flatten(2).unsqueeze(3),
-        f"{head}.aggregate.weight": renamed[f"{head}.aggregate.weight"].permute(2, 1, 0).unsqueeze(3),
+        f"{head}.refine_offsets.weight": renamed[f"{head}.refine_offsets.weight"].flatten(1),
+        f"{head}.project.weight": renamed[f"{head}.project.weight"].flatten(1),
+        f"{head}.aggregate.weight": renamed[f"{head}.aggregate.weight"].flatten(0, 1).transpose(0, 1),
     }
 
 
@@ -305,12 +303,22 @@ def _upsample(features: Tensor, factor: int) -> Tensor:
     return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=True)
 
 
-def _norm(vectors: Tensor, dim: int) -> Tensor:
-    return vectors.norm(dim=dim, keepdim=True).clamp_min(1e-12)
+def _pixels_first(features: Tensor) -> Tensor:
+    """[N, C, H, W] to [N, H, W, C], where the channels of a pixel are read at once."""
+    return features.permute(0, 2, 3, 1)
 
 
-def _unit(vectors: Tensor, dim: int) -> Tensor:
-    return vectors / _norm(vectors, dim)
+def _channels_first(features: Tensor) -> Tensor:
+    """[N, H, W, C] to [N, C, H, W], as convolutions want it."""
+    return features.permute(0, 3, 1, 2)
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    return vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / _norm(vectors)
 
 
 def _longer_side(height: int, width: int) -> Tensor:
@@ -354,28 +362,66 @@ def _gather_windows(score_map: Tensor, positions: Tensor) -> Tensor:
 
 
 def _patch_pixels(positions: Tensor, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """x and y [N, 9, K] of the 3 x 3 pixels around positions [N, K, 2].
+    """x and y [N, K, 9] of the 3 x 3 pixels around positions [N, K, 2].
 
     Like the reference's, a patch never holds the canvas's last row or column: there it is moved inwards.
     """
     width, height = canvas
-    tap = torch.arange(9).unsqueeze(1)
-    left = (positions[..., 0].floor() - 1).clamp(0, width - 4)
-    top = (positions[..., 1].floor() - 1).clamp(0, height - 4)
-    return left.unsqueeze(1) + tap % 3, top.unsqueeze(1) + tap // 3
+    tap = torch.arange(9)
+    left = (positions[..., 0:1].floor() - 1).clamp(0, width - 4)
+    top = (positions[..., 1:2].floor() - 1).clamp(0, height - 4)
+    return left + tap % 3, top + tap // 3
 
 
 def _features_at(levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """Features [N, D, R, K] at pixels x and y [N, R, K] of the canvas; at its edge for those outside.
+    """Features [N, K, R, D] at pixels x and y [N, K, R] of the canvas; at its edge for those outside.
 
-    The coarser levels are interpolated with their corners on the canvas's corners.
+    Args:
+        levels: float32 [N, H, W, D/4] each, interpolated with their corners on the canvas's corners.
+        x: columns, whole numbers as float32.
+        y: rows, whole numbers as float32.
+        canvas: (width, height).
     """
     width, height = canvas
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
-    grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
-    finest = F.grid_sample(levels[0], grid, mode="nearest", padding_mode="border", align_corners=True)
-    coarser = [
-        F.grid_sample(level, grid, mode="bilinear", padding_mode="border", align_corners=True)
-        for level in levels[1:]
-    ]
-    return torch.cat([finest, *coarser], dim=1)
+    features = [_pixels(levels[0], x, y)]
+    for level in levels[1:]:
+        rows, columns = level.shape[1:3]
+        level_x, level_y = x * ((columns - 1) / (width - 1)), y * ((rows - 1) / (height - 1))
+        features.append(_interpolate(level, level_x, level_y))
+    return torch.cat(features, dim=3)
+
+
+def _interpolate(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Features [N, H, W, C] at x and y [N, M, R] inside, bilinear: [N, M, R, C].
+
+    By gathering pixels, which takes ONNX Runtime a fifth of the time of its GridSample.
+    """
+    corner_x, corner_y, weights = _corners(x, y)
+    return _sum_corners(_pixels(features, corner_x, corner_y) * weights.unsqueeze(3))
+
+
+def _corners(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The four pixels around places [N, M, R]: x, y and weights in bilinear interpolation [N, M, 4 R]."""
+    left, top = x.floor(), y.floor()
+    to_right, to_bottom = x - left, y - top
+    corner_x = torch.cat([left, left + 1], dim=2).repeat(1, 1, 2)
+    corner_y = torch.cat([top, top, top + 1, top + 1], dim=2)
+    weight_x = torch.cat([1 - to_right, to_right], dim=2).repeat(1, 1, 2)
+    weight_y = torch.cat([1 - to_bottom, 1 - to_bottom, to_bottom, to_bottom], dim=2)
+    return corner_x, corner_y, weight_x * weight_y
+
+
+def _sum_corners(weighted: Tensor) -> Tensor:
+    """[N, M, 4 R, C] in the order of `_corners` to [N, M, R, C]."""
+    return weighted.unflatten(2, (4, -1)).sum(dim=2)
+
+
+def _pixels(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Features [N, H, W, C] of pixels x and y [N, M, R] from 0 on, the last beyond the end: [N, M, R, C]."""
+    count, height, width = features.shape[:3]
+    image = torch.arange(count).view(-1, 1, 1)
+    row = image * height + y.clamp(max=height - 1).long()
+    index = row * width + x.clamp(max=width - 1).long()
+    chosen = features.flatten(0, 2).index_select(0, index.flatten())
+    return chosen.unflatten(0, index.shape)

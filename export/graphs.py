@@ -103,7 +103,7 @@ def _masked(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _inside(scores: Tensor, sizes: Tensor, border: int) -> Tensor:
-    """Scores [N, H, W] with zeros outside the images, of (width, height) in the canvas, and in their border."""
+    """Scores [N, H, W] with zeros outside the images (of the sizes given) and in the images' borders."""
     x, y = torch.arange(scores.shape[2]), torch.arange(scores.shape[1])
     columns = (x >= border) & (x < sizes[:, 0:1] - border)
     rows = (y >= border) & (y < sizes[:, 1:2] - border)
