@@ -189,7 +189,7 @@ def test_without_an_export_package_the_error_names_the_command(package):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd="/"
     )
     assert f"needs the Python package '{package}'" in result.stdout
-    assert "pip install 'lightglue_ros[export]'" in result.stdout
+    assert "pip install torch onnx onnxscript" in result.stdout
 
 
 def outputs(**changes):
