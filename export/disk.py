@@ -31,6 +31,7 @@ class DISK(nn.Module):
     """Detector and descriptor of DISK: a U-Net of four levels (appendix of the paper)."""
 
     descriptor_dim = 128
+    border = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,6 +76,10 @@ class DISK(nn.Module):
         features = self.gate(_join(bottom, levels.pop()))
         heatmap = F.pixel_shuffle(self.detector(features), BLOCK).squeeze(1)
         return _keypoint_scores(heatmap) * has_contrast[:, None, None].float(), features
+
+    def refine(self, features: Tensor, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions [N, K, 2] and scores [N, K] as they are: DISK's keypoints are whole pixels."""
+        return positions, scores
 
     def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Descriptors at the given positions.

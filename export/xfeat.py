@@ -24,6 +24,7 @@ class XFeat(nn.Module):
     """Detector and descriptor of XFeat, section 3 of the paper."""
 
     descriptor_dim = 64
+    border = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,6 +85,10 @@ class XFeat(nn.Module):
         reliability = self.heatmap_head(features).squeeze(1)
         heatmap = _heatmap(self.keypoint_head(grey))
         return _keypoint_scores(heatmap, reliability), _unit(features, dim=1)
+
+    def refine(self, features: Tensor, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions [N, K, 2] and scores [N, K] as they are: XFeat's keypoints are whole pixels."""
+        return positions, scores
 
     def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Descriptors at the given positions.

@@ -120,7 +120,7 @@ class _ListModels(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from lightglue_ros.export import MODELS
 
-        row = "{:<12} {:<12} {:<14} {:>10} {:>8} {:>7}".format
+        row = "{:<14} {:<14} {:<44} {:>10} {:>8} {:>7}".format
         print(row("model", "extractor", "licence", "descriptor", "channels", "divisor"))
         for spec in MODELS.values():
             width = spec.matcher.input_dim

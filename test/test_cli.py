@@ -87,6 +87,7 @@ def test_export_lists_the_models_with_their_licences():
     assert header == ["model", "extractor", "licence", "descriptor", "channels", "divisor"]
     assert ["xfeat", "xfeat", "Apache-2.0", "64", "3", "32"] in rows
     assert ["disk", "disk", "Apache-2.0", "128", "3", "16"] in rows
+    assert {row[0] for row in rows} == {"xfeat", "disk", "aliked", "aliked-n16rot", "aliked-n32"}
 
 
 def test_help_names_every_command():
