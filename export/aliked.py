@@ -12,11 +12,14 @@ score head, being linear, goes before the enlargement, and descriptors ask for t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lightglue_ros.export.operators import deform_conv2d
 
 DETECTION_THRESHOLD = 0.2  # the reference's default
 RADIUS = 2  # pixels, of the suppression of non-maxima, of the refinement, and of the border without keypoints
@@ -52,22 +55,27 @@ class Aliked(nn.Module):
     """Detector and descriptor of ALIKED, section III of the paper."""
 
     border = RADIUS
+    kept_in_fp32 = ("score_head",)  # sigmoids near 1, where float16 finds many equal ones
 
-    def __init__(self, widths: tuple[int, int, int, int], descriptor_dim: int, samples: int) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int, int], descriptor_dim: int, samples: int, *, portable: bool = False
+    ) -> None:
         """An extractor without weights.
 
         Args:
             widths: channels of the four blocks.
             descriptor_dim: width of a descriptor, and of the four levels of features together.
             samples: how many places a descriptor is made from.
+            portable: whether to do without ONNX's DeformConv (see `DeformableConvolution`).
         """
         super().__init__()
         self.descriptor_dim = descriptor_dim
         first, second, third, fourth = widths
         self.block1 = nn.Sequential(_convolution(3, first), nn.SELU(), _convolution(first, first), nn.SELU())
         self.block2 = ResidualBlock(first, second, _convolution)
-        self.block3 = ResidualBlock(second, third, DeformableConvolution)
-        self.block4 = ResidualBlock(third, fourth, DeformableConvolution)
+        deformable = partial(DeformableConvolution, portable=portable)
+        self.block3 = ResidualBlock(second, third, deformable)
+        self.block4 = ResidualBlock(third, fourth, deformable)
         level_dim = descriptor_dim // len(widths)
         self.levels = nn.ModuleList(nn.Linear(width, level_dim, bias=False) for width in widths)
         self.score_inputs = nn.ModuleList(nn.Linear(level_dim, 8, bias=False) for _ in widths)
@@ -83,8 +91,12 @@ class Aliked(nn.Module):
         self.descriptor_head = DeformableDescriptorHead(descriptor_dim, samples)
 
     @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Aliked:
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor], *, portable: bool = False) -> Aliked:
         """The extractor with the published weights, whose shapes say which of the sizes it is.
+
+        Args:
+            state_dict: of the reference.
+            portable: whether to do without ONNX's DeformConv (see `DeformableConvolution`).
 
         Raises:
             KeyError: a tensor is missing.
@@ -92,7 +104,7 @@ class Aliked(nn.Module):
         """
         widths = tuple(state_dict[f"conv{level}.weight"].shape[1] for level in range(1, 5))
         samples, descriptor_dim, _ = state_dict["desc_head.agg_weights"].shape
-        extractor = cls(widths, descriptor_dim, samples)
+        extractor = cls(widths, descriptor_dim, samples, portable=portable)
         extractor.load_state_dict(_rename(_fold_batch_norm(state_dict)), strict=True)
         return extractor.eval()
 
@@ -100,14 +112,14 @@ class Aliked(nn.Module):
         """Keypoint scores of every pixel, and what descriptors are made from.
 
         Args:
-            images: float32 [N, H, W, 3] RGB, 0 to 255, H and W multiples of 32.
+            images: float32 [N, 3, H, W] RGB, 0 to 1, H and W multiples of 32.
 
         Returns:
             scores: float32 [N, H, W], above 0 at keypoints and 0 elsewhere.
             features: the scores of all pixels, float32 [N, 1, H, W], and the levels of features, each
                 float32 [N, H/stride, W/stride, D/4] for the strides of `LEVEL_STRIDES`.
         """
-        full = self.block1(_channels_first(images))
+        full = self.block1(images.to(self.block1[0].weight.dtype))
         half = self.block2(F.avg_pool2d(full, 2))
         eighth = self.block3(F.avg_pool2d(half, 4))
         thirty_second = self.block4(F.avg_pool2d(eighth, 4))
@@ -118,7 +130,7 @@ class Aliked(nn.Module):
         score_input = inputs[0]
         for stride, level_input in zip(LEVEL_STRIDES[1:], inputs[1:], strict=True):
             score_input = score_input + _upsample(level_input, stride)
-        score_map = self.score_head(score_input)
+        score_map = self.score_head(score_input.float())
         is_keypoint = _is_local_maximum(score_map) & (score_map > DETECTION_THRESHOLD)
         return torch.where(is_keypoint, score_map, 0.0).squeeze(1), (score_map, levels)
 
@@ -170,12 +182,14 @@ class Aliked(nn.Module):
 class DeformableConvolution(nn.Module):
     """A 3 x 3 convolution that reads each of its 9 taps where another convolution says (section III-A).
 
-    Written as one sampling of all taps and one product of matrices: ONNX has an operator for it since
-    opset 19 only, and few providers run that.
+    ONNX has an operator for it, DeformConv, since opset 19, but many runtimes have not: the portable form is
+    one sampling of all taps and one product of matrices. Places to read are float32 in every precision, and
+    so is what the operator computes, which takes one type for all.
     """
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, portable: bool) -> None:
         super().__init__()
+        self.portable = portable
         self.offsets = _convolution(channels_in, 2 * 9)
         self.taps = nn.Linear(9 * channels_in, channels_out)
 
@@ -183,7 +197,11 @@ class DeformableConvolution(nn.Module):
         """[N, channels_in, H, W] to [N, channels_out, H, W]; outside of the map there are zeros."""
         height, width = features.shape[2:]
         limit = _longer_side(height, width) / 4
-        offsets = torch.clamp(self.offsets(features), -limit, limit)
+        offsets = torch.clamp(self.offsets(features).float(), -limit, limit)
+        if not self.portable:
+            weight = self.taps.weight.unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
+            convolved = deform_conv2d(features.float(), offsets, weight.float(), self.taps.bias.float())
+            return convolved.to(features.dtype)
         offset_y, offset_x = _pixels_first(offsets).unflatten(3, (9, 2)).unbind(4)
         tap = torch.arange(9)
         x = offset_x + (tap % 3 - 1) + torch.arange(width).unsqueeze(1)
@@ -202,7 +220,7 @@ class ResidualBlock(nn.Module):
         self,
         channels_in: int,
         channels_out: int,
-        convolution: type[DeformableConvolution] | type[nn.Conv2d],
+        convolution: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
         self.conv1 = convolution(channels_in, channels_out)
@@ -229,12 +247,12 @@ class DeformableDescriptorHead(nn.Module):
         width, height = canvas
         patch = _unit(_features_at(levels, *_patch_pixels(positions, canvas), canvas))
         limit = _longer_side(height, width) / 4
-        offsets = self.refine_offsets(F.selu(self.patch_to_offsets(patch.flatten(2))))
+        offsets = self.refine_offsets(F.selu(self.patch_to_offsets(patch.flatten(2)))).float()
         offset_x, offset_y = torch.clamp(offsets, -limit, limit).chunk(2, dim=2)
 
         x, y = positions[..., 0:1] + offset_x, positions[..., 1:2] + offset_y
         sampled = self._sample(levels, x, y, canvas)
-        return _unit(self.aggregate(F.selu(self.project(sampled)).flatten(2)))
+        return _unit(self.aggregate(F.selu(self.project(sampled)).flatten(2)).float())
 
     def _sample(self, levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
         """[N, K, samples, D] at x and y [N, K, samples]: unit vectors at pixels, bilinear between them.
@@ -247,7 +265,7 @@ class DeformableDescriptorHead(nn.Module):
         is_inside = (corner_x >= 0) & (corner_x < width) & (corner_y >= 0) & (corner_y < height)
         weights = weights * is_inside.float()
         corners = _features_at(levels, corner_x, corner_y, canvas)
-        return _sum_corners(corners * (weights.unsqueeze(3) / _norm(corners)))
+        return _sum_corners(corners * (weights.unsqueeze(3) / _norm(corners)).to(corners.dtype))
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -292,7 +310,6 @@ def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         renamed[f"levels.{level}.weight"] = renamed[f"levels.{level}.weight"].flatten(1)
     head = "descriptor_head"
     return renamed | {
-        "block1.0.weight": renamed["block1.0.weight"] / 255,  # the reference takes images of 0 to 1
         f"{head}.refine_offsets.weight": renamed[f"{head}.refine_offsets.weight"].flatten(1),
         f"{head}.project.weight": renamed[f"{head}.project.weight"].flatten(1),
         f"{head}.aggregate.weight": renamed[f"{head}.aggregate.weight"].flatten(0, 1).transpose(0, 1),
@@ -314,11 +331,11 @@ def _channels_first(features: Tensor) -> Tensor:
 
 
 def _norm(vectors: Tensor) -> Tensor:
-    return vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return vectors.float().norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return vectors / _norm(vectors)
+    return (vectors / _norm(vectors)).to(vectors.dtype)
 
 
 def _longer_side(height: int, width: int) -> Tensor:
@@ -398,7 +415,7 @@ def _interpolate(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
     By gathering pixels, which takes ONNX Runtime a fraction of the time of its GridSample.
     """
     corner_x, corner_y, weights = _corners(x, y)
-    return _sum_corners(_pixels(features, corner_x, corner_y) * weights.unsqueeze(3))
+    return _sum_corners(_pixels(features, corner_x, corner_y) * weights.unsqueeze(3).to(features.dtype))
 
 
 def _corners(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -32,6 +32,7 @@ class DISK(nn.Module):
 
     descriptor_dim = 128
     border = 0
+    kept_in_fp32 = ("detector",)  # whose scores reach 150, where float16 knows eighths
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,21 +61,21 @@ class DISK(nn.Module):
         """Keypoint scores of every pixel, and the map that descriptors are computed from.
 
         Args:
-            images: float32 [N, H, W, 3] RGB, 0 to 255, H and W multiples of 16.
+            images: float32 [N, 3, H, W] RGB, 0 to 1, H and W multiples of 16.
 
         Returns:
             scores: float32 [N, H, W], the heatmap at keypoints, where it is above 0, and 0 elsewhere.
             features: float32 [N, 80, H, W], what the last layer takes.
         """
-        has_contrast = (images.amax(dim=(1, 2)) > images.amin(dim=(1, 2))).any(dim=1)
-        levels = [self.first(images.permute(0, 3, 1, 2))]
+        has_contrast = (images.amax(dim=(2, 3)) > images.amin(dim=(2, 3))).any(dim=1)
+        levels = [self.first(images.to(self.first.weight.dtype))]
         for layer in self.down:
             levels.append(layer(F.avg_pool2d(levels[-1], 2)))
         bottom = levels.pop()
         for layer in self.up:
             bottom = layer(_join(bottom, levels.pop()))
         features = self.gate(_join(bottom, levels.pop()))
-        heatmap = F.pixel_shuffle(self.detector(features), BLOCK).squeeze(1)
+        heatmap = F.pixel_shuffle(self.detector(features.float()), BLOCK).squeeze(1)
         return _keypoint_scores(heatmap) * has_contrast[:, None, None].float(), features
 
     def refine(self, features: Tensor, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +93,7 @@ class DISK(nn.Module):
         Returns:
             float32 [N, K, 128], unit vectors.
         """
-        vectors = self.descriptor(_patches(features, positions.long(), canvas))
+        vectors = self.descriptor(_patches(features, positions.long(), canvas)).float()
         return vectors / vectors.norm(dim=2, keepdim=True).clamp_min(1e-12)
 
 
@@ -100,7 +101,7 @@ class Gate(nn.Module):
     """Instance normalisation and PReLU.
 
     The normalisation is written out, rows before columns, because ONNX Runtime's own adds up a whole map in
-    one float32, which moved scores by 5e-4 of their size.
+    one float32, which moved scores by 5e-4 of their size. It is float32 in every precision.
     """
 
     def __init__(self, channels: int) -> None:
@@ -109,8 +110,10 @@ class Gate(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """[N, channels, H, W], same shape."""
-        centred = maps - _mean(maps)
-        return F.prelu(centred / (_mean(centred * centred) + INSTANCE_NORM_EPSILON).sqrt(), self.slope)
+        precise = maps.float()
+        centred = precise - _mean(precise)
+        normalised = centred / (_mean(centred * centred) + INSTANCE_NORM_EPSILON).sqrt()
+        return F.prelu(normalised.to(maps.dtype), self.slope)
 
 
 def _mean(maps: Tensor) -> Tensor:
@@ -127,9 +130,9 @@ def _layer(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published weights by the names of this module, images of 0 to 255 instead of 0 to 1."""
+    """The published weights by the names of this module."""
     own = {
-        "first.weight": weights["unet.path_down.0.1.3.weight"] / 255,
+        "first.weight": weights["unet.path_down.0.1.3.weight"],
         "first.bias": weights["unet.path_down.0.1.3.bias"],
         "gate.slope": weights["unet.path_up.3.conv.1.weight"],
     }
@@ -204,5 +207,5 @@ def _patches(features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Te
     index = (rows * width).unsqueeze(3) + columns.unsqueeze(2)
     index = torch.where(inside, index.flatten(2), 0).flatten(1)
     pixels = features.flatten(2).gather(2, index.unsqueeze(1).expand(-1, channels, -1))
-    patches = pixels.view(count, channels, -1, KERNEL**2) * inside.unsqueeze(1).float()
+    patches = pixels.view(count, channels, -1, KERNEL**2) * inside.unsqueeze(1).to(pixels.dtype)
     return patches.transpose(1, 2).flatten(2)

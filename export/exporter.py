@@ -9,7 +9,9 @@ import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -19,19 +21,26 @@ from torch.export import Dim
 
 from lightglue_ros.core import store
 from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER, OUTPUTS, PIPELINE, GraphInfo
-from lightglue_ros.core.errors import ConfigError, ModelError
-from lightglue_ros.export import selfcheck
+from lightglue_ros.core.errors import ModelError
+from lightglue_ros.core.session import onnxruntime, onnxruntime_is_older_than
+from lightglue_ros.export import selfcheck, tensorrt
 from lightglue_ros.export.graphs import ExtractorGraph, MatcherGraph, PipelineGraph
 from lightglue_ros.export.lightglue import LightGlue
+from lightglue_ros.export.operators import ONNX_FORMS
+from lightglue_ros.export.options import ExportOptions
+from lightglue_ros.export.precision import to_fp16
 from lightglue_ros.export.registry import Extractor, ModelSpec, find_spec
 from lightglue_ros.export.weights import LocalFile, resolve
 
-DEFAULT_MAX_KEYPOINTS = 1024
-OPSET = 18  # what PyTorch's exporter writes without converting, from 2.6 on
+# What PyTorch's exporter writes without converting, from 2.6 on, and what DeformConv needs.
+PORTABLE_OPSET = 18
+DEFORM_CONV_OPSET = 19
 MIN_ONNXRUNTIME = "1.20"
+MIN_ONNXRUNTIME_OF_OPSET = {22: "1.21", 23: "1.23"}
+MIN_ONNXRUNTIME_WITH_DEFORM_CONV = "1.25"
 # The leading axes of each tensor whose length is free; all others are fixed.
 DYNAMIC_AXES = {
-    "images": "NHW",
+    "images": "NHWC",
     "sizes": "N",
     "scales": "N",
     "valid": "N",
@@ -53,47 +62,47 @@ LARGEST_DIM = 2**16  # of N, P and the canvas in units of its divisor; a bound t
 def export_model(
     name: str,
     *,
-    split: bool = False,
-    max_keypoints: int = DEFAULT_MAX_KEYPOINTS,
     output: str | os.PathLike[str] | None = None,
     weights: Sequence[str | os.PathLike[str]] = (),
     report: Callable[[str], None] = print,
+    **options: Any,
 ) -> list[Path]:
     """Export a model and check the files against PyTorch before they get their final names.
 
     Args:
         name: a model of the registry, such as ``xfeat``.
-        split: extractor.onnx and matcher.onnx instead of pipeline.onnx.
-        max_keypoints: K, the number of keypoint slots per image.
         output: the folder to write to; by default the model's folder in the store.
         weights: paths of weights to use instead of downloading the published ones.
         report: receives one line for each step.
+        options: see `ExportOptions`; without any, a dynamic pipeline.onnx of 1024 keypoints in fp32.
 
     Returns:
         The files written.
 
     Raises:
-        ConfigError: K is not a positive number.
+        ConfigError: the options do not fit the model or each other.
         ModelError: the model is unknown, its weights cannot be had or do not fit, or an exported file
             does not compute what PyTorch does. No file is left behind then.
     """
     spec = find_spec(name)
-    if max_keypoints < 1:
-        raise ConfigError(f"max_keypoints is {max_keypoints}", allowed="1 or more")
+    wanted = ExportOptions(**options)
+    settled = _settle(wanted, spec, report)
     files = resolve(spec.weights, weights, report)
-    networks = load_networks(spec, files)
-    info = _describe(spec, files, max_keypoints)
-    folder = Path(output).expanduser() if output else store.models_dir() / stored_name(name, max_keypoints)
+    networks = load_networks(spec, files, portable=settled.portable)
+    info = _describe(spec, files, settled)
+    folder = Path(output).expanduser() if output else store.models_dir() / stored_name(name, wanted)
     folder.mkdir(parents=True, exist_ok=True)
-    report(f"{spec.name}: weights {', '.join(file.path.name for file in files)} ({info[EXTRACTOR].licence})")
+    report(f"{spec.name}: weights {', '.join(file.path.name for file in files)} ({info.licence})")
 
-    modules = _graphs(*networks, max_keypoints, split=split)
+    modules = _graphs(*networks, settled)
+    rounded = _graphs(*map(to_fp16, networks), settled) if settled.precision == "fp16" else modules
     scenes = selfcheck.find_scenes(report)
     with _staged(folder, modules) as staged:
-        for graph, module in modules.items():
+        for graph, module in rounded.items():
+            report(f"exporting {graph}.onnx: {_summary(info)}, opset {settled.opset}")
             started = time.monotonic()
-            _write(graph, module, info[graph], staged[graph])
-            report(f"exported {graph}.onnx in {time.monotonic() - started:.0f} s, K = {max_keypoints}")
+            _write(module, replace(info, graph=graph), settled.opset, staged[graph])
+            report(f"exported {graph}.onnx in {time.monotonic() - started:.0f} s")
         for line in selfcheck.check(staged, modules, scenes):
             report(line)
         written = [folder / f"{graph}.onnx" for graph in modules]
@@ -103,20 +112,42 @@ def export_model(
     return written
 
 
-def stored_name(name: str, max_keypoints: int) -> str:
+def stored_name(name: str, options: ExportOptions) -> str:
     """The name of an export in the model store: the model's, and what differs from the defaults."""
-    return name if max_keypoints == DEFAULT_MAX_KEYPOINTS else f"{name}-k{max_keypoints}"
+    return "-".join([name, *options.suffixes()])
 
 
-def load_networks(spec: ModelSpec, files: Sequence[LocalFile]) -> tuple[Extractor, LightGlue]:
+def _settle(options: ExportOptions, spec: ModelSpec, report: Callable[[str], None]) -> ExportOptions:
+    """The options checked against the model, with nothing left to decide."""
+    options = options.settle(spec)
+    portable = options.portable or spec.build_portable_extractor is None
+    if not portable and onnxruntime_is_older_than(MIN_ONNXRUNTIME_WITH_DEFORM_CONV):
+        report(
+            f"ONNX Runtime {onnxruntime().__version__} has no DeformConv (that takes "
+            f"{MIN_ONNXRUNTIME_WITH_DEFORM_CONV}): exporting the portable form"
+        )
+        portable = True
+    least = PORTABLE_OPSET if portable else DEFORM_CONV_OPSET
+    return replace(options, portable=portable, opset=max(options.opset or least, least))
+
+
+def load_networks(
+    spec: ModelSpec, files: Sequence[LocalFile], *, portable: bool = True
+) -> tuple[Extractor, LightGlue]:
     """The extractor and the matcher in PyTorch with the given weights, extractor first.
+
+    Args:
+        spec: the model.
+        files: its weights, extractor first.
+        portable: whether the extractor must do without DeformConv.
 
     Raises:
         ModelError: a file is not a state dict, or does not fit the model.
     """
     extractor_file, matcher_file = files[0].path, files[-1].path
+    build = (portable and spec.build_portable_extractor) or spec.build_extractor
     try:
-        extractor = spec.build_extractor(_read_state_dict(extractor_file))
+        extractor = build(_read_state_dict(extractor_file))
     except (KeyError, RuntimeError) as error:
         raise _do_not_fit(extractor_file, spec, error) from error
     matcher_weights = {
@@ -152,34 +183,41 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _describe(spec: ModelSpec, files: Sequence[LocalFile], max_keypoints: int) -> dict[str, GraphInfo]:
+def _describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions) -> GraphInfo:
+    """The metadata of all graphs of an export, but for the graph's own name and TensorRT."""
     published = [file.sha256 for file in spec.weights]
     checksums = tuple(file.sha256 for file in files)
-    return {
-        graph: GraphInfo(
-            graph=graph,
-            model=spec.name,
-            extractor=spec.extractor,
-            max_keypoints=max_keypoints,
-            channels=spec.channels,
-            image_size=None,
-            divisor=spec.divisor,
-            precision="fp32",
-            adaptive=False,
-            descriptor_dim=spec.matcher.input_dim,
-            weights_sha256=checksums,
-            licence=spec.licence if list(checksums) == published else "unknown (weights of your own)",
-            min_onnxruntime=MIN_ONNXRUNTIME,
-        )
-        for graph in (EXTRACTOR, MATCHER, PIPELINE)
-    }
+    return GraphInfo(
+        graph="",
+        model=spec.name,
+        extractor=spec.extractor,
+        max_keypoints=options.max_keypoints,
+        channels=options.channels,
+        image_size=options.image_size,
+        batch=options.batch,
+        pairs=options.pairs,
+        divisor=spec.divisor,
+        precision=options.precision,
+        adaptive=False,
+        descriptor_dim=spec.matcher.input_dim,
+        weights_sha256=checksums,
+        licence=spec.licence if list(checksums) == published else "unknown (weights of your own)",
+        tensorrt=False,
+        min_onnxruntime=MIN_ONNXRUNTIME,
+    )
 
 
-def _graphs(
-    extractor: Extractor, matcher: LightGlue, max_keypoints: int, *, split: bool
-) -> dict[str, nn.Module]:
-    extractor_graph = ExtractorGraph(extractor, max_keypoints).eval()
-    if split:
+def _summary(info: GraphInfo) -> str:
+    shape = "free shapes"
+    if info.image_size is not None:
+        width, height = info.image_size
+        shape = f"{info.batch} images of {width}x{height}x{info.channels}, {info.pairs} pairs"
+    return f"K = {info.max_keypoints}, {info.precision}, {shape}"
+
+
+def _graphs(extractor: Extractor, matcher: LightGlue, options: ExportOptions) -> dict[str, nn.Module]:
+    extractor_graph = ExtractorGraph(extractor, options.max_keypoints).eval()
+    if options.split:
         return {EXTRACTOR: extractor_graph, MATCHER: MatcherGraph(matcher).eval()}
     return {PIPELINE: PipelineGraph(extractor_graph, matcher).eval()}
 
@@ -195,12 +233,9 @@ def _staged(folder: Path, graphs: Mapping[str, nn.Module]) -> Iterator[dict[str,
             path.unlink(missing_ok=True)
 
 
-def _write(graph: str, module: nn.Module, info: GraphInfo, path: Path) -> None:
-    # Traced for 2 and more, because PyTorch before 2.7 refuses to promise 0 and 1; the files take those too.
-    dims = {name: Dim(name, min=2, max=LARGEST_DIM) for name in ("N", "P", "H", "W")}
-    dims |= {name: info.divisor * dims[name] for name in ("H", "W")}
+def _write(module: nn.Module, info: GraphInfo, opset: int, path: Path) -> None:
+    inputs = INPUTS[info.graph]
     example = _example_inputs(info)
-    inputs = INPUTS[graph]
     try:
         with _silence():
             torch.onnx.export(
@@ -208,18 +243,17 @@ def _write(graph: str, module: nn.Module, info: GraphInfo, path: Path) -> None:
                 tuple(example[name] for name in inputs),
                 str(path),
                 input_names=list(inputs),
-                output_names=list(OUTPUTS[graph]),
-                dynamic_shapes=tuple(
-                    {axis: dims[name] for axis, name in enumerate(DYNAMIC_AXES[tensor])} for tensor in inputs
-                ),
-                opset_version=OPSET,
+                output_names=list(OUTPUTS[info.graph]),
+                dynamic_shapes=None if info.is_static else _free_axes(inputs, info.divisor),
+                opset_version=opset,
+                custom_translation_table=ONNX_FORMS,
                 dynamo=True,
                 external_data=False,
                 verbose=False,
             )
     except Exception as error:
         raise ModelError(
-            f"PyTorch {torch.__version__} cannot export {graph}: {_first_line(error)}",
+            f"PyTorch {torch.__version__} cannot export {info.graph}: {_first_line(error)}",
             fix="pip install 'torch==2.13.*' 'onnxscript>=0.6'",
         ) from error
     # PyTorch 2.6 wraps some operators in functions of its own domain.
@@ -229,28 +263,47 @@ def _write(graph: str, module: nn.Module, info: GraphInfo, path: Path) -> None:
     onnx.save(model, path)
 
 
+def _free_axes(inputs: Sequence[str], divisor: int) -> tuple[dict[int, Any], ...]:
+    # Traced for 2 and more, because PyTorch before 2.7 refuses to promise 0 and 1; the files take those too.
+    dims = {name: Dim(name, min=2, max=LARGEST_DIM) for name in "NPHWC"}
+    dims |= {name: divisor * dims[name] for name in "HW"}
+    return tuple({axis: dims[name] for axis, name in enumerate(DYNAMIC_AXES[tensor])} for tensor in inputs)
+
+
 def _example_inputs(info: GraphInfo) -> dict[str, Tensor]:
-    """Inputs to trace with: 3 images of a small canvas, 2 pairs."""
+    """Inputs to trace with: of the shapes of a static export, else 3 images of a small canvas and 2 pairs."""
     side = 3 * info.divisor
+    width, height = info.image_size or (side + info.divisor, side)
+    batch, pairs, channels = info.batch or 3, info.pairs or 2, info.channels or 3
     slots = info.max_keypoints
     return {
-        "images": torch.zeros(3, side, side + info.divisor, info.channels, dtype=torch.uint8),
-        "sizes": torch.full((3, 2), float(side)),
-        "scales": torch.ones(3, 2),
-        "valid": torch.ones(3, dtype=torch.bool),
-        "image_sizes": torch.full((3, 2), float(side)),
-        "pairs": torch.tensor([[0, 1], [1, 2]]),
+        "images": torch.zeros(batch, height, width, channels, dtype=torch.uint8),
+        "sizes": torch.full((batch, 2), float(side)),
+        "scales": torch.ones(batch, 2),
+        "valid": torch.ones(batch, dtype=torch.bool),
+        "image_sizes": torch.full((batch, 2), float(side)),
+        "pairs": torch.zeros(pairs, 2, dtype=torch.int64),
         "max_keypoints": torch.tensor([slots]),
         "match_threshold": torch.tensor([0.1]),
-        "keypoints": torch.zeros(3, slots, 2),
-        "keypoint_scores": torch.zeros(3, slots),
-        "keypoint_mask": torch.ones(3, slots, dtype=torch.bool),
-        "descriptors": torch.zeros(3, slots, info.descriptor_dim),
+        "keypoints": torch.zeros(batch, slots, 2),
+        "keypoint_scores": torch.zeros(batch, slots),
+        "keypoint_mask": torch.ones(batch, slots, dtype=torch.bool),
+        "descriptors": torch.zeros(batch, slots, info.descriptor_dim),
     }
 
 
 def _tidy(model: onnx.ModelProto, info: GraphInfo) -> None:
-    """Write the metadata; name the axes; drop what the tracer noted about this machine's source files."""
+    """Write the metadata, name the free axes, drop the tracer's notes on this machine's source files."""
+    (opset,) = (entry.version for entry in model.opset_import if not entry.domain)
+    operators = {node.op_type for node in model.graph.node}
+    has_deform_conv = "DeformConv" in operators
+    minimum = MIN_ONNXRUNTIME_OF_OPSET.get(opset, MIN_ONNXRUNTIME)
+    info = replace(
+        info,
+        # TensorRT 10 lists DeformConv; what runs on older Jetsons does not, and it was not tried on any.
+        tensorrt=info.is_static and not has_deform_conv and not tensorrt.find_obstacles(model),
+        min_onnxruntime=MIN_ONNXRUNTIME_WITH_DEFORM_CONV if has_deform_conv else minimum,
+    )
     onnx.helper.set_model_props(model, info.to_metadata())
     del model.graph.value_info[:]
     model.graph.ClearField("metadata_props")
@@ -259,8 +312,9 @@ def _tidy(model: onnx.ModelProto, info: GraphInfo) -> None:
         node.ClearField("doc_string")
     for value in (*model.graph.input, *model.graph.output):
         value.ClearField("metadata_props")
-        for axis, name in enumerate(DYNAMIC_AXES[value.name]):
-            value.type.tensor_type.shape.dim[axis].dim_param = name
+        if not info.is_static:
+            for axis, name in enumerate(DYNAMIC_AXES[value.name]):
+                value.type.tensor_type.shape.dim[axis].dim_param = name
 
 
 @contextlib.contextmanager

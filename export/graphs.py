@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightglue_ros.export.lightglue import LightGlue
+from lightglue_ros.export.operators import to_rgb
 from lightglue_ros.export.registry import Extractor
 
 
@@ -28,7 +29,8 @@ class ExtractorGraph(nn.Module):
         """Keypoints [N, K, 2], scores [N, K], mask [N, K] and descriptors [N, K, D] of the contract."""
         height, width = images.shape[1:3]
         sizes, scales = _only_valid(sizes, valid), _only_valid(scales, valid)
-        scores, features = self.extractor(images.float() * valid[:, None, None, None].float())
+        brightness = valid.float() / 255  # 0 in invalid slots, whatever they hold
+        scores, features = self.extractor(to_rgb(images) * brightness.view(-1, 1, 1, 1))
 
         inside = _inside(scores, sizes, self.extractor.border)
         scores, positions = _best_pixels(inside, self.max_keypoints)
@@ -124,5 +126,6 @@ def _best_pixels(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     padded = F.pad(scores.flatten(1), (0, count))
     best, index = padded.topk(count, dim=1)
     index = torch.where(best > 0, index, 0)
-    row = index // width  # and the column by hand: a remainder by a symbolic width cannot be exported
+    row = torch.div(index, width, rounding_mode="trunc")
+    # The column by hand: a remainder by a symbolic width cannot be exported.
     return best, torch.stack([index - row * width, row], dim=-1).to(scores.dtype)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 # Logit of a padded keypoint: exp() makes it 0 beside any real one, and sums of it stay finite.
-MASKED = -1e9
+MASKED = {torch.float32: -1e9, torch.float16: -3e4}
 _OLDER_NAME = re.compile(r"^(self_attn|cross_attn)\.(\d+)")
 
 
@@ -192,7 +192,12 @@ class LightGlue(nn.Module):
 
     Inside, the two sides of the pairs are stacked to S = 2 P: first the pairs' first images, then their
     second ones, so that every step is one operation for all images of all pairs.
+
+    With parameters of float16 (see `precision`) the layers compute in float16; positions, and the assignment
+    with its exponentials and products of probabilities, stay in float32.
     """
+
+    kept_in_fp32 = ("frequencies", "assignment")
 
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
@@ -252,17 +257,18 @@ class LightGlue(nn.Module):
         sides = pairs.transpose(0, 1).flatten()
         other_side = torch.cat([torch.arange(pair_count, 2 * pair_count), torch.arange(pair_count)])
         mask = keypoint_mask[sides]
-        mask_logits = torch.where(mask, 0.0, MASKED)
+        precision = self.input.weight.dtype
+        mask_logits = _mask_logits(mask, precision)
 
         positions = _normalise_keypoints(keypoints, keypoint_mask, image_sizes)
         rotary = self._rotary(positions[sides], mask_logits)
         known = torch.where(keypoint_mask.unsqueeze(2), descriptors, 0.0)
-        tokens = self.input(known[sides].flatten(0, 1))
+        tokens = self.input(known[sides].flatten(0, 1).to(precision))
         for self_attention, cross_attention in zip(self.self_attention, self.cross_attention, strict=True):
             tokens = self_attention(tokens, rotary, slots)
             tokens = cross_attention(tokens, mask_logits, other_side)
 
-        assignment = self.assignment(tokens, mask_logits, other_side)
+        assignment = self.assignment(tokens.float(), _mask_logits(mask, torch.float32), other_side)
         matches, scores = _mutual_matches(assignment, mask, match_threshold)
         layers = torch.full_like(pairs[:, 0], self.config.layers, dtype=torch.int32)
         return matches, scores, layers
@@ -273,7 +279,7 @@ class LightGlue(nn.Module):
         In the mask's channel the cosine is 1 for queries and padding's logit for keys, the sine 0.
         """
         angles = self.frequencies(positions.flatten(0, 1))
-        cosine, sine = angles.cos(), angles.sin()
+        cosine, sine = (values.to(mask_logits.dtype) for values in (angles.cos(), angles.sin()))
         logit = mask_logits.flatten().unsqueeze(1)
         one, zero = torch.ones_like(logit), torch.zeros_like(logit)
         heads = self.config.heads
@@ -284,6 +290,11 @@ class LightGlue(nn.Module):
 def _copy_linear(layer: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     layer.weight.copy_(weights[f"{name}.weight"])
     layer.bias.copy_(weights[f"{name}.bias"])
+
+
+def _mask_logits(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Mask [S, K] to the logits that attention adds: 0 for keypoints, MASKED for padding."""
+    return torch.where(mask, 0.0, MASKED[dtype]).to(dtype)
 
 
 def _normalise_keypoints(keypoints: Tensor, mask: Tensor, image_sizes: Tensor) -> Tensor:

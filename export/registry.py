@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -21,9 +22,10 @@ class Extractor(Protocol):
 
     descriptor_dim: int
     border: int  # pixels along the edges of an image that hold no keypoint
+    kept_in_fp32: tuple[str, ...]  # submodules that an fp16 export computes in fp32
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Any]:
-        """Images [N, H, W, C], 0 to 255, to scores [N, H, W], 0 where no keypoint, and its own features."""
+        """Images [N, 3, H, W] RGB, 0 to 1, to scores [N, H, W], 0 where no keypoint, and its own features."""
 
     def refine(self, features: Any, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Positions [N, K, 2] and scores [N, K] between the pixels, best first; 0 stays 0 and last."""
@@ -40,11 +42,12 @@ class ModelSpec:
         name: the model's name on the command line and in the store.
         extractor: the detector and descriptor's name, as the metadata says it.
         build_extractor: makes the extractor from the state dict of the first weights file.
+        build_portable_extractor: the same without DeformConv; None where there is none in it.
         matcher: the shape of the LightGlue network.
         matcher_prefix: what the names of the matcher's tensors begin with in the last weights file.
         weights: the published weights, extractor first.
         licence: licence of the weights.
-        channels: C of the images, 1 (grey) or 3 (RGB).
+        channels: what the extractor looks at, 1 (grey) or 3 (RGB).
         divisor: width and height of the canvas must be multiples of this.
     """
 
@@ -57,6 +60,7 @@ class ModelSpec:
     licence: str
     channels: int
     divisor: int
+    build_portable_extractor: Callable[[Mapping[str, Any]], Extractor] | None = None
 
 
 def _lightglue(
@@ -90,7 +94,7 @@ def _published(name: str, sha256: str) -> PinnedFile:
 
 def _aliked(name: str, extractor: PinnedFile) -> ModelSpec:
     """An ALIKED; LightGlue has one set of weights for all of those with 128 channels."""
-    return _lightglue(
+    spec = _lightglue(
         name,
         Aliked.from_state_dict,
         extractor_name=extractor.name.removesuffix(".pth"),
@@ -101,6 +105,7 @@ def _aliked(name: str, extractor: PinnedFile) -> ModelSpec:
         licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
         divisor=32,
     )
+    return replace(spec, build_portable_extractor=partial(Aliked.from_state_dict, portable=True))
 
 
 MODELS = {

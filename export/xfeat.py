@@ -25,6 +25,7 @@ class XFeat(nn.Module):
 
     descriptor_dim = 64
     border = 0
+    kept_in_fp32 = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,22 +70,23 @@ class XFeat(nn.Module):
         """Keypoint scores of every pixel, and the map that descriptors are sampled from.
 
         Args:
-            images: float32 [N, H, W, 3] RGB, 0 to 255, H and W multiples of 32.
+            images: float32 [N, 3, H, W] RGB, 0 to 1, H and W multiples of 32.
 
         Returns:
             scores: float32 [N, H, W], above 0 at keypoints and 0 elsewhere.
             features: float32 [N, 64, H/8, W/8], unit vectors.
         """
-        grey = _normalised_grey(images)
+        precision = self.skip1.weight.dtype
+        grey = F.instance_norm(images.mean(dim=1, keepdim=True)).to(precision)
         fine = self.block2(self.block1(grey) + self.skip1(grey))
         eighth = self.block3(fine)
         sixteenth = self.block4(eighth)
         thirty_second = self.block5(sixteenth)
         features = self.block_fusion(eighth + _upsample(sixteenth, 2) + _upsample(thirty_second, 4))
 
-        reliability = self.heatmap_head(features).squeeze(1)
-        heatmap = _heatmap(self.keypoint_head(grey))
-        return _keypoint_scores(heatmap, reliability), _unit(features, dim=1)
+        reliability = self.heatmap_head(features).squeeze(1).float()
+        heatmap = _heatmap(self.keypoint_head(grey).float())
+        return _keypoint_scores(heatmap, reliability), _unit(features.float(), dim=1)
 
     def refine(self, features: Tensor, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Positions [N, K, 2] and scores [N, K] as they are: XFeat's keypoints are whole pixels."""
@@ -159,13 +161,6 @@ def _reshape_first_layers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         "skip1.bias": weights.pop("skip1.1.bias"),
         "keypoint_head.0.0.weight": weights["keypoint_head.0.0.weight"].view(64, 1, CELL, CELL),
     }
-
-
-def _normalised_grey(images: Tensor) -> Tensor:
-    """[N, H, W, 3] of 0 to 255 to [N, 1, H, W] of mean 0 and variance 1 in every image."""
-    count, height, width, channels = images.shape
-    grey = images.flatten(0, 2) @ torch.full((channels, 1), 1 / (255 * channels))
-    return F.instance_norm(grey.view(count, 1, height, width))
 
 
 def _upsample(features: Tensor, factor: int) -> Tensor:

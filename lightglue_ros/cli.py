@@ -13,6 +13,17 @@ from typing import Any
 
 from lightglue_ros import __version__
 
+EXPORT_OPTIONS = (
+    "split",
+    "max_keypoints",
+    "precision",
+    "image_size",
+    "batch",
+    "pairs",
+    "channels",
+    "opset",
+    "portable",
+)
 LONGEST_SIDE = 8192  # pixels of a canvas, as in the node's parameters
 # These are ROS 2 nodes; ROS reads their arguments (--ros-args -p name:=value).
 NODES = {"matcher": "publish the matches of camera topics", "player": "publish images of files as cameras"}
@@ -102,6 +113,22 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--max-keypoints", type=int, default=1024, metavar="K", help="keypoint slots per image (1024)"
     )
+    command.add_argument("--precision", default="fp32", help="fp32, or fp16 for GPUs (fp32)")
+    command.add_argument(
+        "--image-size",
+        type=_size_or_dynamic,
+        metavar="WxH",
+        help="fix all shapes, as TensorRT and CUDA graphs want it; or dynamic (dynamic)",
+    )
+    command.add_argument("--batch", type=int, metavar="N", help="images, with --image-size (2)")
+    command.add_argument("--pairs", type=int, metavar="P", help="pairs, with --image-size (1)")
+    command.add_argument(
+        "--channels", type=int, metavar="C", help="1 for grey cameras, 3 for RGB, with --image-size"
+    )
+    command.add_argument("--opset", type=int, help="of the ONNX operators (the least that will do)")
+    command.add_argument(
+        "--portable", action="store_true", help="without DeformConv, which ALIKED has and TensorRT may not"
+    )
     command.add_argument(
         "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"
     )
@@ -133,10 +160,9 @@ def _export(arguments: argparse.Namespace) -> int:
 
     export_model(
         arguments.model,
-        split=arguments.split,
-        max_keypoints=arguments.max_keypoints,
         output=arguments.output,
         weights=arguments.weights,
+        **{name: getattr(arguments, name) for name in EXPORT_OPTIONS},
     )
     return 0
 
@@ -160,7 +186,7 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", default="xfeat", help="name in the model store, folder or .onnx file (xfeat)"
     )
-    command.add_argument("--provider", default="auto", help="auto, cpu or cuda (auto)")
+    command.add_argument("--provider", default="auto", help="auto, cpu, cuda, tensorrt or openvino (auto)")
     command.add_argument(
         "--image-size", type=_size, default=(640, 480), metavar="WxH", help="canvas (640x480)"
     )
@@ -270,6 +296,10 @@ def _size(text: str) -> tuple[int, int]:
             f"'{text}' is no size; allowed: WIDTHxHEIGHT such as 640x480, each at most {LONGEST_SIDE}"
         )
     return int(sides[0]), int(sides[1])
+
+
+def _size_or_dynamic(text: str) -> tuple[int, int] | None:
+    return None if text == "dynamic" else _size(text)
 
 
 def _positive(text: str) -> int:

@@ -40,14 +40,14 @@ class Canvas:
 
     Args:
         image_size: (width, height) that was asked for, in pixels.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (grey) or 3 (RGB); None is 1 where all images of a batch are grey, else 3.
         divisor: the canvas is rounded up to multiples of this.
 
     Raises:
         ConfigError: the size is not positive.
     """
 
-    def __init__(self, image_size: tuple[int, int], channels: int, divisor: int) -> None:
+    def __init__(self, image_size: tuple[int, int], channels: int | None, divisor: int) -> None:
         width, height = image_size
         if width < 1 or height < 1:
             raise ConfigError(
@@ -58,7 +58,7 @@ class Canvas:
         self.requested_size = (width, height)
         self.size = (-(-width // divisor) * divisor, -(-height // divisor) * divisor)
         self.channels = channels
-        self._images = np.zeros((0, self.size[1], self.size[0], channels), np.uint8)
+        self._images = np.zeros((0, self.size[1], self.size[0], channels or 1), np.uint8)
         self._covered: list[tuple[int, int]] = []
 
     @property
@@ -82,8 +82,9 @@ class Canvas:
         for slot, image in enumerate(images):
             if image is not None:
                 _check_image(image, slot)
-        if count != len(self._images):
-            self._images = np.zeros((count, *self._images.shape[1:]), np.uint8)
+        shape = (count, self.size[1], self.size[0], self.channels or _channels_of(images))
+        if shape != self._images.shape:
+            self._images = np.zeros(shape, np.uint8)
             self._covered = [(0, 0)] * count
         sizes = np.ones((count, 2), np.float32)
         scales = np.ones((count, 2), np.float32)
@@ -109,17 +110,17 @@ class Canvas:
     def _draw(self, slot: int, image: np.ndarray, size: tuple[int, int]) -> None:
         width, height = size
         target = self._images[slot, :height, :width]
-        channels = 1 if image.ndim == 2 else image.shape[2]
+        channels, wanted = _channels(image), self._images.shape[3]
         is_shrunk = (image.shape[1], image.shape[0]) != size
-        if is_shrunk and channels == self.channels:
+        if is_shrunk and channels == wanted:
             # Straight into the canvas: a view with a row step is an OpenCV matrix.
             cv2.resize(image, size, dst=target, interpolation=cv2.INTER_AREA)
             return
         if is_shrunk:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        if channels == self.channels:
+        if channels == wanted:
             np.copyto(target, image.reshape(target.shape))
-        elif self.channels == 3:
+        elif wanted == 3:
             cv2.cvtColor(image, cv2.COLOR_GRAY2RGB, dst=target)
         else:
             np.copyto(target[..., 0], cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
@@ -133,6 +134,14 @@ class Canvas:
         if old_width > width:
             self._images[slot, :height, width:old_width] = 0
         self._covered[slot] = size
+
+
+def _channels(image: np.ndarray) -> int:
+    return 1 if image.ndim == 2 else image.shape[2]
+
+
+def _channels_of(images: Sequence[np.ndarray | None]) -> int:
+    return max((_channels(image) for image in images if image is not None), default=1)
 
 
 def _check_image(image: np.ndarray, slot: int) -> None:

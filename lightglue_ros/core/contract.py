@@ -1,11 +1,13 @@
 """The contract between the exporter and the runtime: tensor names and metadata of the graphs.
 
-N images (one per camera slot), P pairs, K keypoint slots, D descriptor width. K is fixed at export.
+N images (one per camera slot), P pairs, K keypoint slots, D descriptor width. K is fixed at export, and in a
+static export N, P, H, W and C as well: there the runtime fills up with empty slots.
 
 ==================  ==================  ==========================================================
 tensor              type, shape         meaning
 ==================  ==================  ==========================================================
-images              uint8 [N, H, W, C]  C = 1 grey or 3 RGB; image in the top-left corner, rest zero
+images              uint8 [N, H, W, C]  C = 1 grey or 3 RGB, whatever the extractor looks at; image in
+                                        the top-left corner, rest zero
 sizes               float32 [N, 2]      (width, height) of the image inside its canvas
 scales              float32 [N, 2]      canvas pixels per original pixel (x, y)
 valid               bool [N]            this slot holds an image
@@ -30,8 +32,9 @@ from dataclasses import dataclass, fields
 
 from lightglue_ros.core.errors import ModelError
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 METADATA_PREFIX = "lightglue_ros."
+DYNAMIC = "dynamic"  # what the metadata says of a length that is not fixed
 
 EXTRACTOR = "extractor"
 MATCHER = "matcher"
@@ -66,14 +69,17 @@ class GraphInfo:
         model: name of the model as in the registry, such as ``xfeat``.
         extractor: the detector and descriptor, such as ``xfeat``.
         max_keypoints: K, the number of keypoint slots per image.
-        channels: C of ``images``, 1 (grey) or 3 (RGB).
+        channels: C of ``images`` of a static export, 1 (grey) or 3 (RGB); None where both will do.
         image_size: (width, height) of the canvas of a static export, None where it is dynamic.
+        batch: N of a static export, None where it is dynamic.
+        pairs: P of a static export, None where it is dynamic.
         divisor: width and height of the canvas must be multiples of this.
         precision: ``fp32``, ``fp16`` or ``int8``.
         adaptive: whether pairs may stop early and points may be pruned.
         descriptor_dim: D, the width of a descriptor.
         weights_sha256: SHA-256 of each weights file, extractor first.
         licence: licence of the weights.
+        tensorrt: whether TensorRT takes it: static, and all its operators are on TensorRT's list.
         min_onnxruntime: the least ONNX Runtime version that runs the file.
         contract_version: version of this contract.
     """
@@ -82,16 +88,24 @@ class GraphInfo:
     model: str
     extractor: str
     max_keypoints: int
-    channels: int
+    channels: int | None
     image_size: tuple[int, int] | None
+    batch: int | None
+    pairs: int | None
     divisor: int
     precision: str
     adaptive: bool
     descriptor_dim: int
     weights_sha256: tuple[str, ...]
     licence: str
+    tensorrt: bool
     min_onnxruntime: str
     contract_version: int = CONTRACT_VERSION
+
+    @property
+    def is_static(self) -> bool:
+        """Whether all shapes are fixed."""
+        return self.batch is not None
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries to write into the .onnx file."""
@@ -131,7 +145,7 @@ class GraphInfo:
 
 def _encode(value: object) -> str:
     if value is None:
-        return "dynamic"
+        return DYNAMIC
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
@@ -141,10 +155,14 @@ def _encode(value: object) -> str:
 
 
 def _decode_size(text: str) -> tuple[int, int] | None:
-    if text == "dynamic":
+    if text == DYNAMIC:
         return None
     width, height = text.split("x")
     return int(width), int(height)
+
+
+def _decode_count(text: str) -> int | None:
+    return None if text == DYNAMIC else int(text)
 
 
 def _decode_bool(text: str) -> bool:
@@ -160,14 +178,17 @@ _DECODERS = {
     "model": str,
     "extractor": str,
     "max_keypoints": int,
-    "channels": int,
+    "channels": _decode_count,
     "image_size": _decode_size,
+    "batch": _decode_count,
+    "pairs": _decode_count,
     "divisor": int,
     "precision": str,
     "adaptive": _decode_bool,
     "descriptor_dim": int,
     "weights_sha256": _decode_list,
     "licence": str,
+    "tensorrt": _decode_bool,
     "min_onnxruntime": str,
     "contract_version": int,
 }

@@ -100,7 +100,8 @@ class MatchPipeline:
 
     Args:
         model: name in the model store, folder of a model, or path of a pipeline.onnx.
-        provider: ``auto`` (cuda where it really loads, else cpu), ``cpu`` or ``cuda``.
+        provider: ``auto`` (cuda where it really loads, else cpu) or by name: ``cpu``, ``cuda``, ``tensorrt``,
+            ``openvino`` (see `GraphSession`).
         image_size: (width, height) of the canvas in pixels, rounded up to the model's divisor.
         max_keypoints: at most this many keypoints per image, 1 to the model's K; None is K.
         match_threshold: least score of a match, 0 to 1.
@@ -146,7 +147,7 @@ class MatchPipeline:
 
     @property
     def provider(self) -> str:
-        """The provider that really loaded, ``cpu`` or ``cuda``."""
+        """The provider that really loaded."""
         return self._session.provider
 
     @property
@@ -205,6 +206,7 @@ class MatchPipeline:
     def warm_up(self, cameras: int = 2, pairs: int = 1) -> None:
         """Run once on black images, so that the first real frame is not the slow one."""
         black = np.zeros((self.image_size[1], self.image_size[0]), np.uint8)
+        cameras, pairs = min(cameras, self.info.batch or cameras), min(pairs, self.info.pairs or pairs)
         self.match([black] * cameras, [(0, cameras - 1)] * pairs)
 
     def match(
@@ -234,7 +236,7 @@ class MatchPipeline:
             outputs = self._pipeline.run(
                 {
                     **_image_tensors(batch),
-                    "pairs": indices,
+                    "pairs": self._filled(indices, self.info.pairs, "pairs"),
                     "max_keypoints": self._max_keypoints,
                     "match_threshold": self._match_threshold,
                 }
@@ -258,12 +260,13 @@ class MatchPipeline:
         batch = self._place(images)
         with _add_time_to(self.times, "extract"):
             outputs = self._extractor.run({**_image_tensors(batch), "max_keypoints": self._max_keypoints})
+        count = len(images)
         return Features(
-            outputs["keypoints"],
-            outputs["keypoint_scores"],
-            outputs["keypoint_mask"],
-            outputs["descriptors"],
-            batch.image_sizes,
+            outputs["keypoints"][:count],
+            outputs["keypoint_scores"][:count],
+            outputs["keypoint_mask"][:count],
+            outputs["descriptors"][:count],
+            batch.image_sizes[:count],
         )
 
     def match_features(self, features: Features, pairs: Sequence[tuple[int, int]]) -> list[PairMatches]:
@@ -281,15 +284,18 @@ class MatchPipeline:
         indices = _check_pairs(pairs, len(features.keypoints))
         if not len(features.keypoints):
             return []
+        of_images = {
+            "keypoints": features.keypoints,
+            "keypoint_scores": features.scores,
+            "keypoint_mask": features.mask,
+            "descriptors": features.descriptors,
+            "image_sizes": features.image_sizes,
+        }
         with _add_time_to(self.times, "match"):
             outputs = self._matcher.run(
                 {
-                    "keypoints": features.keypoints,
-                    "keypoint_scores": features.scores,
-                    "keypoint_mask": features.mask,
-                    "descriptors": features.descriptors,
-                    "image_sizes": features.image_sizes,
-                    "pairs": indices,
+                    **{name: self._filled(of, self.info.batch, "images") for name, of in of_images.items()},
+                    "pairs": self._filled(indices, self.info.pairs, "pairs"),
                     "match_threshold": self._match_threshold,
                 }
             )
@@ -297,7 +303,27 @@ class MatchPipeline:
 
     def _place(self, images: Sequence[np.ndarray | None]) -> CanvasBatch:
         with _add_time_to(self.times, "canvas"):
-            return self._canvas.place(images)
+            self._check_fits(len(images), self.info.batch, "images")
+            empty = (self.info.batch or len(images)) - len(images)
+            return self._canvas.place([*images, *[None] * empty])
+
+    def _filled(self, values: np.ndarray, length: int | None, what: str) -> np.ndarray:
+        """Values [n, ...] with zeros up to the length of a static export; the same where that is dynamic."""
+        self._check_fits(len(values), length, what)
+        if length is None or len(values) == length:
+            return values
+        filled = np.zeros((length, *values.shape[1:]), values.dtype)
+        filled[: len(values)] = values
+        return filled
+
+    def _check_fits(self, count: int, length: int | None, what: str) -> None:
+        if length is not None and count > length:
+            option = {"images": "--batch", "pairs": "--pairs"}[what]
+            raise ConfigError(
+                f"{count} {what} do not fit a model exported for {length}",
+                allowed=f"up to {length}",
+                fix=f"export it with {option} {count}, or without --image-size for any number",
+            )
 
     def _unpad(
         self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]
@@ -306,7 +332,12 @@ class MatchPipeline:
             return [
                 _pair_matches(keypoints[first], keypoints[second], partners, scores, int(layers))
                 for (first, second), partners, scores, layers in zip(
-                    pairs, outputs["matches"], outputs["match_scores"], outputs["layers"], strict=True
+                    # A static export has matched more pairs than were asked for.
+                    pairs,
+                    outputs["matches"],
+                    outputs["match_scores"],
+                    outputs["layers"],
+                    strict=not self.info.is_static,
                 )
             ]
 
@@ -330,7 +361,7 @@ class MatchPipeline:
 
     def _check_same_model(self, files: ModelFiles) -> None:
         extractor, matcher = self._extractor.info, self._matcher.info
-        for field in ("model", "max_keypoints", "descriptor_dim", "weights_sha256"):
+        for field in ("model", "max_keypoints", "descriptor_dim", "weights_sha256", "batch"):
             if getattr(extractor, field) != getattr(matcher, field):
                 raise ModelError(
                     f"{files.extractor} and {files.matcher} do not belong together: {field} is "

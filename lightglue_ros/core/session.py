@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightglue_ros.core import store
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
 from lightglue_ros.core.errors import ConfigError, ModelError, ProviderError
@@ -20,8 +21,23 @@ from lightglue_ros.core.errors import ConfigError, ModelError, ProviderError
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-ORT_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+ORT_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
 PROVIDERS = ("auto", *ORT_NAMES)
+_NEEDS = {
+    "cuda": "a GPU, CUDA and cuDNN of the versions that ONNX Runtime names are there",
+    "tensorrt": "a GPU, CUDA, cuDNN and TensorRT are there, with a model exported for it",
+    "openvino": "an Intel processor or GPU is, with a build of ONNX Runtime for it",
+}
+_INSTALL = {
+    "cuda": "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+    "tensorrt": "pip install 'onnxruntime-gpu[cuda,cudnn]' tensorrt",
+    "openvino": "pip install onnxruntime-openvino",
+}
 
 _LOG_ERRORS_ONLY = 3
 _CPU_SETTINGS = {
@@ -49,23 +65,33 @@ def onnxruntime() -> ModuleType:
     return onnxruntime
 
 
+def onnxruntime_is_older_than(version: str) -> bool:
+    """Whether the installed ONNX Runtime's version is below this one, such as ``1.25``."""
+    return _numbers(onnxruntime().__version__) < _numbers(version)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
 class GraphSession:
     """One of our graphs, checked and loaded.
 
     Args:
         path: the .onnx file.
         graph: which graph it has to be: ``extractor``, ``matcher`` or ``pipeline``.
-        provider: ``auto`` (cuda where it really loads, else cpu), ``cpu`` or ``cuda``.
+        provider: ``auto`` (cuda where it really loads, else cpu), ``cpu``, ``cuda``, ``tensorrt`` (whose
+            engines are built for minutes at the first start and kept in the model store) or ``openvino``.
         num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core).
         allow_fallback: take the CPU where a provider asked for by name does not load.
 
     Attributes:
         info: what the file says about itself.
-        provider: the provider that loaded, ``cpu`` or ``cuda``.
+        provider: the provider that loaded.
 
     Raises:
         ConfigError: unknown provider or negative number of threads.
-        ModelError: the file is missing, broken, not ours or of another kind.
+        ModelError: the file is missing, broken, not ours, of another kind or for a newer ONNX Runtime.
         ProviderError: the provider asked for by name did not load, or there is no ONNX Runtime.
     """
 
@@ -86,6 +112,7 @@ class GraphSession:
         self._session, self.provider = _open(path, provider, num_threads, allow_fallback)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = GraphInfo.from_metadata(metadata, str(path))
+        self._check_version()
         self._check_kind(graph)
         self._output_names = list(OUTPUTS[graph])
 
@@ -94,6 +121,15 @@ class GraphSession:
         with flushed_denormals():
             values = self._session.run(self._output_names, dict(tensors))
         return dict(zip(self._output_names, values, strict=True))
+
+    def _check_version(self) -> None:
+        if onnxruntime_is_older_than(self.info.min_onnxruntime):
+            raise ModelError(
+                f"{self.path} is for ONNX Runtime {self.info.min_onnxruntime} or later, and "
+                f"{onnxruntime().__version__} is installed",
+                fix=f"pip install 'onnxruntime>={self.info.min_onnxruntime}', or export it for this one: "
+                f"lightglue_ros export {self.info.model} --split --portable",
+            )
 
     def _check_kind(self, graph: str) -> None:
         inputs = {tensor.name for tensor in self._session.get_inputs()}
@@ -110,22 +146,60 @@ def _open(
     path: Path, provider: str, num_threads: int, allow_fallback: bool
 ) -> tuple[ort.InferenceSession, str]:
     """Open a session and say which provider it really has."""
-    if provider != "cpu":
-        problem = _cuda_problem()
+    wanted = "cuda" if provider == "auto" else provider
+    if wanted != "cpu":
+        info = _read_info(path) if wanted == "tensorrt" else None
+        problem = _loading_problem(wanted) or (info and _tensorrt_problem(info, path))
         if problem is None:
-            # TF32 rounds products to 10 bits, and fp32 is to equal the original's.
-            session = _create(path, [(ORT_NAMES["cuda"], {"use_tf32": "0"}), ORT_NAMES["cpu"]], num_threads)
-            if ORT_NAMES["cuda"] in session.get_providers():
-                return session, "cuda"
-            problem = "its libraries load, but no usable GPU was found (see ONNX Runtime's message above)"
-        if provider == "cuda" and not allow_fallback:
+            session = _create(path, _provider_options(wanted, info), num_threads)
+            if ORT_NAMES[wanted] in session.get_providers():
+                return session, wanted
+            problem = (
+                "its libraries load, but it found no device to run on (see ONNX Runtime's message above)"
+            )
+        if provider != "auto" and not allow_fallback:
             raise ProviderError(
-                f"provider 'cuda' did not load: {problem}",
-                allowed="cuda where a GPU, CUDA and cuDNN of the versions that ONNX Runtime names are there",
-                fix="pip install 'onnxruntime-gpu[cuda,cudnn]', or set provider to auto or cpu, "
-                "or allow_fallback to true",
+                f"provider '{provider}' did not load: {problem}",
+                allowed=f"{provider} where {_NEEDS[provider]}",
+                fix=f"{_INSTALL[provider]}, or set provider to auto or cpu, or allow_fallback to true",
             )
     return _create(path, [ORT_NAMES["cpu"]], num_threads), "cpu"
+
+
+def _provider_options(provider: str, info: GraphInfo | None) -> list[str | tuple[str, dict[str, str]]]:
+    """ONNX Runtime's list of providers, best first; TensorRT wants to know about the file."""
+    # TF32 rounds products to 10 bits, and fp32 is to equal the original's.
+    cuda = (ORT_NAMES["cuda"], {"use_tf32": "0"})
+    if provider == "cuda":
+        return [cuda, ORT_NAMES["cpu"]]
+    if provider == "openvino":
+        return [ORT_NAMES["openvino"], ORT_NAMES["cpu"]]
+    engines = store.engines_dir()
+    engines.mkdir(parents=True, exist_ok=True)
+    cached = {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(engines),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(engines),
+        "trt_fp16_enable": "1" if info.precision == "fp16" else "0",
+    }
+    return [(ORT_NAMES["tensorrt"], cached), cuda, ORT_NAMES["cpu"]]
+
+
+def _read_info(path: Path) -> GraphInfo:
+    """What a file says about itself, before it is opened for good."""
+    session = _create(path, [ORT_NAMES["cpu"]], num_threads=1)
+    return GraphInfo.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+
+
+def _tensorrt_problem(info: GraphInfo, path: Path) -> str | None:
+    """Why TensorRT should not be tried on this file: it would build for minutes before it says so."""
+    if info.tensorrt:
+        return None
+    return (
+        f"{path} is not for TensorRT, which wants fixed shapes and operators of its list: "
+        f"lightglue_ros export {info.model} --split --portable --image-size 640x480 --batch 2 --pairs 1"
+    )
 
 
 def _create(path: Path, providers: list[str | tuple[str, dict]], num_threads: int) -> ort.InferenceSession:
@@ -148,11 +222,11 @@ def _create(path: Path, providers: list[str | tuple[str, dict]], num_threads: in
         ) from error
 
 
-def _cuda_problem() -> str | None:
-    """Why CUDA cannot load, found out without the lines that ONNX Runtime prints when it tries."""
+def _loading_problem(provider: str) -> str | None:
+    """Why a provider cannot load, found out without the lines that ONNX Runtime prints when it tries."""
     ort = onnxruntime()
     available = ort.get_available_providers()
-    if ORT_NAMES["cuda"] not in available:
+    if ORT_NAMES[provider] not in available:
         has = ", ".join(available)
         if _is_installed("onnxruntime") and _is_installed("onnxruntime-gpu"):
             return (
@@ -167,7 +241,7 @@ def _cuda_problem() -> str | None:
     folder = Path(ort.__file__).parent / "capi"
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))
     except OSError as error:
         return str(error)
     return None

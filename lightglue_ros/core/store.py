@@ -3,6 +3,7 @@
 $LIGHTGLUE_ROS_HOME (default ~/.cache/lightglue_ros)
     models/<name>/pipeline.onnx, extractor.onnx, matcher.onnx
     weights/<file>
+    engines/, what TensorRT built for this machine
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ def models_dir() -> Path:
 def weights_dir() -> Path:
     """The folder of downloaded weights and check images."""
     return home() / "weights"
+
+
+def engines_dir() -> Path:
+    """The folder of TensorRT's engines."""
+    return home() / "engines"
 
 
 def model_names() -> list[str]:

@@ -29,6 +29,16 @@ def test_pixels_are_those_of_area_interpolation_and_the_rest_is_zero(channels):
     assert not batch.images[0, 432:].any()
 
 
+def test_without_a_number_of_channels_it_takes_what_the_images_have():
+    canvas = Canvas((64, 64), None, 32)
+    grey, colour = noise(60, 60), noise(60, 60, 3)
+    for images, channels in (([grey, None], 1), ([grey, colour], 3), ([None, grey], 1), ([None, None], 1)):
+        assert canvas.place(images).images.shape == (2, 64, 64, channels)
+    batch = canvas.place([grey, colour])
+    np.testing.assert_array_equal(batch.images[0, :60, :60], np.dstack([grey] * 3))
+    np.testing.assert_array_equal(batch.images[1, :60, :60], colour)
+
+
 def test_small_images_are_not_enlarged():
     image = noise(100, 150, 3)
     batch = Canvas((640, 480), 3, 32).place([image])

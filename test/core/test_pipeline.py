@@ -3,6 +3,7 @@
 import shutil
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 
@@ -58,6 +59,16 @@ def test_images_of_other_sizes_and_missing_ones_do_not_change_a_pair(pipeline, m
     assert_same(results[1], alone)
     assert_empty(results[2])
     assert_empty(results[4])
+
+
+def test_grey_cameras_alone_and_beside_colour_ones_are_matched_the_same(pipeline, motorcycle):
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in motorcycle]
+    (alone,) = pipeline.match(grey, [(0, 1)])
+    (mixed, _) = pipeline.match([*grey, motorcycle[0]], [(0, 1), (2, 1)])
+    (as_colour,) = pipeline.match([np.dstack([image] * 3) for image in grey], [(0, 1)])
+    assert len(alone) > 400
+    assert_same(mixed, alone)
+    assert_same(as_colour, alone)
 
 
 def test_extracting_first_and_matching_later_is_the_same(pipeline, motorcycle):
@@ -161,17 +172,28 @@ def test_parts_of_two_models_are_refused(model_folder, tmp_path):
         MatchPipeline(mixed)
 
 
-def test_another_version_of_the_contract_is_refused(model_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("entry", "value", "says"),
+    [
+        ("contract_version", "0", "contract version 0, this runtime follows 2"),
+        (
+            "min_onnxruntime",
+            "99.0",
+            r"is for ONNX Runtime 99\.0 or later, and .* is installed; to mend it: pip",
+        ),
+    ],
+)
+def test_files_for_another_runtime_are_refused(model_folder, tmp_path, entry, value, says):
     import onnx
 
-    old = tmp_path / "old"
-    shutil.copytree(model_folder, old)
-    model = onnx.load(old / "extractor.onnx")
+    other = tmp_path / "other"
+    shutil.copytree(model_folder, other)
+    model = onnx.load(other / "extractor.onnx")
     entries = {entry.key: entry for entry in model.metadata_props}
-    entries["lightglue_ros.contract_version"].value = "0"
-    onnx.save(model, old / "extractor.onnx")
-    with pytest.raises(ModelError, match="contract version 0, this runtime follows 1"):
-        MatchPipeline(old)
+    entries[f"lightglue_ros.{entry}"].value = value
+    onnx.save(model, other / "extractor.onnx")
+    with pytest.raises(ModelError, match=says):
+        MatchPipeline(other)
 
 
 def test_a_matcher_in_the_place_of_an_extractor_is_refused(model_folder, tmp_path):
@@ -183,21 +205,31 @@ def test_a_matcher_in_the_place_of_an_extractor_is_refused(model_folder, tmp_pat
         MatchPipeline(swapped)
 
 
-def has_cuda():
+def has(provider):
     import onnxruntime
 
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return f"{provider}ExecutionProvider" in onnxruntime.get_available_providers()
 
 
-@pytest.mark.skipif(has_cuda(), reason="this ONNX Runtime has CUDA")
-def test_without_cuda_auto_is_the_cpu_and_cuda_by_name_says_why_not(model_folder):
+@pytest.mark.skipif(has("CUDA"), reason="this ONNX Runtime has CUDA")
+def test_without_cuda_auto_is_the_cpu(model_folder):
     assert MatchPipeline(model_folder, "auto").provider == "cpu"
-    with pytest.raises(ProviderError, match=r"'cuda' did not load: this build .* has only .*CPU"):
-        MatchPipeline(model_folder, "cuda")
-    assert MatchPipeline(model_folder, "cuda", allow_fallback=True).provider == "cpu"
 
 
-@pytest.mark.skipif(not has_cuda(), reason="no GPU build of ONNX Runtime here")
+@pytest.mark.parametrize(
+    ("name", "ort_name"), [("cuda", "CUDA"), ("tensorrt", "Tensorrt"), ("openvino", "OpenVINO")]
+)
+def test_a_provider_by_name_that_is_not_there_says_why_unless_the_cpu_will_do(model_folder, name, ort_name):
+    if has(ort_name):
+        pytest.skip(f"this ONNX Runtime has {ort_name}")
+    with pytest.raises(
+        ProviderError, match=rf"'{name}' did not load: this build .* has only .*CPU.*pip install"
+    ):
+        MatchPipeline(model_folder, name)
+    assert MatchPipeline(model_folder, name, allow_fallback=True).provider == "cpu"
+
+
+@pytest.mark.skipif(not has("CUDA"), reason="no GPU build of ONNX Runtime here")
 def test_on_a_gpu_the_matches_are_those_of_the_cpu(model_folder, motorcycle):
     gpu = MatchPipeline(model_folder, "cuda")
     assert gpu.provider == "cuda"
@@ -210,5 +242,7 @@ def test_on_a_gpu_the_matches_are_those_of_the_cpu(model_folder, motorcycle):
 
 
 def test_an_unknown_provider_is_refused(model_folder):
-    with pytest.raises(ConfigError, match="provider 'gpu' is unknown; allowed: auto, cpu, cuda"):
+    with pytest.raises(
+        ConfigError, match="provider 'gpu' is unknown; allowed: auto, cpu, cuda, tensorrt, openvino"
+    ):
         MatchPipeline(model_folder, "gpu")

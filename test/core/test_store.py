@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from lightglue_ros.core import ModelError, store
@@ -8,14 +10,17 @@ INFO = GraphInfo(
     model="xfeat",
     extractor="xfeat",
     max_keypoints=512,
-    channels=3,
+    channels=None,
     image_size=None,
+    batch=None,
+    pairs=None,
     divisor=32,
     precision="fp32",
     adaptive=False,
     descriptor_dim=64,
     weights_sha256=("a" * 64, "b" * 64),
     licence="Apache-2.0",
+    tensorrt=False,
     min_onnxruntime="1.20",
 )
 
@@ -53,10 +58,14 @@ def test_what_is_not_there_is_named_with_the_command_that_makes_it(home, model):
     assert "lightglue_ros export xfeat --split" in str(caught.value)
 
 
-@pytest.mark.parametrize("size", [None, (640, 480)])
-def test_metadata_survives_the_file(size):
-    info = GraphInfo(**{**INFO.__dict__, "image_size": size, "adaptive": size is not None})
+STATIC = {"image_size": (640, 480), "batch": 2, "pairs": 1, "channels": 3, "tensorrt": True}
+
+
+@pytest.mark.parametrize("changes", [{}, STATIC, {"adaptive": True}])
+def test_metadata_survives_the_file(changes):
+    info = replace(INFO, **changes)
     assert GraphInfo.from_metadata(info.to_metadata(), "x.onnx") == info
+    assert info.is_static == ("batch" in changes)
 
 
 @pytest.mark.parametrize("field", ["divisor", "max_keypoints", "adaptive", "image_size"])

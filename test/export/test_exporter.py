@@ -13,6 +13,7 @@ import pytest
 from lightglue_ros.core import ConfigError, ModelError
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
 from lightglue_ros.export import export_model, exporter, selfcheck
+from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.export.weights import fetch
 
@@ -73,14 +74,17 @@ def test_a_file_says_what_it_is(exported_as):
         model=expected.model,
         extractor=expected.model,
         max_keypoints=expected.slots,
-        channels=3,
+        channels=None,
         image_size=None,
+        batch=None,
+        pairs=None,
         divisor=expected.divisor,
         precision="fp32",
         adaptive=False,
         descriptor_dim=expected.width,
         weights_sha256=tuple(file.sha256 for file in MODELS[expected.model].weights),
         licence="Apache-2.0",
+        tensorrt=False,
         min_onnxruntime="1.20",
     )
 
@@ -90,7 +94,7 @@ def test_tensors_are_those_of_the_contract(exported_as):
     session = ort.InferenceSession(exported, providers=["CPUExecutionProvider"])
     slots, width = expected.slots, expected.width
     shapes = {
-        "images": ["N", "H", "W", 3],
+        "images": ["N", "H", "W", "C"],
         "sizes": ["N", 2],
         "scales": ["N", 2],
         "valid": ["N"],
@@ -129,7 +133,9 @@ def test_only_standard_operators_in_one_file_without_traces_of_this_machine(expo
 def test_export_says_each_step_in_a_line(split_export):
     assert [line.split(":")[0].split(" in ")[0] for line in split_export.lines] == [
         "xfeat",
+        "exporting extractor.onnx",
         "exported extractor.onnx",
+        "exporting matcher.onnx",
         "exported matcher.onnx",
         "checked extractor.onnx on random images",
         "checked matcher.onnx on random images",
@@ -145,8 +151,8 @@ def exported_before(monkeypatch, split_export):
     """Lets `export_model` take the graphs of the session's export instead of tracing again."""
     sources = {path.stem: path for path in split_export.files}
 
-    def copy(graph, module, info, path):
-        shutil.copy(sources[graph], path)
+    def copy(module, info, opset, path):
+        shutil.copy(sources[info.graph], path)
 
     monkeypatch.setattr(exporter, "_write", copy)
 
@@ -154,8 +160,8 @@ def exported_before(monkeypatch, split_export):
 def test_a_failed_check_leaves_no_file(exported_before, monkeypatch, tmp_path):
     right = exporter.load_networks
 
-    def other_networks(spec, files):
-        extractor, matcher = right(spec, files)
+    def other_networks(spec, files, *, portable):
+        extractor, matcher = right(spec, files, portable=portable)
         matcher.input.weight.data[:, :32] = 0
         return extractor, matcher
 
@@ -177,16 +183,41 @@ def test_without_the_stereo_pair_random_images_are_enough(exported_before, monke
     assert any(line.startswith("checking on random images only: could not download") for line in lines)
 
 
-def test_the_default_folder_is_the_models_own_in_the_store():
-    assert exporter.stored_name("xfeat", 1024) == "xfeat"
-    assert exporter.stored_name("xfeat", 512) == "xfeat-k512"
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "xfeat"),
+        ({"split": True, "max_keypoints": 512, "precision": "fp16"}, "xfeat-k512-fp16"),
+        ({"image_size": (640, 480)}, "xfeat-640x480"),
+        ({"image_size": (640, 480), "batch": 4, "pairs": 3, "channels": 1}, "xfeat-640x480-n4-p3-c1"),
+        ({"opset": 20, "portable": True}, "xfeat-opset20-portable"),
+    ],
+)
+def test_the_default_folder_is_the_models_own_in_the_store_with_what_is_special(options, name):
+    assert exporter.stored_name("xfeat", ExportOptions(**options)) == name
 
 
-def test_unknown_models_and_impossible_sizes_are_refused():
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_keypoints": 0}, r"max_keypoints is 0; allowed: 1 or more"),
+        ({"precision": "bf16"}, r"precision is 'bf16'; allowed: fp32, fp16"),
+        ({"opset": 17}, r"opset is 17; allowed: 18 to 23"),
+        ({"batch": 2}, r"batch is 2 while the image size is dynamic; .* add --image-size"),
+        ({"image_size": (640, 480), "pairs": 0}, r"pairs is 0; allowed: 1 or more"),
+        ({"image_size": (640, 480), "channels": 4}, r"channels is 4; allowed: 1 \(grey\) or 3"),
+        ({"image_size": (0, 480)}, r"image size is \(0, 480\)"),
+        ({"image_size": (640, 480), "max_keypoints": 3841}, r"max_keypoints is 3841; allowed: up to 3840"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, says):
+    with pytest.raises(ConfigError, match=says):
+        export_model("xfeat", **options)
+
+
+def test_an_unknown_model_is_refused():
     with pytest.raises(ModelError, match=r"no model 'sift' to export; allowed: xfeat, disk"):
         export_model("sift")
-    with pytest.raises(ConfigError, match=r"max_keypoints is 0; allowed: 1 or more"):
-        export_model("xfeat", max_keypoints=0)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
@@ -252,7 +283,7 @@ def test_the_check_accepts_equal_scores_in_another_order():
     differences = selfcheck.compare(outputs(), swapped, PAIRS)
     assert set(differences.same.values()) == {1.0}
     assert set(differences.largest.values()) == {0.0}
-    assert differences.within_tolerance()
+    assert differences.are_within(selfcheck.TOLERANCES["fp32"])
 
 
 @pytest.mark.parametrize(
@@ -268,4 +299,5 @@ def test_the_check_accepts_equal_scores_in_another_order():
     ],
 )
 def test_the_check_notices(change):
-    assert not selfcheck.compare(outputs(), outputs(**change), PAIRS).within_tolerance()
+    differences = selfcheck.compare(outputs(), outputs(**change), PAIRS)
+    assert not differences.are_within(selfcheck.TOLERANCES["fp32"])

@@ -1,0 +1,107 @@
+"""What can be chosen at export, and whether it fits together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lightglue_ros.core.errors import ConfigError
+from lightglue_ros.export.registry import ModelSpec
+from lightglue_ros.export.tensorrt import LARGEST_TOP_K
+
+DEFAULT_MAX_KEYPOINTS = 1024
+PRECISIONS = ("fp32", "fp16")
+OPSETS = range(18, 24)
+STEREO = {"batch": 2, "pairs": 1}  # of a static export where nothing else is said
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export a model. With an image size all shapes are fixed, without one all are free.
+
+    Attributes:
+        split: extractor.onnx and matcher.onnx instead of pipeline.onnx.
+        max_keypoints: K, the number of keypoint slots per image.
+        precision: ``fp32``, or ``fp16`` for GPUs (coordinates, indices and the assignment stay in fp32).
+        image_size: (width, height) of a static export's canvas, rounded up to the model's divisor.
+        batch: N of a static export; 2 where nothing is said.
+        pairs: P of a static export; 1 where nothing is said.
+        channels: C of a static export, 1 for grey cameras; by default what the extractor looks at.
+        opset: of the standard operators; by default the least that will do.
+        portable: do without ONNX's DeformConv, which ALIKED has and many runtimes have not.
+    """
+
+    split: bool = False
+    max_keypoints: int = DEFAULT_MAX_KEYPOINTS
+    precision: str = "fp32"
+    image_size: tuple[int, int] | None = None
+    batch: int | None = None
+    pairs: int | None = None
+    channels: int | None = None
+    opset: int | None = None
+    portable: bool = False
+
+    @property
+    def is_static(self) -> bool:
+        """Whether all shapes are fixed."""
+        return self.image_size is not None
+
+    def settle(self, spec: ModelSpec) -> ExportOptions:
+        """These options for a model: checked, the image size rounded up, the defaults filled in.
+
+        Raises:
+            ConfigError: a value is impossible, or does not go with another.
+        """
+        self._check()
+        if self.image_size is None:
+            return self
+        rounded = tuple(-(-side // spec.divisor) * spec.divisor for side in self.image_size)
+        return replace(
+            self,
+            image_size=rounded,
+            batch=self.batch or STEREO["batch"],
+            pairs=self.pairs or STEREO["pairs"],
+            channels=self.channels or spec.channels,
+        )
+
+    def suffixes(self) -> list[str]:
+        """What tells this export from the default one, in short, for its name."""
+        named = {
+            f"k{self.max_keypoints}": self.max_keypoints != DEFAULT_MAX_KEYPOINTS,
+            self.precision: self.precision != "fp32",
+            f"opset{self.opset}": self.opset is not None,
+            "portable": self.portable,
+        }
+        if self.image_size is not None:
+            width, height = self.image_size
+            named[f"{width}x{height}"] = True
+            named |= {f"n{self.batch}": self.batch is not None, f"p{self.pairs}": self.pairs is not None}
+            named[f"c{self.channels}"] = self.channels is not None
+        return [suffix for suffix, is_said in named.items() if is_said]
+
+    def _check(self) -> None:
+        for name in ("max_keypoints", "batch", "pairs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}", allowed="1 or more")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision is '{self.precision}'", allowed=", ".join(PRECISIONS))
+        if self.opset is not None and self.opset not in OPSETS:
+            raise ConfigError(f"opset is {self.opset}", allowed=f"{OPSETS[0]} to {OPSETS[-1]}")
+        if self.channels not in (None, 1, 3):
+            raise ConfigError(f"channels is {self.channels}", allowed="1 (grey) or 3 (RGB)")
+        if not self.is_static:
+            for name in ("batch", "pairs", "channels"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"{name} is {getattr(self, name)} while the image size is dynamic",
+                        allowed="a static export fixes all shapes, a dynamic one none",
+                        fix="add --image-size, for example --image-size 640x480",
+                    )
+        elif min(self.image_size) < 1:
+            raise ConfigError(f"image size is {self.image_size}", allowed="1 pixel or more each")
+        elif self.max_keypoints > LARGEST_TOP_K:
+            raise ConfigError(
+                f"max_keypoints is {self.max_keypoints}",
+                allowed=f"up to {LARGEST_TOP_K} in a static export, which is as far as TensorRT's TopK goes",
+                fix="leave out --image-size, or ask for fewer keypoints",
+            )

@@ -1,0 +1,196 @@
+"""Exports other than the default one: static, in half precision, for grey cameras, for TensorRT."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from lightglue_ros.core import ConfigError, MatchPipeline
+from lightglue_ros.core.contract import GraphInfo
+from lightglue_ros.export import exporter, tensorrt
+from lightglue_ros.export.graphs import PipelineGraph
+from lightglue_ros.export.options import ExportOptions
+from lightglue_ros.export.precision import to_fp16
+from lightglue_ros.export.registry import MODELS
+from lightglue_ros.export.weights import resolve
+
+# Sizes of the same network have the same operators, and a second layer has those of the first.
+ARCHITECTURES = {"xfeat": "xfeat", "disk": "disk", "aliked": "aliked"}
+SMALL = ExportOptions(max_keypoints=64, image_size=(96, 96), portable=True)
+
+
+@pytest.fixture(scope="module")
+def fp16_export(tmp_path_factory):
+    """XFeat in half precision for three grey cameras, of 640 x 480."""
+    options = {"batch": 3, "pairs": 2, "channels": 1, "image_size": (640, 480), "precision": "fp16"}
+    folder = tmp_path_factory.mktemp("fp16")
+    exporter.export_model("xfeat", split=True, output=folder, report=lambda line: None, **options)
+    return folder
+
+
+def read_info(path):
+    model = onnx.load(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return GraphInfo.from_metadata(metadata, str(path))
+
+
+def test_a_static_fp16_export_says_so_and_is_for_tensorrt(fp16_export):
+    for graph in ("extractor", "matcher"):
+        info = read_info(fp16_export / f"{graph}.onnx")
+        assert (info.batch, info.pairs, info.channels, info.image_size) == (3, 2, 1, (640, 480))
+        assert (info.precision, info.is_static, info.tensorrt) == ("fp16", True, True)
+
+
+def test_half_precision_is_where_it_is_meant_to_be(fp16_export):
+    """Positions, scores and the assignment are float32; what takes the time is float16."""
+    model = onnx.load(fp16_export / "matcher.onnx")
+    inferred = onnx.shape_inference.infer_shapes(model)
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+    types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    half = onnx.TensorProto.FLOAT16
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
+    in_half = [node for node in products if types[node.input[0]] == half]
+    # The rotary frequencies, and in the assignment two projections and the similarity.
+    assert len(products) - len(in_half) == 4
+    assert all(types[node.input[0]] != half for node in model.graph.node if node.op_type in ("Sin", "Cos"))
+    sizes = {tensor.name: np.prod(tensor.dims) for tensor in model.graph.initializer}
+    assert sum(size for name, size in sizes.items() if types[name] == half) > 0.9 * sum(sizes.values())
+
+
+def test_a_static_fp16_export_gives_nearly_the_matches_of_the_dynamic_fp32_one(
+    fp16_export, split_export, motorcycle
+):
+    grey = [image.mean(axis=2).astype(np.uint8) for image in motorcycle]
+    pipeline = MatchPipeline(fp16_export, "cpu")
+    found = pipeline.match([None, *grey], [(1, 2)])  # one pair less than it was exported for
+    (expected,) = MatchPipeline(split_export.files[0], "cpu").match(grey, [(0, 1)])
+    assert len(found) == 1
+    points = [
+        {tuple(row) for row in np.hstack([pair.keypoints0, pair.keypoints1]).round(1)}
+        for pair in (found[0], expected)
+    ]
+    assert len(points[0] & points[1]) >= 0.97 * max(map(len, points)) > 400
+
+
+def test_a_static_export_takes_fewer_images_and_pairs_but_not_more(fp16_export, motorcycle):
+    pipeline = MatchPipeline(fp16_export, "cpu")
+    (alone,) = pipeline.match(motorcycle, [(0, 1)])
+    full = pipeline.match([motorcycle[1], None, motorcycle[0]], [(0, 1), (2, 0)])
+    np.testing.assert_array_equal(full[1].keypoints0, alone.keypoints0)
+    np.testing.assert_array_equal(full[1].keypoints1, alone.keypoints1)
+    assert len(full[0]) == 0
+    assert pipeline.match(motorcycle, []) == []
+    with pytest.raises(ConfigError, match=r"4 images do not fit a model exported for 3; .* --batch 4"):
+        pipeline.match([None] * 4, [(0, 1)])
+    with pytest.raises(ConfigError, match=r"3 pairs do not fit a model exported for 2; .* --pairs 3"):
+        pipeline.match(motorcycle, [(0, 1)] * 3)
+    with pytest.raises(ConfigError, match=r"320x240 does not fit a model exported for 640x480"):
+        pipeline.set_image_size((320, 240))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Makes the extractor and a LightGlue of a single layer of a model."""
+
+    def make(name, *, portable=True):
+        spec = MODELS[name]
+        spec = replace(spec, matcher=replace(spec.matcher, layers=1))
+        return spec, exporter.load_networks(spec, resolve(spec.weights, (), print), portable=portable)
+
+    return make
+
+
+def write(spec, extractor, matcher, options, folder):
+    options = options.settle(spec)
+    graphs = exporter._graphs(extractor, matcher, options)
+    info = replace(exporter._describe(spec, [], options), graph="pipeline")
+    path = folder / "pipeline.onnx"
+    exporter._write(graphs["pipeline"], info, options.opset or 18, path)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_static_portable_exports_have_only_operators_of_tensorrts_list(networks, name, precision, tmp_path):
+    spec, (extractor, matcher) = networks(name)
+    if precision == "fp16":
+        extractor, matcher = to_fp16(extractor), to_fp16(matcher)
+    path = write(spec, extractor, matcher, replace(SMALL, precision=precision), tmp_path)
+    assert tensorrt.find_obstacles(onnx.load(path)) == []
+    assert read_info(path).tensorrt
+
+
+def test_tensorrts_list_notices_what_it_does_not_take():
+    def model(*nodes, opset=18, elem_type=onnx.TensorProto.FLOAT):
+        inputs = [onnx.helper.make_tensor_value_info("x", elem_type, [1, 5000])]
+        outputs = [onnx.helper.make_tensor_value_info("y", elem_type, None)]
+        graph = onnx.helper.make_graph(list(nodes), "g", inputs, outputs)
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([4000]), "k"))
+        opsets = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("com.microsoft", 1)]
+        return onnx.helper.make_model(graph, opset_imports=opsets)
+
+    node = onnx.helper.make_node
+    boolean = onnx.TensorProto.BOOL
+    assert tensorrt.find_obstacles(model(node("Relu", ["x"], ["y"]))) == []
+    assert tensorrt.find_obstacles(model(node("Unique", ["x"], ["y"]))) == ["Unique"]
+    assert tensorrt.find_obstacles(model(node("TopK", ["x", "k"], ["y", "i"]))) == ["TopK of more than 3840"]
+    assert tensorrt.find_obstacles(model(node("Relu", ["x"], ["y"]), opset=21)) == ["opset 21"]
+    assert tensorrt.find_obstacles(model(node("Equal", ["x", "x"], ["y"]), elem_type=boolean)) == [
+        "Equal of BOOL"
+    ]
+    assert tensorrt.find_obstacles(model(node("Gelu", ["x"], ["y"], domain="com.microsoft"))) == [
+        "com.microsoft.Gelu"
+    ]
+
+
+def test_with_deform_conv_an_export_says_which_runtime_it_needs(networks, tmp_path):
+    spec, (extractor, matcher) = networks("aliked", portable=False)
+    path = write(spec, extractor, matcher, replace(SMALL, portable=False, opset=19), tmp_path)
+    info = read_info(path)
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert "DeformConv" in operators
+    assert (info.tensorrt, info.min_onnxruntime) == (False, "1.25")
+
+
+def test_where_onnxruntime_has_no_deform_conv_the_portable_form_is_exported(monkeypatch):
+    lines = []
+    monkeypatch.setattr(exporter, "onnxruntime_is_older_than", lambda version: version == "1.25")
+    settled = exporter._settle(ExportOptions(), MODELS["aliked"], lines.append)
+    assert (settled.portable, settled.opset) == (True, 18)
+    assert "has no DeformConv (that takes 1.25): exporting the portable form" in lines[0]
+    monkeypatch.undo()
+    assert exporter._settle(ExportOptions(), MODELS["xfeat"], lines.append).opset == 18
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_pair_without_keypoints_is_finite_in_every_precision(networks, dtype):
+    _, (_, matcher) = networks("xfeat")
+    matcher = to_fp16(matcher) if dtype == torch.float16 else matcher
+    keypoints, mask = torch.full((2, 8, 2), torch.nan), torch.zeros(2, 8, dtype=torch.bool)
+    descriptors, sizes = torch.full((2, 8, 64), torch.inf), torch.full((2, 2), torch.nan)
+    matches, scores, _ = matcher(
+        keypoints, mask, descriptors, sizes, torch.tensor([[0, 1]]), torch.tensor([0.0])
+    )
+    assert (matches == -1).all()
+    assert (scores == 0).all()
+
+
+def test_the_pipeline_graph_is_one_run_of_both_parts(networks):
+    """A pipeline's matches are those of its parts run one after the other, in half precision as well."""
+    _, (extractor, matcher) = networks("xfeat")
+    for extractor_network, matcher_network in ((extractor, matcher), (to_fp16(extractor), to_fp16(matcher))):
+        graphs = exporter._graphs(
+            extractor_network, matcher_network, ExportOptions(split=True, max_keypoints=32)
+        )
+        whole = PipelineGraph(graphs["extractor"], matcher_network)
+        images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8))
+        sizes, scales = torch.tensor([[96.0, 64.0]] * 2), torch.ones(2, 2)
+        valid, pairs = torch.ones(2, dtype=torch.bool), torch.tensor([[0, 1]])
+        cap, threshold = torch.tensor([32]), torch.tensor([0.0])
+        keypoints, scores, mask, descriptors = graphs["extractor"](images, sizes, scales, valid, cap)
+        apart = graphs["matcher"](keypoints, scores, mask, descriptors, sizes, pairs, threshold)
+        at_once = whole(images, sizes, scales, valid, pairs, cap, threshold)[3:]
+        for one, other in zip(at_once, apart, strict=True):
+            torch.testing.assert_close(one, other)
