@@ -24,7 +24,7 @@ from lightglue_ros.export import selfcheck
 from lightglue_ros.export.graphs import ExtractorGraph, MatcherGraph, PipelineGraph
 from lightglue_ros.export.lightglue import LightGlue
 from lightglue_ros.export.registry import Extractor, ModelSpec, find_spec
-from lightglue_ros.export.weights import LocalFile, resolve
+from lightglue_ros.export.weights import LocalFile, PinnedFile, resolve
 
 DEFAULT_MAX_KEYPOINTS = 1024
 OPSET = 18  # what PyTorch's exporter writes without converting, from 2.6 on
@@ -153,7 +153,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _describe(spec: ModelSpec, files: Sequence[LocalFile], max_keypoints: int) -> dict[str, GraphInfo]:
-    published = [file.sha256 for file in spec.weights]
+    published = tuple(file.sha256 for file in spec.weights if isinstance(file, PinnedFile))
     checksums = tuple(file.sha256 for file in files)
     return {
         graph: GraphInfo(
@@ -168,7 +168,7 @@ def _describe(spec: ModelSpec, files: Sequence[LocalFile], max_keypoints: int) -
             adaptive=False,
             descriptor_dim=spec.matcher.input_dim,
             weights_sha256=checksums,
-            licence=spec.licence if list(checksums) == published else "unknown (weights of your own)",
+            licence=spec.licence if checksums == published else "unknown (weights of your own)",
             min_onnxruntime=MIN_ONNXRUNTIME,
         )
         for graph in (EXTRACTOR, MATCHER, PIPELINE)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lightglue_ros.export.lightglue import LightGlue
 from lightglue_ros.export.registry import Extractor
+from lightglue_ros.export.superpoint import SuperPoint
 
 
 class ExtractorGraph(nn.Module):
@@ -28,7 +29,10 @@ class ExtractorGraph(nn.Module):
         """Keypoints [N, K, 2], scores [N, K], mask [N, K] and descriptors [N, K, D] of the contract."""
         height, width = images.shape[1:3]
         sizes, scales = _only_valid(sizes, valid), _only_valid(scales, valid)
-        scores, features = self.extractor(images.float() * valid[:, None, None, None].float())
+        colours = images.float() * valid[:, None, None, None].float()
+        if isinstance(self.extractor, SuperPoint):
+            colours = colours.expand(-1, -1, -1, 3).permute(0, 3, 1, 2)
+        scores, features = self.extractor(colours)
 
         inside = _inside(scores, sizes, self.extractor.border)
         scores, positions = _best_pixels(inside, self.max_keypoints)
