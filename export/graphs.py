@@ -31,7 +31,7 @@ class ExtractorGraph(nn.Module):
         sizes, scales = _only_valid(sizes, valid), _only_valid(scales, valid)
         colours = images.float() * valid[:, None, None, None].float()
         if isinstance(self.extractor, SuperPoint):
-            colours = colours.expand(-1, -1, -1, 3).permute(0, 3, 1, 2)
+            colours = colours.permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
         scores, features = self.extractor(colours)
 
         inside = _inside(scores, sizes, self.extractor.border)
