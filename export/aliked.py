@@ -19,6 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightglue_ros.export.maps import (
+    bilinear_corners,
+    interpolate,
+    is_local_maximum,
+    norm,
+    pixels,
+    pixels_first,
+    sum_corners,
+    unit,
+)
 from lightglue_ros.export.operators import deform_conv2d
 
 DETECTION_THRESHOLD = 0.2  # the reference's default
@@ -124,14 +134,14 @@ class Aliked(nn.Module):
         eighth = self.block3(F.avg_pool2d(half, 4))
         thirty_second = self.block4(F.avg_pool2d(eighth, 4))
         maps = full, half, eighth, thirty_second
-        levels = [F.selu(layer(_pixels_first(part))) for layer, part in zip(self.levels, maps, strict=True)]
+        levels = [F.selu(layer(pixels_first(part))) for layer, part in zip(self.levels, maps, strict=True)]
 
         inputs = [_channels_first(layer(part)) for layer, part in zip(self.score_inputs, levels, strict=True)]
         score_input = inputs[0]
         for stride, level_input in zip(LEVEL_STRIDES[1:], inputs[1:], strict=True):
             score_input = score_input + _upsample(level_input, stride)
         score_map = self.score_head(score_input.float())
-        is_keypoint = _is_local_maximum(score_map) & (score_map > DETECTION_THRESHOLD)
+        is_keypoint = is_local_maximum(score_map, RADIUS) & (score_map > DETECTION_THRESHOLD)
         return torch.where(is_keypoint, score_map, 0.0).squeeze(1), (score_map, levels)
 
     def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,14 +212,14 @@ class DeformableConvolution(nn.Module):
             weight = self.taps.weight.unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
             convolved = deform_conv2d(features.float(), offsets, weight.float(), self.taps.bias.float())
             return convolved.to(features.dtype)
-        offset_y, offset_x = _pixels_first(offsets).unflatten(3, (9, 2)).unbind(4)
+        offset_y, offset_x = pixels_first(offsets).unflatten(3, (9, 2)).unbind(4)
         tap = torch.arange(9)
         x = offset_x + (tap % 3 - 1) + torch.arange(width).unsqueeze(1)
         y = offset_y + (tap // 3 - 1) + torch.arange(height).view(-1, 1, 1)
         # Round the map lies a ring of zeros, and what is farther outside is taken from there.
         x, y = x.clamp(-1, width) + 1, y.clamp(-1, height) + 1
-        ringed = F.pad(_pixels_first(features), (0, 0, 1, 1, 1, 1))
-        sampled = _interpolate(ringed, x.flatten(1, 2), y.flatten(1, 2))
+        ringed = F.pad(pixels_first(features), (0, 0, 1, 1, 1, 1))
+        sampled = interpolate(ringed, x.flatten(1, 2), y.flatten(1, 2))
         return self.taps(sampled.flatten(2)).transpose(1, 2).unflatten(2, (height, width))
 
 
@@ -245,14 +255,14 @@ class DeformableDescriptorHead(nn.Module):
     def forward(self, levels: list[Tensor], positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Levels of features and positions [N, K, 2] in canvas pixels to unit vectors [N, K, D]."""
         width, height = canvas
-        patch = _unit(_features_at(levels, *_patch_pixels(positions, canvas), canvas))
+        patch = unit(_features_at(levels, *_patch_pixels(positions, canvas), canvas))
         limit = _longer_side(height, width) / 4
         offsets = self.refine_offsets(F.selu(self.patch_to_offsets(patch.flatten(2)))).float()
         offset_x, offset_y = torch.clamp(offsets, -limit, limit).chunk(2, dim=2)
 
         x, y = positions[..., 0:1] + offset_x, positions[..., 1:2] + offset_y
         sampled = self._sample(levels, x, y, canvas)
-        return _unit(self.aggregate(F.selu(self.project(sampled)).flatten(2)).float())
+        return unit(self.aggregate(F.selu(self.project(sampled)).flatten(2)).float())
 
     def _sample(self, levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
         """[N, K, samples, D] at x and y [N, K, samples]: unit vectors at pixels, bilinear between them.
@@ -261,11 +271,11 @@ class DeformableDescriptorHead(nn.Module):
         Outside of the canvas there are zeros.
         """
         width, height = canvas
-        corner_x, corner_y, weights = _corners(x, y)
+        corner_x, corner_y, weights = bilinear_corners(x, y)
         is_inside = (corner_x >= 0) & (corner_x < width) & (corner_y >= 0) & (corner_y < height)
         weights = weights * is_inside.float()
         corners = _features_at(levels, corner_x, corner_y, canvas)
-        return _sum_corners(corners * (weights.unsqueeze(3) / _norm(corners)).to(corners.dtype))
+        return sum_corners(corners * (weights.unsqueeze(3) / norm(corners)).to(corners.dtype))
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -320,46 +330,14 @@ def _upsample(features: Tensor, factor: int) -> Tensor:
     return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=True)
 
 
-def _pixels_first(features: Tensor) -> Tensor:
-    """[N, C, H, W] to [N, H, W, C], where the channels of a pixel are read at once."""
-    return features.permute(0, 2, 3, 1)
-
-
 def _channels_first(features: Tensor) -> Tensor:
     """[N, H, W, C] to [N, C, H, W], as convolutions want it."""
     return features.permute(0, 3, 1, 2)
 
 
-def _norm(vectors: Tensor) -> Tensor:
-    return vectors.float().norm(dim=-1, keepdim=True).clamp_min(1e-12)
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return (vectors / _norm(vectors)).to(vectors.dtype)
-
-
 def _longer_side(height: int, width: int) -> Tensor:
     """As a tensor [1], because a maximum of symbolic sizes cannot be exported."""
     return torch.maximum(torch.ones(1) * height, torch.ones(1) * width)
-
-
-def _is_local_maximum(scores: Tensor) -> Tensor:
-    """Where scores [N, 1, H, W] are the highest within RADIUS, and next to no higher chosen one.
-
-    After a first choice, twice more the highest of what lies outside of the chosen pixels' windows.
-    """
-    chosen = scores == _highest_nearby(scores)
-    for _ in range(2):
-        suppressed = _highest_nearby(chosen.float()) > 0
-        rest = torch.where(suppressed, 0.0, scores)
-        chosen = chosen | ((rest == _highest_nearby(rest)) & ~suppressed)
-    return chosen
-
-
-def _highest_nearby(scores: Tensor) -> Tensor:
-    """The highest value within RADIUS in x and y; first along rows, then along columns, which is sooner."""
-    rows = F.max_pool2d(scores, (1, WINDOW), stride=1, padding=(0, RADIUS))
-    return F.max_pool2d(rows, (WINDOW, 1), stride=1, padding=(RADIUS, 0))
 
 
 def _gather_windows(score_map: Tensor, positions: Tensor) -> Tensor:
@@ -401,44 +379,9 @@ def _features_at(levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, 
     """
     width, height = canvas
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
-    features = [_pixels(levels[0], x, y)]
+    features = [pixels(levels[0], x, y)]
     for level in levels[1:]:
         rows, columns = level.shape[1:3]
         level_x, level_y = x * ((columns - 1) / (width - 1)), y * ((rows - 1) / (height - 1))
-        features.append(_interpolate(level, level_x, level_y))
+        features.append(interpolate(level, level_x, level_y))
     return torch.cat(features, dim=3)
-
-
-def _interpolate(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Features [N, H, W, C] at x and y [N, M, R] inside, bilinear: [N, M, R, C].
-
-    By gathering pixels, which takes ONNX Runtime a fraction of the time of its GridSample.
-    """
-    corner_x, corner_y, weights = _corners(x, y)
-    return _sum_corners(_pixels(features, corner_x, corner_y) * weights.unsqueeze(3).to(features.dtype))
-
-
-def _corners(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The four pixels around places [N, M, R]: x, y and weights in bilinear interpolation [N, M, 4 R]."""
-    left, top = x.floor(), y.floor()
-    to_right, to_bottom = x - left, y - top
-    corner_x = torch.cat([left, left + 1], dim=2).repeat(1, 1, 2)
-    corner_y = torch.cat([top, top, top + 1, top + 1], dim=2)
-    weight_x = torch.cat([1 - to_right, to_right], dim=2).repeat(1, 1, 2)
-    weight_y = torch.cat([1 - to_bottom, 1 - to_bottom, to_bottom, to_bottom], dim=2)
-    return corner_x, corner_y, weight_x * weight_y
-
-
-def _sum_corners(weighted: Tensor) -> Tensor:
-    """[N, M, 4 R, C] in the order of `_corners` to [N, M, R, C]."""
-    return weighted.unflatten(2, (4, -1)).sum(dim=2)
-
-
-def _pixels(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Features [N, H, W, C] of pixels x and y [N, M, R] from 0 on, the last beyond the end: [N, M, R, C]."""
-    count, height, width = features.shape[:3]
-    image = torch.arange(count).view(-1, 1, 1)
-    row = image * height + y.clamp(max=height - 1).long()
-    index = row * width + x.clamp(max=width - 1).long()
-    chosen = features.flatten(0, 2).index_select(0, index.flatten())
-    return chosen.unflatten(0, index.shape)

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightglue_ros.export.maps import has_contrast
+
 KERNEL = 5  # pixels, of all convolutions
 NMS_SIZE = 5  # pixels, kornia's and cvg/LightGlue's default
 DETECTION_THRESHOLD = 0.0  # of the heatmap; the default of both
@@ -67,7 +69,6 @@ class DISK(nn.Module):
             scores: float32 [N, H, W], the heatmap at keypoints, where it is above 0, and 0 elsewhere.
             features: float32 [N, 80, H, W], what the last layer takes.
         """
-        has_contrast = (images.amax(dim=(2, 3)) > images.amin(dim=(2, 3))).any(dim=1)
         levels = [self.first(images.to(self.first.weight.dtype))]
         for layer in self.down:
             levels.append(layer(F.avg_pool2d(levels[-1], 2)))
@@ -76,7 +77,7 @@ class DISK(nn.Module):
             bottom = layer(_join(bottom, levels.pop()))
         features = self.gate(_join(bottom, levels.pop()))
         heatmap = F.pixel_shuffle(self.detector(features.float()), BLOCK).squeeze(1)
-        return _keypoint_scores(heatmap) * has_contrast[:, None, None].float(), features
+        return _keypoint_scores(heatmap) * has_contrast(images).float().squeeze(1), features
 
     def refine(self, features: Tensor, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Positions [N, K, 2] and scores [N, K] as they are: DISK's keypoints are whole pixels."""

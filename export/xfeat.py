@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightglue_ros.export.maps import CELL, softmax_of_cells
+
 DETECTION_THRESHOLD = 0.05  # XFeat's default
 NMS_SIZE = 5  # pixels, XFeat's default
-CELL = 8  # pixels per side of a descriptor cell; the detector has one logit for each pixel of it
 BATCH_NORM_EPSILON = 1e-5
 
 
@@ -85,7 +86,7 @@ class XFeat(nn.Module):
         features = self.block_fusion(eighth + _upsample(sixteenth, 2) + _upsample(thirty_second, 4))
 
         reliability = self.heatmap_head(features).squeeze(1).float()
-        heatmap = _heatmap(self.keypoint_head(grey).float())
+        heatmap = softmax_of_cells(self.keypoint_head(grey).float())
         return _keypoint_scores(heatmap, reliability), _unit(features.float(), dim=1)
 
     def refine(self, features: Tensor, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,17 +170,6 @@ def _upsample(features: Tensor, factor: int) -> Tensor:
 
 def _unit(vectors: Tensor, dim: int) -> Tensor:
     return vectors / vectors.norm(dim=dim, keepdim=True).clamp_min(1e-12)
-
-
-def _heatmap(logits: Tensor) -> Tensor:
-    """[N, 65, H/8, W/8] to [N, H, W]: softmax over a cell's 64 pixels and "none", "none" dropped.
-
-    Written out, because ONNX Runtime is slow at a softmax over channels. The sum is a convolution, because
-    its sum over channels adds a single image in another order than several, which moves scores by 2e-7.
-    """
-    exponentials = (logits - logits.amax(dim=1, keepdim=True)).exp()
-    sums = F.conv2d(exponentials, torch.ones(1, CELL**2 + 1, 1, 1))
-    return F.pixel_shuffle(exponentials[:, :-1] / sums, CELL).squeeze(1)
 
 
 def _keypoint_scores(heatmap: Tensor, reliability: Tensor) -> Tensor:

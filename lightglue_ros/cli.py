@@ -9,9 +9,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightglue_ros import __version__
+
+if TYPE_CHECKING:
+    from lightglue_ros.export.registry import ModelSpec
 
 EXPORT_OPTIONS = (
     "split",
@@ -147,12 +150,28 @@ class _ListModels(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from lightglue_ros.export import MODELS
 
-        row = "{:<14} {:<14} {:<44} {:>10} {:>8} {:>7}".format
-        print(row("model", "extractor", "licence", "descriptor", "channels", "divisor"))
-        for spec in MODELS.values():
-            width = spec.matcher.input_dim
-            print(row(spec.name, spec.extractor, spec.licence, width, spec.channels, spec.divisor))
+        header = ("model", "extractor", "descriptor", "channels", "divisor", "matcher weights", "licence")
+        rows = [header, *map(_model_row, MODELS.values())]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            print("  ".join(cells).rstrip())
         parser.exit()
+
+
+def _model_row(spec: ModelSpec) -> tuple[str, ...]:
+    from lightglue_ros.export.weights import PinnedFile
+
+    matcher = spec.weights[-1]
+    return (
+        spec.name,
+        spec.extractor,
+        str(spec.matcher.input_dim),
+        str(spec.channels),
+        str(spec.divisor),
+        matcher.name if isinstance(matcher, PinnedFile) else "none published",
+        spec.licence,
+    )
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -65,6 +66,7 @@ def test_match_takes_pairs_and_a_size(pair_of_files):
         (["match", "{left}", "{left}", "--json", "/nowhere/x.json"], "/nowhere/x.json"),
         (["export", "xfeat", "-o", "{left}"], "{left}"),
         (["export", "sift"], "no model 'sift' to export; allowed: xfeat"),
+        (["export", "aliked-t16"], "a LightGlue for the 64 channels of aliked-t16 must be given"),
     ],
 )
 def test_errors_are_one_line_and_status_1(pair_of_files, arguments, says):
@@ -83,11 +85,28 @@ def test_usage_errors_are_status_2():
 def test_export_lists_the_models_with_their_licences():
     done = run("export", "--list")
     assert done.returncode == 0, done.stderr
-    header, *rows = (line.split() for line in done.stdout.splitlines())
-    assert header == ["model", "extractor", "licence", "descriptor", "channels", "divisor"]
-    assert ["xfeat", "xfeat", "Apache-2.0", "64", "3", "32"] in rows
-    assert ["disk", "disk", "Apache-2.0", "128", "3", "16"] in rows
-    assert {row[0] for row in rows} == {"xfeat", "disk", "aliked", "aliked-n16rot", "aliked-n32"}
+    header, *rows = (re.split(" {2,}", line) for line in done.stdout.splitlines())
+    assert header == ["model", "extractor", "descriptor", "channels", "divisor", "matcher weights", "licence"]
+    table = {row[0]: row[1:] for row in rows}
+    assert table["disk"] == ["disk", "128", "3", "16", "disk_lightglue.pth", "Apache-2.0"]
+    assert table["aliked-t16"][-2:] == ["none published", "BSD-3-Clause (ALIKED)"]
+    assert table["superpoint"] == [
+        "superpoint",
+        "256",
+        "1",
+        "8",
+        "superpoint_lightglue.pth",
+        "non-commercial research (SuperPoint), Apache-2.0 (LightGlue)",
+    ]
+    assert set(table) == {
+        "xfeat",
+        "disk",
+        "aliked",
+        "aliked-n16rot",
+        "aliked-n32",
+        "aliked-t16",
+        "superpoint",
+    }
 
 
 def test_help_names_every_command():

@@ -1,4 +1,4 @@
-"""Run the original ALIKED-n16 + LightGlue on the motorcycle pair and store what it finds.
+"""Run the original ALIKED-n16 + LightGlue, and ALIKED-t16 alone, on the motorcycle pair; store what is found.
 
 Needs, beside the packages of `lightglue_ros[export]`, the original code:
 
@@ -11,7 +11,7 @@ its suppression of non-maxima leaves in the black part, or within 2 pixels of an
 before the K best are taken, as our extractor does. (The original does that itself when it is given the
 image's size, but then takes that for the canvas's when it counts pixels.) Keypoints are brought to pixels of
 the 741 x 500 image, x = (x_canvas + 0.5) / scale - 0.5, and given to LightGlue with that image's size.
-Early stopping and pruning are off.
+Early stopping and pruning are off. Nobody has published a LightGlue for ALIKED-t16.
 
 The original takes its deformable convolution from torchvision, of which it needs little else. A few lines of
 PyTorch stand in for it here, so that torchvision need not be there, and are compared with ONNX Runtime's
@@ -33,7 +33,7 @@ from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.images import read_image
 from lightglue_ros.export.weights import motorcycle_pair
 
-GOLDEN = Path(__file__).parent.parent / "data" / "aliked_motorcycle.npz"
+DATA = Path(__file__).parent.parent / "data"
 MAX_KEYPOINTS = 512
 DESCRIPTORS = 64  # of the best keypoints; all of them would be half a megabyte
 
@@ -43,30 +43,43 @@ def main():
     aliked, lightglue = import_original()
     images = [read_image(path) for path in motorcycle_pair()]
     batch = Canvas((640, 480), channels=3, divisor=32).place(images)
-    features = [extract(aliked, *slot) for slot in zip(batch.images, batch.sizes, batch.scales, strict=True)]
+    for name in ("aliked-n16", "aliked-t16"):
+        features = [
+            extract(aliked, name, *slot) for slot in zip(batch.images, batch.sizes, batch.scales, strict=True)
+        ]
+        arrays = {
+            "keypoints": np.concatenate([found["keypoints"].numpy() for found in features]),
+            "keypoint_scores": np.concatenate([found["keypoint_scores"].numpy() for found in features]),
+            "keypoint_mask": np.ones((2, MAX_KEYPOINTS), bool),
+            "descriptors": np.concatenate(
+                [found["descriptors"][:, :DESCRIPTORS].numpy() for found in features]
+            ),
+        }
+        if name == "aliked-n16":
+            arrays |= match(lightglue, features, batch.image_sizes)
+        path = DATA / f"{'aliked' if name == 'aliked-n16' else name}_motorcycle.npz"
+        np.savez_compressed(path, **arrays)
+        print(f"{path.name}: {path.stat().st_size} bytes")
 
+
+def match(lightglue, features, image_sizes):
     matcher = lightglue.LightGlue("aliked", depth_confidence=-1, width_confidence=-1).eval()
-    inputs = {}
-    for side, found in enumerate(features):
-        image_size = torch.from_numpy(batch.image_sizes[side])[None]
-        inputs[f"image{side}"] = found | {"image_size": image_size}
+    inputs = {
+        f"image{side}": found | {"image_size": torch.from_numpy(image_sizes[side])[None]}
+        for side, found in enumerate(features)
+    }
     with torch.no_grad():
         result = matcher(inputs)
     matches = result["matches0"].to(torch.int32).numpy()
-    np.savez_compressed(
-        GOLDEN,
-        keypoints=np.concatenate([found["keypoints"].numpy() for found in features]),
-        keypoint_scores=np.concatenate([found["keypoint_scores"].numpy() for found in features]),
-        keypoint_mask=np.ones((2, MAX_KEYPOINTS), bool),
-        descriptors=np.concatenate([found["descriptors"][:, :DESCRIPTORS].numpy() for found in features]),
-        matches=matches,
-        match_scores=result["matching_scores0"].numpy() * (matches >= 0),
-        layers=np.array([result["stop"]], np.int32),
-    )
-    print(f"{GOLDEN.name}: {(matches >= 0).sum()} matches, {GOLDEN.stat().st_size} bytes")
+    print(f"{(matches >= 0).sum()} matches")
+    return {
+        "matches": matches,
+        "match_scores": result["matching_scores0"].numpy() * (matches >= 0),
+        "layers": np.array([result["stop"]], np.int32),
+    }
 
 
-def extract(aliked, canvas, size, scale):
+def extract(aliked, name, canvas, size, scale):
     """The K best keypoints, in the order of the original, which is that of their pixels' scores."""
     suppress = aliked.simple_nms
 
@@ -77,7 +90,7 @@ def extract(aliked, canvas, size, scale):
         cut[inside] = suppress(scores, radius)[inside]
         return cut
 
-    extractor = aliked.ALIKED(max_num_keypoints=MAX_KEYPOINTS).eval()
+    extractor = aliked.ALIKED(model_name=name, max_num_keypoints=MAX_KEYPOINTS).eval()
     aliked.simple_nms = suppress_and_cut
     with torch.no_grad():
         found = extractor({"image": torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255})

