@@ -286,7 +286,8 @@ class Matcher(LifecycleNode):
 
     def _status(self, now: int) -> DiagnosticStatus:
         status = DiagnosticStatus(name=f"{self.get_name()}: matching", hardware_id=self._pipeline.provider)
-        if incompatible := self._incompatible_text():
+        incompatible = self._incompatible_text()
+        if incompatible:
             status.level, status.message = DiagnosticStatus.WARN, incompatible
         elif self._assembler.missing(now):
             status.level, status.message = DiagnosticStatus.WARN, self._missing_text(now)
@@ -304,6 +305,7 @@ class Matcher(LifecycleNode):
             "provider": self._pipeline.provider,
             "images received": counts.received,
             "images rejected": sum(rejected.values()),
+            "incompatible QoS": incompatible or "none",
             **{f"images rejected: {cause}": count for cause, count in rejected.items()},
             "images without partner": counts.unmatched,
             "images too late": counts.late,

@@ -58,7 +58,7 @@ def on_incompatible(report: Callable[[], None]) -> SubscriptionEventCallbacks:
 
 
 def incompatible_text(node: Node, subscription: Subscription, image_qos: str) -> str:
-    """Say which publishers of a topic do not offer the reliability that a subscription requests.
+    """Say that publishers of a topic do not offer the reliability that a subscription requests.
 
     Args:
         node: that has the subscription.
@@ -69,14 +69,15 @@ def incompatible_text(node: Node, subscription: Subscription, image_qos: str) ->
         The topic, both policies and the parameter to change; empty if all publishers fit.
     """
     topic, requested = subscription.topic_name, subscription.qos_profile
-    texts = [
-        f"publisher {publisher.node_namespace.rstrip('/')}/{publisher.node_name} offers {topic} with "
-        f"reliability {publisher.qos_profile.reliability.name}, requested is {requested.reliability.name}"
-        for publisher in node.get_publishers_info_by_topic(topic)
-        if qos_check_compatible(publisher.qos_profile, requested)[0] == QoSCompatibility.ERROR
+    offers = (publisher.qos_profile for publisher in node.get_publishers_info_by_topic(topic))
+    lacking = [
+        offer for offer in offers if qos_check_compatible(offer, requested)[0] == QoSCompatibility.ERROR
     ]
-    if not texts:
+    if not lacking:
         return ""
     by_override = f"qos_overrides.{topic}.subscription.reliability: best_effort"
-    fix = "image_qos: sensor_data" if image_qos == "reliable" else by_override
-    return f"{'; '.join(texts)}; none of its images arrives; to mend it: {fix}"
+    return (
+        f"{topic} is offered with reliability {lacking[0].reliability.name}, requested is "
+        f"{requested.reliability.name}: none of its images arrives; to mend it: "
+        f"{'image_qos: sensor_data' if image_qos == 'reliable' else by_override}"
+    )

@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.geometry import same_row_share
 from lightglue_ros.msg import PairMatches
-from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
+from lightglue_ros.nodes.conversions import message_to_matches
 from lightglue_ros.nodes.processes import node_command, node_process
 
 
@@ -138,32 +138,6 @@ def test_black_images_give_an_empty_message(robot):
     (pair,) = robot().match({"left": black, "right": black}).pairs
     assert pair.status == PairMatches.STATUS_OK
     assert len(pair.keypoints0) == len(pair.scores) == 0
-
-
-def test_a_bad_image_is_dropped_and_counted_and_the_node_lives_on(robot, motorcycle):
-    left, right = motorcycle
-    stereo = robot()
-    bad = array_to_image(left, Image().header)
-    bad.data = bad.data[:100]
-
-    def is_rejected():
-        stereo.show({"left": bad, "right": right})
-        return stereo.diagnostics.get("images rejected", "0") != "0"
-
-    stereo.wait_until(is_rejected, "a rejected image in the diagnostics")
-    assert not stereo.messages
-    assert len(stereo.match({"left": left, "right": right}).pairs[0].scores) > 100
-
-
-def test_size_and_encoding_may_change_while_running(robot, motorcycle):
-    left, right = motorcycle
-    stereo = robot()
-    stereo.match({"left": left, "right": right})
-    grey = left[:400, :, 1].copy()
-    message = stereo.show_until(
-        {"left": grey, "right": right}, lambda message: message.pairs[0].height0 == 400, "the smaller image"
-    )
-    assert len(message.pairs[0].scores) > 100
 
 
 def test_thresholds_change_while_running_and_bad_values_are_refused(robot, motorcycle):
