@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -38,6 +39,8 @@ from lightglue_ros.nodes.run import run_node
 MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 # Images per second where nothing says how many.
 DEFAULT_RATE = 10.0
+# A subscriber may take one announcement (3 s in Fast DDS) to find its publisher.
+ACKNOWLEDGED_WITHIN = Duration(seconds=4)
 CLOCK_PERIOD_NS = 10_000_000
 # A machine that is slower than the images falls behind; beyond this it goes on from there, without a burst.
 MOST_LAG_NS = 100_000_000
@@ -196,8 +199,7 @@ class Player(Node):
             self._publish(self._next)
             self._advance()
             if self._next is None or self._played == self._count:
-                self._timer.cancel()
-                self._done.set()
+                self._finish()
                 return
         self._wait(self._begin + self._next.position - time.monotonic_ns())
 
@@ -209,6 +211,13 @@ class Player(Node):
                 message.header.stamp = stamp
             publisher.publish(message)
         self._played += 1
+
+    def _finish(self) -> None:
+        self._timer.cancel()
+        # With the node goes what reliable subscribers have not got yet.
+        for publisher in self.publishers:
+            publisher.wait_for_all_acked(ACKNOWLEDGED_WITHIN)
+        self._done.set()
 
     def _publish_clock(self, nanoseconds: int) -> None:
         self._clock_publisher.publish(ClockMessage(clock=Time(nanoseconds=nanoseconds).to_msg()))

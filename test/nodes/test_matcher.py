@@ -18,13 +18,12 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSReliabilityPolicy
-from sensor_msgs.msg import Image
 
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.geometry import same_row_share
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes.conversions import message_to_matches
-from lightglue_ros.nodes.processes import node_command, node_process
+from lightglue_ros.nodes.processes import node_command
 
 
 def set_parameters(robot, **values):
@@ -322,57 +321,3 @@ def test_a_parameters_file_that_is_not_there_is_one_line(ros, tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "none.yaml" in done.stderr.splitlines()[-1]
-
-
-def test_sixty_large_images_arrive_between_processes(ros, tmp_path, noise):
-    """1080p rgb8 from two cameras at 10 Hz, best effort; Fast DDS' default profile loses most of them."""
-    import cv2
-    import rclpy
-
-    from lightglue_ros.nodes import qos
-
-    files = []
-    for camera in ("left", "right"):
-        files.append(str(tmp_path / f"{camera}.png"))
-        cv2.imwrite(files[-1], noise(1080, 1920))
-    node = rclpy.create_node("listener_of_images")
-    received = {"left": 0, "right": 0}
-
-    def count(camera):
-        def callback(message):
-            assert len(message.data) == 1920 * 1080 * 3
-            received[camera] += 1
-
-        return callback
-
-    for camera in received:
-        node.create_subscription(Image, f"{camera}/image_rect", count(camera), qos.image_qos("sensor_data"))
-    parameters = {"images": files, "rate": 10.0, "count": 60, "min_subscribers": 1}
-    with node_process("player", parameters) as player:
-        deadline = time.monotonic() + 60.0
-        while player.poll() is None and time.monotonic() < deadline:
-            rclpy.spin_once(node, timeout_sec=0.05)
-        assert player.returncode == 0
-        while any(count < 60 for count in received.values()) and time.monotonic() < deadline:
-            before = dict(received)
-            rclpy.spin_once(node, timeout_sec=0.5)
-            if received == before:
-                break
-    node.destroy_node()
-    assert min(received.values()) >= 58, received
-
-
-def test_player_errors_are_one_line(ros, tmp_path):
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not a picture")
-    for images, says in (
-        (["/no/such.png", "/no/such.png"], "no image file /no/such.png"),
-        ([str(broken), str(broken)], "cannot be read as an image"),
-        (["one.png"], "1 images and 2 topics for 2 cameras"),
-        ("one.png", "expecting type 'STRING_ARRAY'"),
-    ):
-        with node_process("player", {"images": images}, stderr=subprocess.PIPE, text=True) as process:
-            _, said = process.communicate(timeout=20.0)
-        assert process.returncode == 1
-        assert says in said
-        assert len(said.strip().splitlines()) == 1
