@@ -49,12 +49,13 @@ class Normalisation:
     def to_8_bits(self, image: np.ndarray) -> np.ndarray:
         """Make uint8 of uint16, of any shape [H, W] or [H, W, C]."""
         low, high = self.fixed_range if self.kind == "fixed" else self._percentiles_of(image)
-        height = image.shape[0]
-        values = image.reshape(height, -1)
-        # Saturating: what is below the range is 0. (convertScaleAbs alone would mirror it.)
-        values = cv2.subtract(values, float(low)) if low else values
-        scaled = cv2.convertScaleAbs(values, alpha=255.0 / max(high - low, 1))
-        return scaled.reshape(image.shape)
+        values = image.reshape(len(image), -1)
+        if low:
+            # convertScaleAbs with an offset would mirror what is below the range; cv2.subtract with a number
+            # takes 50 times as long.
+            values = np.maximum(values, np.uint16(low))
+            values -= np.uint16(low)
+        return cv2.convertScaleAbs(values, alpha=255.0 / max(high - low, 1)).reshape(image.shape)
 
     def _percentiles_of(self, image: np.ndarray) -> tuple[int, int]:
         stride = max(1, isqrt(image.shape[0] * image.shape[1] // _SAMPLES))

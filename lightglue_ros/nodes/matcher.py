@@ -7,9 +7,10 @@ Two threads, so that nothing queues and nobody waits:
 - the worker's thread decodes, runs the graphs and publishes. It always takes the newest frame; frames
   that were overtaken meanwhile are dropped and counted.
 
-They share the worker's one-item mailbox, counters that one side only writes, and two thresholds of the
-pipeline, each replaced as a whole. An image that cannot be used is dropped, counted and named in the
-log, and the node lives on.
+They share the worker's one-item mailbox, counters that one side only writes, the count of rejected images
+(under a lock), and two thresholds of the pipeline, each replaced as a whole. An image that cannot be used is
+dropped, counted by its cause and named in the log, and the node lives on: most are recognised by the
+executor's thread; where only decoding tells, as of a broken JPEG, the frame goes on without that camera.
 
 The node is managed (lifecycle): configure loads and warms up the model, activate subscribes. With
 `autostart` it does both by itself.

@@ -303,6 +303,8 @@ def test_start_up_errors_are_one_line_and_a_non_zero_status(failing_matcher, mod
         ({"provider": "cuda"}, "provider 'cuda' did not load", "allow_fallback"),
         ({"provider": "gpu"}, "provider is 'gpu'", "auto, cpu, cuda"),
         ({"match_threshold": 2.0}, "match_threshold", "0 to 1"),
+        ({"image_transport": "theora"}, "image_transport is 'theora'", "raw, compressed"),
+        ({"mono16_range": [5, 5]}, "mono16_range is [5, 5]", "mono16_range: [0, 4095]"),
         ({"image_width": "wide"}, "image_width", "int"),
         ({"max_keypoints": 5000}, "max_keypoints is 5000", "1 to 1024"),
     ]
