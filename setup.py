@@ -22,8 +22,9 @@ setup(
     extras_require={
         "cpu": ["onnxruntime>=1.20"],
         "gpu": ["onnxruntime-gpu>=1.20"],
+        "bag": ["rosbags>=0.11"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip"],
-        "dev": ["hypothesis", "pytest", "pyyaml", "ruff"],
+        "dev": ["hypothesis", "pytest", "pyyaml", "rosbags>=0.11", "ruff"],
     },
     entry_points={"console_scripts": ["lightglue_ros = lightglue_ros.cli:main"]},
 )

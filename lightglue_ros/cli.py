@@ -29,7 +29,10 @@ EXPORT_OPTIONS = (
 )
 LONGEST_SIDE = 8192  # pixels of a canvas, as in the node's parameters
 # These are ROS 2 nodes; ROS reads their arguments (--ros-args -p name:=value).
-NODES = {"matcher": "publish the matches of camera topics", "player": "publish images of files as cameras"}
+NODES = {
+    "matcher": "publish the matches of camera topics",
+    "player": "publish images, videos or a bag as cameras",
+}
 
 
 def main(argv: list[str] | None = None) -> int:

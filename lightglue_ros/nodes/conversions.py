@@ -4,70 +4,16 @@ from __future__ import annotations
 
 import array
 
-import cv2
 import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from lightglue_ros.core import ImageError, PairMatches
+from lightglue_ros.core import PairMatches
 from lightglue_ros.core.frames import RigFrame
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
-
-# Encodings (sensor_msgs/image_encodings.hpp): bytes per pixel, and how OpenCV makes them grey or RGB.
-# 8UC3 has no colour order of its own; OpenCV's is BGR, and so cv_bridge takes it.
-_ENCODINGS: dict[str, tuple[int, int | None]] = {
-    "mono8": (1, None),
-    "8UC1": (1, None),
-    "rgb8": (3, None),
-    "bgr8": (3, cv2.COLOR_BGR2RGB),
-    "8UC3": (3, cv2.COLOR_BGR2RGB),
-    "rgba8": (4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, cv2.COLOR_BGRA2RGB),
-}
-
-
-def check_image(message: Image) -> None:
-    """Check that an image message can be decoded, at the cost of a few comparisons.
-
-    Raises:
-        ImageError: its encoding is not known, it is empty, or its data does not fit its size.
-    """
-    if message.encoding not in _ENCODINGS:
-        raise ImageError(
-            f"image has the encoding '{message.encoding[:40]}'",
-            allowed=", ".join(_ENCODINGS),
-            fix="let the driver publish one of these, or convert with image_proc",
-        )
-    size = f"{message.width}x{message.height} {message.encoding}"
-    if not message.width or not message.height:
-        raise ImageError(f"image is empty ({size})", allowed="a width and a height of at least 1 pixel")
-    least_step = message.width * _ENCODINGS[message.encoding][0]
-    if message.step < least_step:
-        raise ImageError(
-            f"image ({size}) has a step of {message.step}", allowed=f"at least {least_step} bytes a row"
-        )
-    expected = message.step * message.height
-    if len(message.data) != expected:
-        raise ImageError(
-            f"image ({size}, step {message.step}) has {len(message.data)} bytes of data",
-            allowed=f"step x height = {expected} bytes",
-        )
-
-
-def image_to_array(message: Image) -> np.ndarray:
-    """Decode a checked image message, without a copy where it is grey or RGB already.
-
-    Returns:
-        uint8 [H, W] grey or [H, W, 3] RGB; it may share memory with the message.
-    """
-    pixel_bytes, conversion = _ENCODINGS[message.encoding]
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    image = rows[:, : message.width * pixel_bytes]
-    if pixel_bytes > 1:
-        image = image.reshape(message.height, message.width, pixel_bytes)
-    return image if conversion is None else cv2.cvtColor(image, conversion)
+from lightglue_ros.nodes.decoding import CameraImage
 
 
 def array_to_image(image: np.ndarray, header: Header) -> Image:
@@ -80,12 +26,14 @@ def array_to_image(image: np.ndarray, header: Header) -> Image:
     return message
 
 
-def stamp_in_ns(message: Image) -> int:
+def stamp_in_ns(header: Header) -> int:
     """When the image was taken, in nanoseconds."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
-def matches_to_message(rig: Rig, frame: RigFrame[Image], pairs: list[PairMatches], model: str) -> Matches:
+def matches_to_message(
+    rig: Rig, frame: RigFrame[CameraImage], pairs: list[PairMatches], model: str
+) -> Matches:
     """Make the message of one frame, with as many pairs as the rig has."""
     message = Matches(model=model)
     message.header = next(image.header for image in frame.images if image is not None)
@@ -97,7 +45,7 @@ def matches_to_message(rig: Rig, frame: RigFrame[Image], pairs: list[PairMatches
 
 
 def _pair_message(
-    rig: Rig, frame: RigFrame[Image], first: int, second: int, matches: PairMatches
+    rig: Rig, frame: RigFrame[CameraImage], first: int, second: int, matches: PairMatches
 ) -> PairMatchesMsg:
     message = PairMatchesMsg(camera0=rig.cameras[first], camera1=rig.cameras[second])
     image0, image1 = frame.images[first], frame.images[second]

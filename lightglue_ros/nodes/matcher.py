@@ -7,9 +7,10 @@ Two threads, so that nothing queues and nobody waits:
 - the worker's thread decodes, runs the graphs and publishes. It always takes the newest frame; frames
   that were overtaken meanwhile are dropped and counted.
 
-They share the worker's one-item mailbox, counters that one side only writes, and two thresholds of the
-pipeline, each replaced as a whole. An image that cannot be used is dropped, counted and named in the
-log, and the node lives on.
+They share the worker's one-item mailbox, counters that one side only writes, the count of rejected images
+(under a lock), and two thresholds of the pipeline, each replaced as a whole. An image that cannot be used is
+dropped, counted by its cause and named in the log, and the node lives on: most are recognised by the
+executor's thread; where only decoding tells, as of a broken JPEG, the frame goes on without that camera.
 
 The node is managed (lifecycle): configure loads and warms up the model, activate subscribes. With
 `autostart` it does both by itself.
@@ -21,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -31,14 +33,16 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
-from lightglue_ros.core import ImageError, LightGlueRosError, MatchPipeline, ModelError
+from lightglue_ros.core import LightGlueRosError, MatchPipeline, ModelError
 from lightglue_ros.core.frames import FrameAssembler, RigFrame
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import parameters, qos
-from lightglue_ros.nodes.conversions import check_image, image_to_array, matches_to_message, stamp_in_ns
+from lightglue_ros.nodes.conversions import matches_to_message, stamp_in_ns
+from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError, check_compressed_image, check_image
+from lightglue_ros.nodes.rejections import Rejections
 from lightglue_ros.nodes.run import run_node
 from lightglue_ros.nodes.worker import NewestWorker
 
@@ -58,12 +62,13 @@ class Matcher(LifecycleNode):
     def __init__(self) -> None:
         # First, for rclpy destroys a node whose making failed, too.
         self._pipeline: MatchPipeline | None = None
-        self._worker: NewestWorker[RigFrame[Image]] | None = None
+        self._worker: NewestWorker[RigFrame[CameraImage]] | None = None
         self._image_subscriptions: list[Subscription] = []
         self._publisher: LifecyclePublisher | None = None
         self._diagnostics: Publisher | None = None
         self._diagnostics_timer: Timer | None = None
-        self._rejected = 0
+        self._rejections = Rejections()
+        self._incompatible: set[Subscription] = set()
         self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_FRAMES)
         super().__init__("matcher")
         parameters.declare(self)
@@ -143,6 +148,7 @@ class Matcher(LifecycleNode):
             )
         pipeline.warm_up(len(rig.cameras), len(rig.pairs))
         self._values, self._rig, self._pipeline = values, rig, pipeline
+        self._normalisation = values.normalisation
         self._assembler = self._new_assembler()
         self._publisher = self.create_lifecycle_publisher(
             Matches, "matches", qos.result_qos(), qos_overriding_options=qos.overridable()
@@ -165,18 +171,26 @@ class Matcher(LifecycleNode):
         self._worker = NewestWorker(self._match, self._on_match_error)
         self._assembler = self._new_assembler()
         for camera, topic in enumerate(self._values.image_topics):
-            subscription = self.create_subscription(
-                Image,
-                topic,
-                partial(self._on_image, camera),
-                qos.image_qos(self._values.image_qos),
-                qos_overriding_options=qos.overridable(),
-            )
-            self._image_subscriptions.append(subscription)
+            self._image_subscriptions.append(self._subscribe(camera, topic))
         topics = ", ".join(subscription.topic_name for subscription in self._image_subscriptions)
         self.get_logger().info(f"matching {', '.join(self._values.pairs)}; waiting for images on {topics}")
 
+    def _subscribe(self, camera: int, topic: str) -> Subscription:
+        is_compressed = self._values.image_transport == "compressed"
+        if is_compressed:
+            # Resolved first, so that remapping the images' topic is enough.
+            topic = f"{self.resolve_topic_name(topic)}/compressed"
+        return self.create_subscription(
+            CompressedImage if is_compressed else Image,
+            topic,
+            partial(self._on_image, camera),
+            qos.image_qos(self._values.image_qos),
+            qos_overriding_options=qos.overridable(),
+            event_callbacks=qos.on_incompatible(partial(self._on_incompatible_qos, camera)),
+        )
+
     def _stop(self) -> None:
+        self._incompatible.clear()
         for subscription in self._image_subscriptions:
             self.destroy_subscription(subscription)
         self._image_subscriptions = []
@@ -194,30 +208,50 @@ class Matcher(LifecycleNode):
             self.destroy_lifecycle_publisher(self._publisher)
         self._diagnostics_timer = self._diagnostics = self._publisher = None
 
-    def _new_assembler(self) -> FrameAssembler[Image]:
+    def _new_assembler(self) -> FrameAssembler[CameraImage]:
         # The thresholds may have been changed since they were read at configure.
         slop, timeout = (self.get_parameter(name).value for name in ("sync_slop", "camera_timeout"))
         return FrameAssembler(len(self._rig.cameras), slop, timeout)
 
     # The executor's thread.
 
-    def _on_image(self, camera: int, message: Image) -> None:
+    def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
         try:
-            check_image(message)
-        except ImageError as error:
-            self._rejected += 1
-            name = self._values.cameras[camera]
-            self.get_logger().warning(
-                f"camera {name}: {error}; dropped ({self._rejected} so far)", throttle_duration_sec=LOG_PERIOD
-            )
+            image = self._check(message)
+        except RejectedImageError as error:
+            self._reject(camera, error)
             return
         now = self.get_clock().now().nanoseconds
-        frame = self._assembler.add(camera, stamp_in_ns(message), message, now)
+        frame = self._assembler.add(camera, stamp_in_ns(image.header), image, now)
         if frame is None:
             return
         if any(image is None for image in frame.images):
             self.get_logger().warning(self._missing_text(now), throttle_duration_sec=LOG_PERIOD)
         self._worker.offer(frame)
+
+    def _check(self, message: Image | CompressedImage) -> CameraImage:
+        if isinstance(message, Image):
+            return check_image(message)
+        return check_compressed_image(message, self._values.max_image_pixels)
+
+    def _reject(self, camera: int, error: RejectedImageError) -> None:
+        """Count and name an image that cannot be used; both threads do."""
+        count = self._rejections.add(error.cause)
+        self.get_logger().warning(
+            f"camera {self._values.cameras[camera]}: {error}; dropped ({error.cause}; {count} images so far)",
+            throttle_duration_sec=LOG_PERIOD,
+        )
+
+    def _on_incompatible_qos(self, camera: int) -> None:
+        subscription = self._image_subscriptions[camera]
+        self._incompatible.add(subscription)
+        name = self._values.cameras[camera]
+        text = qos.incompatible_text(self, subscription, self._values.image_qos)
+        self.get_logger().warning(f"camera {name}: {text or 'a publisher with another QoS came and went'}")
+
+    def _incompatible_text(self) -> str:
+        texts = (qos.incompatible_text(self, one, self._values.image_qos) for one in self._incompatible)
+        return "; ".join(filter(None, texts))
 
     def _missing_text(self, now: int) -> str:
         names = ", ".join(self._values.cameras[camera] for camera in self._assembler.missing(now))
@@ -253,7 +287,10 @@ class Matcher(LifecycleNode):
 
     def _status(self, now: int) -> DiagnosticStatus:
         status = DiagnosticStatus(name=f"{self.get_name()}: matching", hardware_id=self._pipeline.provider)
-        if self._assembler.missing(now):
+        incompatible = self._incompatible_text()
+        if incompatible:
+            status.level, status.message = DiagnosticStatus.WARN, incompatible
+        elif self._assembler.missing(now):
             status.level, status.message = DiagnosticStatus.WARN, self._missing_text(now)
         elif not self._assembler.counts.frames:
             topics = ", ".join(self._values.image_topics)
@@ -261,13 +298,16 @@ class Matcher(LifecycleNode):
         else:
             status.level, status.message = DiagnosticStatus.OK, "ok"
         counts = self._assembler.counts
+        rejected = self._rejections.by_cause()
         # A list at once, for the worker goes on adding.
         inference, other = np.median(list(self._times) or [(0.0, 0.0)], axis=0) * 1e3
         values = {
             "model": self._pipeline.info.model,
             "provider": self._pipeline.provider,
             "images received": counts.received,
-            "images rejected": self._rejected,
+            "images rejected": sum(rejected.values()),
+            "incompatible QoS": incompatible or "none",
+            **{f"images rejected: {cause}": count for cause, count in rejected.items()},
             "images without partner": counts.unmatched,
             "images too late": counts.late,
             "time set back": counts.resets,
@@ -281,14 +321,33 @@ class Matcher(LifecycleNode):
 
     # The worker's thread.
 
-    def _match(self, frame: RigFrame[Image]) -> None:
+    def _match(self, frame: RigFrame[CameraImage]) -> None:
         start = time.perf_counter()
-        images = [None if image is None else image_to_array(image) for image in frame.images]
+        frame, images = self._decode(frame)
+        if all(image is None for image in images):
+            return
         pairs = self._pipeline.match(images, self._rig.pairs)
         message = matches_to_message(self._rig, frame, pairs, self._pipeline.info.model)
         self._publisher.publish(message)
         inference = self._pipeline.times.inference
         self._times.append((inference, time.perf_counter() - start - inference))
+
+    def _decode(self, frame: RigFrame[CameraImage]) -> tuple[RigFrame[CameraImage], list[np.ndarray | None]]:
+        """Decode a frame's images; one that turns out to be broken leaves its slot empty, as if missing."""
+        arrays = [self._decode_image(camera, image) for camera, image in enumerate(frame.images)]
+        kept = (
+            image if array is not None else None for image, array in zip(frame.images, arrays, strict=True)
+        )
+        return replace(frame, images=tuple(kept)), arrays
+
+    def _decode_image(self, camera: int, image: CameraImage | None) -> np.ndarray | None:
+        if image is None:
+            return None
+        try:
+            return image.decode(self._normalisation)
+        except RejectedImageError as error:
+            self._reject(camera, error)
+            return None
 
     def _on_match_error(self, error: Exception) -> None:
         self.get_logger().error(

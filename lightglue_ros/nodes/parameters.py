@@ -19,7 +19,9 @@ from rclpy.node import Node
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from lightglue_ros.core import ConfigError
+from lightglue_ros.core.normalise import NORMALISATIONS, Normalisation
 from lightglue_ros.core.session import PROVIDERS
+from lightglue_ros.nodes.decoding import TRANSPORTS
 from lightglue_ros.nodes.qos import IMAGE_QOS
 
 
@@ -47,6 +49,28 @@ SPECS: dict[str, Spec] = {
     "image_topics": Spec(
         ["left/image_rect", "right/image_rect"],
         "Topic of each camera's images (sensor_msgs/Image), remappable.",
+    ),
+    "image_transport": Spec(
+        "raw",
+        f"How images come: {', '.join(TRANSPORTS)}; compressed is JPEG or PNG on TOPIC/compressed.",
+        choices=TRANSPORTS,
+    ),
+    "max_image_pixels": Spec(
+        4096 * 4096,
+        "A compressed image that claims more pixels is refused before it is decoded.",
+        limits=(1, 2**30),
+    ),
+    "mono16_normalisation": Spec(
+        "percentile",
+        f"How 16-bit images become 8-bit: {', '.join(NORMALISATIONS)}; percentile is each image's own range.",
+        choices=NORMALISATIONS,
+    ),
+    "mono16_range": Spec(
+        [0, 65535], "The 16-bit values that become black and white with mono16_normalisation fixed."
+    ),
+    "mono16_percentiles": Spec(
+        [1.0, 99.0],
+        "The percentiles of a 16-bit image's values that become black and white with percentile.",
     ),
     "pairs": Spec(["left:right"], "Which cameras to match with each other, as 'first:second'."),
     "model": Spec(
@@ -96,6 +120,11 @@ class MatcherParameters:
 
     cameras: list[str]
     image_topics: list[str]
+    image_transport: str
+    max_image_pixels: int
+    mono16_normalisation: str
+    mono16_range: list[int]
+    mono16_percentiles: list[float]
     pairs: list[str]
     model: str
     provider: str
@@ -109,6 +138,17 @@ class MatcherParameters:
     camera_timeout: float
     image_qos: str
     autostart: bool
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How 16-bit images become 8-bit ones.
+
+        Raises:
+            ConfigError: the values do not fit each other.
+        """
+        return Normalisation(
+            self.mono16_normalisation, tuple(self.mono16_range), tuple(self.mono16_percentiles)
+        )
 
 
 def declare(node: Node) -> None:
@@ -187,4 +227,6 @@ def _allowed(spec: Spec) -> str:
         return ", ".join(spec.choices)
     if spec.limits:
         return f"{type(spec.default).__name__} from {spec.limits[0]:g} to {spec.limits[1]:g}"
-    return "a list of texts" if isinstance(spec.default, list) else type(spec.default).__name__
+    if isinstance(spec.default, list):
+        return f"a list of {type(spec.default[0]).__name__}"
+    return type(spec.default).__name__

@@ -1,29 +1,70 @@
-"""The player node: images from files as N cameras at a rate, for demonstrations and tests.
+"""The player node: image files, folders, videos or a bag as cameras.
 
-Each camera is given a file, which is published again and again, or a folder, whose images are
-published in the order of their names. All images of one moment carry the same stamp. With
-`min_subscribers` it waits for so many subscribers on every topic before it begins.
+`images` gives each camera a file, which is published again and again, a folder, whose images are published
+in the order of their names, or a video. All images of one moment carry the same stamp, the present time.
+`bag` plays the image topics of a rosbag2 under their recorded names (remap them as usual), as they were
+recorded and with their own stamps, `speed` times as fast; `keep_stamps: false` gives them the present time.
+
+With `clock` it publishes the time of what it plays on /clock, for nodes with use_sim_time. When a bag loops,
+that time and the stamps jump back. With `min_subscribers` it waits for so many subscribers on every topic
+before it begins.
 """
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image
+from rclpy.publisher import Publisher
+from rclpy.serialization import deserialize_message
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.images import list_images, read_image
+from lightglue_ros.core.bags import Bag
+from lightglue_ros.core.sources import Repeated, open_source
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.run import run_node
 
+MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
+# Images per second where nothing says how many.
+DEFAULT_RATE = 10.0
+# A subscriber may take one announcement (3 s in Fast DDS) to find its publisher.
+ACKNOWLEDGED_WITHIN = Duration(seconds=4)
+CLOCK_PERIOD_NS = 10_000_000
+# A machine that is slower than the images falls behind; beyond this it goes on from there, without a burst.
+MOST_LAG_NS = 100_000_000
+# How often it looks whether there are enough subscribers.
+WAIT_NS = 10_000_000
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is published at once.
+
+    Attributes:
+        position: nanoseconds from the beginning of playing.
+        time: what /clock says then, in nanoseconds.
+        messages: publishers, and for each its message or the bytes of one.
+    """
+
+    position: int
+    time: int
+    messages: list[tuple[Publisher, Image | CompressedImage | bytes]]
+
 
 class Player(Node):
-    """Publishes images of files; see the head of this module.
+    """Publishes images of files or of a bag; see the head of this module.
 
     Args:
         done: set when the last image is published.
@@ -35,55 +76,162 @@ class Player(Node):
 
     def __init__(self, done: threading.Event) -> None:
         super().__init__("player")
+        self._done = done
         cameras = self.declare_parameter("cameras", ["left", "right"]).value
-        topics = self.declare_parameter("image_topics", [f"{camera}/image_rect" for camera in cameras]).value
-        sources = self.declare_parameter("images", Parameter.Type.STRING_ARRAY).value or []
-        rate = self.declare_parameter("rate", 10.0).value
+        topics = self.declare_parameter("image_topics", Parameter.Type.STRING_ARRAY).value or []
+        images = self.declare_parameter("images", Parameter.Type.STRING_ARRAY).value or []
+        bag = self.declare_parameter("bag", "").value
+        self._rate = self.declare_parameter("rate", 0.0).value
+        self._speed = self.declare_parameter("speed", 1.0).value
+        self._keep_stamps = self.declare_parameter("keep_stamps", True).value
         self._count = self.declare_parameter("count", 0).value
         self._loop = self.declare_parameter("loop", True).value
         self._min_subscribers = self.declare_parameter("min_subscribers", 0).value
-        reliability = self.declare_parameter("image_qos", "sensor_data").value
-        if not len(cameras) == len(topics) == len(sources):
+        self._reliability = self.declare_parameter("image_qos", "sensor_data").value
+        has_clock = self.declare_parameter("clock", False).value
+        self._check_numbers()
+        if bool(bag) == bool(images):
             raise ConfigError(
-                f"{len(sources)} images and {len(topics)} topics for {len(cameras)} cameras",
-                allowed="one file or folder and one topic for each camera",
+                "images and bag are both given" if bag else "there is nothing to play",
+                allowed="either images or bag",
+                fix="--ros-args -p images:=[left.png, right.png], or -p bag:=FOLDER",
+            )
+        self._moments = (
+            self._bag_moments(bag, topics) if bag else self._image_moments(cameras, topics, images)
+        )
+        self._next: Moment | None = None
+        self._played = 0
+        self._begin: int | None = None
+        self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10) if has_clock else None
+        self._advance()
+        if self._next is None:
+            raise ConfigError(f"bag {bag} has no images", allowed="a bag with at least one image")
+        # On the steady clock: that of the node may be the one that is published here.
+        self._timer = self.create_timer(1e-6, self._play, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _check_numbers(self) -> None:
+        if self._rate < 0.0:
+            raise ConfigError(
+                f"parameter rate is {self._rate}",
+                allowed=f"0 (a video's own, else {DEFAULT_RATE:g}) or more Hz",
+            )
+        if self._speed <= 0.0:
+            raise ConfigError(f"parameter speed is {self._speed}", allowed="more than 0, 1 is as recorded")
+
+    # Where moments come from.
+
+    def _image_moments(self, cameras: list[str], topics: list[str], paths: list[str]) -> Iterator[Moment]:
+        topics = topics or [f"{camera}/image_rect" for camera in cameras]
+        if not len(cameras) == len(topics) == len(paths):
+            raise ConfigError(
+                f"{len(paths)} images and {len(topics)} topics for {len(cameras)} cameras",
+                allowed="one file, folder or video and one topic for each camera",
                 fix="--ros-args -p images:=[left.png, right.png]",
             )
-        if rate <= 0.0:
-            raise ConfigError(f"parameter rate is {rate}", allowed="more than 0 (Hz)")
-        self._images = [_messages(source, camera) for source, camera in zip(sources, cameras, strict=True)]
-        self._image_publishers = [
-            self.create_publisher(
-                Image, topic, qos.image_qos(reliability), qos_overriding_options=qos.overridable()
-            )
-            for topic in topics
-        ]
-        self._moment = 0
-        self._done = done
-        self._timer = self.create_timer(1.0 / rate, self._publish)
+        sources = [open_source(path) for path in paths]
+        rates = [source.rate for source in sources if source.rate]
+        rate = self._rate or min(rates, default=DEFAULT_RATE)
+        self._image_publishers = [self._publisher(Image, topic) for topic in topics]
+        return self._moments_of([Repeated(source) for source in sources], cameras, rate)
 
-    def _publish(self) -> None:
-        publishers = self._image_publishers
-        if not self._moment and any(p.get_subscription_count() < self._min_subscribers for p in publishers):
-            return
-        stamp = self.get_clock().now().to_msg()
-        for images, publisher in zip(self._images, publishers, strict=True):
-            message = images[self._moment % len(images)]
-            message.header.stamp = stamp
+    def _moments_of(self, sources: list[Repeated], cameras: list[str], rate: float) -> Iterator[Moment]:
+        start = time.time_ns()
+        shown: list[np.ndarray | None] = [None] * len(sources)
+        messages: list[Image] = [Image()] * len(sources)
+        number = 0
+        while True:
+            images = [source.next_image() for source in sources]
+            if not self._loop and all(source.passes for source in sources):
+                return
+            for camera, image in enumerate(images):
+                # A still image is made a message once.
+                if image is not shown[camera]:
+                    messages[camera] = array_to_image(image, Header(frame_id=cameras[camera]))
+            shown = images
+            position = round(number * 1e9 / rate)
+            yield Moment(position, start + position, list(zip(self._image_publishers, messages, strict=True)))
+            number += 1
+
+    def _bag_moments(self, path: str, topics: list[str]) -> Iterator[Moment]:
+        bag = Bag(path, topics)
+        publishers = {topic: self._publisher(MESSAGE_TYPES[kind], topic) for topic, kind in bag.types.items()}
+        self._image_publishers = list(publishers.values())
+        return self._moments_of_bag(bag, publishers)
+
+    def _moments_of_bag(self, bag: Bag, publishers: Mapping[str, Publisher]) -> Iterator[Moment]:
+        offset = 0
+        while True:
+            first, position, count = 0, offset, 0
+            for message in bag:
+                first = first if count else message.time
+                count += 1
+                position = offset + round((message.time - first) / self._speed)
+                content = message.data
+                if not self._keep_stamps:
+                    content = deserialize_message(content, MESSAGE_TYPES[bag.types[message.topic]])
+                yield Moment(position, message.time, [(publishers[message.topic], content)])
+            if not count or not self._loop:
+                bag.close()
+                return
+            # The next pass begins as long after the last message as messages are apart.
+            offset = position + (position - offset) // max(count - 1, 1)
+
+    def _publisher(self, kind: type, topic: str) -> Publisher:
+        profile = qos.image_qos(self._reliability)
+        return self.create_publisher(kind, topic, profile, qos_overriding_options=qos.overridable())
+
+    # Playing: one moment at most in a call of the timer, which then waits for the next.
+
+    def _play(self) -> None:
+        now = time.monotonic_ns()
+        if self._begin is None:
+            if any(p.get_subscription_count() < self._min_subscribers for p in self._image_publishers):
+                self._wait(WAIT_NS)
+                return
+            self._begin = now
+        left = self._begin + self._next.position - now
+        if left < -MOST_LAG_NS:
+            self._begin -= left
+            left = 0
+        if self._clock_publisher is not None:
+            self._publish_clock(self._next.time - round(max(left, 0) * self._speed))
+        if left <= 0:
+            self._publish(self._next)
+            self._advance()
+            if self._next is None or self._played == self._count:
+                self._finish()
+                return
+        self._wait(self._begin + self._next.position - time.monotonic_ns())
+
+    def _publish(self, moment: Moment) -> None:
+        has_clock = self._clock_publisher is not None
+        stamp = (Time(nanoseconds=moment.time) if has_clock else self.get_clock().now()).to_msg()
+        for publisher, message in moment.messages:
+            if not isinstance(message, bytes):
+                message.header.stamp = stamp
             publisher.publish(message)
-        self._moment += 1
-        longest = max(len(images) for images in self._images)
-        if self._moment == self._count or (not self._loop and self._moment == longest):
-            self._timer.cancel()
-            self._done.set()
+        self._played += 1
 
+    def _finish(self) -> None:
+        self._timer.cancel()
+        # With the node goes what reliable subscribers have not got yet.
+        for publisher in self.publishers:
+            publisher.wait_for_all_acked(ACKNOWLEDGED_WITHIN)
+        self._done.set()
 
-def _messages(source: str, camera: str) -> list[Image]:
-    path = Path(source).expanduser()
-    paths = list_images(path) if path.is_dir() else [path]
-    return [array_to_image(read_image(path), Header(frame_id=camera)) for path in paths]
+    def _publish_clock(self, nanoseconds: int) -> None:
+        self._clock_publisher.publish(ClockMessage(clock=Time(nanoseconds=nanoseconds).to_msg()))
+
+    def _advance(self) -> None:
+        """Read ahead, so that the next moment is ready when its time comes."""
+        self._next = next(self._moments, None)
+
+    def _wait(self, nanoseconds: int) -> None:
+        most = nanoseconds if self._clock_publisher is None else min(nanoseconds, CLOCK_PERIOD_NS)
+        self._timer.timer_period_ns = max(most, 1)
+        self._timer.reset()
 
 
 def main(args: list[str] | None = None) -> int:
-    """Publish until interrupted or done; the exit status is 1 if it could not start."""
+    """Publish until interrupted or done; the exit status is 1 if it could not start or go on."""
     return run_node("player", Player, args)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 
-from rclpy.qos import QoSPresetProfiles, QoSProfile, QoSReliabilityPolicy
+from rclpy.node import Node
+from rclpy.qos import (
+    QoSCompatibility,
+    QoSPresetProfiles,
+    QoSProfile,
+    QoSReliabilityPolicy,
+    qos_check_compatible,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 
 from lightglue_ros.core import ConfigError
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # its name in Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 IMAGE_QOS = ("sensor_data", "reliable")
 
@@ -36,3 +50,34 @@ def result_qos() -> QoSProfile:
 def overridable() -> QoSOverridingOptions:
     """Let users change history, depth and reliability with the parameters `qos_overrides.*`."""
     return QoSOverridingOptions.with_default_policies()
+
+
+def on_incompatible(report: Callable[[], None]) -> SubscriptionEventCallbacks:
+    """Event callbacks of a subscription that call `report` when a publisher offers what it cannot take."""
+    return SubscriptionEventCallbacks(incompatible_qos=lambda _event: report())
+
+
+def incompatible_text(node: Node, subscription: Subscription, image_qos: str) -> str:
+    """Say that publishers of a topic do not offer the reliability that a subscription requests.
+
+    Args:
+        node: that has the subscription.
+        subscription: the one that gets no image from them.
+        image_qos: the parameter that it was made with.
+
+    Returns:
+        The topic, both policies and the parameter to change; empty if all publishers fit.
+    """
+    topic, requested = subscription.topic_name, subscription.qos_profile
+    offers = (publisher.qos_profile for publisher in node.get_publishers_info_by_topic(topic))
+    lacking = [
+        offer for offer in offers if qos_check_compatible(offer, requested)[0] == QoSCompatibility.ERROR
+    ]
+    if not lacking:
+        return ""
+    by_override = f"qos_overrides.{topic}.subscription.reliability: best_effort"
+    return (
+        f"{topic} is offered with reliability {lacking[0].reliability.name}, requested is "
+        f"{requested.reliability.name}: none of its images arrives; to mend it: "
+        f"{'image_qos: sensor_data' if image_qos == 'reliable' else by_override}"
+    )

@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import time
 
+import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
@@ -49,7 +50,7 @@ class Robot(Listener):
     def show_with_last_stamp(self, images):
         """Publish more images of the same moment."""
         for camera, image in images.items():
-            if not isinstance(image, Image):
+            if isinstance(image, np.ndarray):
                 image = array_to_image(image, Header(frame_id=f"{camera}_optical"))
             image.header.stamp = self.last_stamp
             self.cameras[camera].publish(image)
