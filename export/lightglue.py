@@ -276,7 +276,8 @@ class LightGlue(nn.Module):
 
         assignment = self.assignment(tokens.float(), _mask_logits(mask, torch.float32), other_side)
         matches, scores = _mutual_matches(assignment, mask, match_threshold)
-        layers = torch.full_like(pairs[:, 0], self.config.layers, dtype=torch.int32)
+        # Computed from an input, because providers stumble over outputs that are constants (OpenVINO does).
+        layers = (pairs[:, 0] * 0 + self.config.layers).to(torch.int32)
         return matches, scores, layers
 
     def _rotary(self, positions: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:

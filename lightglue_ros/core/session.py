@@ -148,10 +148,12 @@ def _open(
     """Open a session and say which provider it really has."""
     wanted = "cuda" if provider == "auto" else provider
     if wanted != "cpu":
-        info = _read_info(path) if wanted == "tensorrt" else None
-        problem = _loading_problem(wanted) or (info and _tensorrt_problem(info, path))
+        problem = _loading_problem(wanted)
+        info = _read_info(path) if problem is None else None
+        if problem is None and wanted == "tensorrt":
+            problem = _tensorrt_problem(info, path)
         if problem is None:
-            session = _create(path, _provider_options(wanted, info), num_threads)
+            session = _create(path, _provider_options(wanted, info), num_threads, _optimisation(wanted, info))
             if ORT_NAMES[wanted] in session.get_providers():
                 return session, wanted
             problem = (
@@ -166,8 +168,14 @@ def _open(
     return _create(path, [ORT_NAMES["cpu"]], num_threads), "cpu"
 
 
-def _provider_options(provider: str, info: GraphInfo | None) -> list[str | tuple[str, dict[str, str]]]:
-    """ONNX Runtime's list of providers, best first; TensorRT wants to know about the file."""
+def _optimisation(provider: str, info: GraphInfo) -> str:
+    """How far ONNX Runtime may rewrite a graph: its last level aborts on CUDA with fp16 and free shapes."""
+    aborts = provider == "cuda" and info.precision == "fp16" and not info.is_static
+    return "ORT_ENABLE_EXTENDED" if aborts else "ORT_ENABLE_ALL"
+
+
+def _provider_options(provider: str, info: GraphInfo) -> list[str | tuple[str, dict[str, str]]]:
+    """ONNX Runtime's list of providers for a file, best first."""
     # TF32 rounds products to 10 bits, and fp32 is to equal the original's.
     cuda = (ORT_NAMES["cuda"], {"use_tf32": "0"})
     if provider == "cuda":
@@ -202,11 +210,17 @@ def _tensorrt_problem(info: GraphInfo, path: Path) -> str | None:
     )
 
 
-def _create(path: Path, providers: list[str | tuple[str, dict]], num_threads: int) -> ort.InferenceSession:
+def _create(
+    path: Path,
+    providers: list[str | tuple[str, dict[str, str]]],
+    num_threads: int,
+    optimisation: str = "ORT_ENABLE_ALL",
+) -> ort.InferenceSession:
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, optimisation)
     options.log_severity_level = _LOG_ERRORS_ONLY
     for key, value in _CPU_SETTINGS.items():
         options.add_session_config_entry(key, value)
