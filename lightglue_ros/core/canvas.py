@@ -82,7 +82,7 @@ class Canvas:
         for slot, image in enumerate(images):
             if image is not None:
                 _check_image(image, slot)
-        if count != len(self._images):
+        if count > len(self._images):
             self._images = np.zeros((count, *self._images.shape[1:]), np.uint8)
             self._covered = [(0, 0)] * count
         sizes = np.ones((count, 2), np.float32)
@@ -100,7 +100,7 @@ class Canvas:
                 scales[slot] = sizes[slot] / image_sizes[slot]
                 valid[slot] = True
             self._clear_rest(slot, size)
-        return CanvasBatch(self._images, sizes, scales, valid, image_sizes)
+        return CanvasBatch(self._images[:count], sizes, scales, valid, image_sizes)
 
     def _fitted_size(self, width: int, height: int) -> tuple[int, int]:
         scale = min(1.0, self.size[0] / width, self.size[1] / height)
