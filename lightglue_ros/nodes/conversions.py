@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,8 +12,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lightglue_ros.core import ImageError, PairMatches
-from lightglue_ros.core.frames import RigFrame
 from lightglue_ros.core.rig import Rig
+from lightglue_ros.core.rig_matcher import RigPair
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 
@@ -85,36 +87,46 @@ def stamp_in_ns(message: Image) -> int:
     return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
 
 
-def matches_to_message(rig: Rig, frame: RigFrame[Image], pairs: list[PairMatches], model: str) -> Matches:
+@dataclass(frozen=True)
+class ImageInfo:
+    """What `Matches` tells of an image, which may be of the past.
+
+    Attributes:
+        header: of its message.
+        width: in pixels.
+        height: in pixels.
+    """
+
+    header: Header
+    width: int
+    height: int
+
+
+def matches_to_message(rig: Rig, header: Header, pairs: Sequence[RigPair[ImageInfo]], model: str) -> Matches:
     """Make the message of one frame, with as many pairs as the rig has."""
-    message = Matches(model=model)
-    message.header = next(image.header for image in frame.images if image is not None)
-    message.pairs = [
-        _pair_message(rig, frame, first, second, matches)
-        for (first, second), matches in zip(rig.pairs, pairs, strict=True)
+    messages = [
+        _pair_message(rig.cameras[first.camera], rig.cameras[second.camera], pair)
+        for (first, second), pair in zip(rig.pairs, pairs, strict=True)
     ]
-    return message
+    return Matches(header=header, model=model, pairs=messages)
 
 
-def _pair_message(
-    rig: Rig, frame: RigFrame[Image], first: int, second: int, matches: PairMatches
-) -> PairMatchesMsg:
-    message = PairMatchesMsg(camera0=rig.cameras[first], camera1=rig.cameras[second])
-    image0, image1 = frame.images[first], frame.images[second]
+def _pair_message(camera0: str, camera1: str, pair: RigPair[ImageInfo]) -> PairMatchesMsg:
+    message = PairMatchesMsg(camera0=camera0, camera1=camera1)
+    image0, image1, matches = pair.label0, pair.label1, pair.matches
     if image0 is not None:
         message.stamp0, message.frame_id0 = image0.header.stamp, image0.header.frame_id
         message.width0, message.height0 = image0.width, image0.height
     if image1 is not None:
         message.stamp1, message.frame_id1 = image1.header.stamp, image1.header.frame_id
         message.width1, message.height1 = image1.width, image1.height
-    is_ok = image0 is not None and image1 is not None
-    message.status = PairMatchesMsg.STATUS_OK if is_ok else PairMatchesMsg.STATUS_MISSING
+    message.status = PairMatchesMsg.STATUS_MISSING if pair.is_missing else PairMatchesMsg.STATUS_OK
     message.keypoints0 = _flat("f", matches.keypoints0)
     message.keypoints1 = _flat("f", matches.keypoints1)
     message.scores = _flat("f", matches.scores)
     message.indices0 = _flat("i", matches.indices0)
     message.indices1 = _flat("i", matches.indices1)
-    message.layers = matches.layers if is_ok else 0
+    message.layers = matches.layers
     return message
 
 

@@ -5,27 +5,32 @@ Two threads, so that nothing queues and nobody waits:
 - the executor's thread takes messages, checks their headers and sorts them into frames. It never
   decodes and never waits for inference, so the middleware's buffers do not overflow.
 - the worker's thread decodes, runs the graphs and publishes. It always takes the newest frame; frames
-  that were overtaken meanwhile are dropped and counted.
+  that were overtaken meanwhile are dropped and counted. So a result is published at most one inference
+  and one camera period after its images were taken.
 
-They share the worker's one-item mailbox, counters that one side only writes, and two thresholds of the
-pipeline, each replaced as a whole. An image that cannot be used is dropped, counted and named in the
-log, and the node lives on.
+They share the worker's one-item mailbox, counters that one side only writes, and the settings, which the
+executor replaces as a whole and the worker takes over between two frames. An image that cannot be used is
+dropped, counted and named in the log, and the node lives on.
 
-The node is managed (lifecycle): configure loads and warms up the model, activate subscribes. With
-`autostart` it does both by itself.
+The node is managed (lifecycle): configure loads and warms up the model, activate subscribes, cleanup frees
+the model. With `autostart` it does the first two by itself, and the process ends with status 1 if it cannot.
+A transition that fails for a reason that the user can mend leaves the state as it was (FAILURE); any other
+error goes through ErrorProcessing, which puts everything away, to Unconfigured.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -33,19 +38,51 @@ from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import Image
 
-from lightglue_ros.core import ImageError, LightGlueRosError, MatchPipeline, ModelError
+from lightglue_ros.core import ImageError, LightGlueRosError, MatchPipeline
 from lightglue_ros.core.frames import FrameAssembler, RigFrame
 from lightglue_ros.core.rig import Rig
+from lightglue_ros.core.rig_matcher import RigMatcher
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import parameters, qos
-from lightglue_ros.nodes.conversions import check_image, image_to_array, matches_to_message, stamp_in_ns
+from lightglue_ros.nodes.conversions import (
+    ImageInfo,
+    check_image,
+    image_to_array,
+    matches_to_message,
+    stamp_in_ns,
+)
+from lightglue_ros.nodes.parameters import MatcherParameters
 from lightglue_ros.nodes.run import run_node
+from lightglue_ros.nodes.status import MatcherStatus
 from lightglue_ros.nodes.worker import NewestWorker
 
 LOG_PERIOD = 5.0
 DIAGNOSTICS_PERIOD = 1.0
-# Frames over which the diagnostics take their medians.
-TIMED_FRAMES = 100
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the worker matches with.
+
+    Attributes:
+        values: of the parameters.
+        rig: made of them.
+    """
+
+    values: MatcherParameters
+    rig: Rig
+
+    @classmethod
+    def of(cls, values: MatcherParameters) -> _Settings:
+        return cls(values, Rig.parse(values.cameras, values.pairs))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.values.image_width, self.values.image_height
+
+    @property
+    def max_keypoints(self) -> int | None:
+        return self.values.max_keypoints or None
 
 
 class Matcher(LifecycleNode):
@@ -63,8 +100,6 @@ class Matcher(LifecycleNode):
         self._publisher: LifecyclePublisher | None = None
         self._diagnostics: Publisher | None = None
         self._diagnostics_timer: Timer | None = None
-        self._rejected = 0
-        self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_FRAMES)
         super().__init__("matcher")
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -107,8 +142,10 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
-        """End the worker before the node goes."""
-        self._stop()
+        """End the frame in work at once, and the worker, before the node goes."""
+        if self._worker is not None:
+            self._worker.stop(self._pipeline.cancel)
+            self._worker = None
         super().destroy_node()
 
     def _try(self, step: Callable[[], None]) -> TransitionCallbackReturn:
@@ -124,37 +161,48 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        values = parameters.read(self)
-        rig = Rig.parse(values.cameras, values.pairs)
+        settings = _Settings.of(parameters.read(self))
+        values, rig = settings.values, settings.rig
+        self.get_logger().info(f"loading model {values.model}")
         start = time.monotonic()
         pipeline = MatchPipeline(
             values.model,
             values.provider,
-            (values.image_width, values.image_height),
-            max_keypoints=values.max_keypoints or None,
+            settings.image_size,
+            max_keypoints=settings.max_keypoints,
             match_threshold=values.match_threshold,
             num_threads=values.num_threads,
             allow_fallback=values.allow_fallback,
         )
-        if not pipeline.can_extract_alone:
-            raise ModelError(
-                f"model '{values.model}' is a pipeline.onnx, the node runs extractor.onnx and matcher.onnx",
-                fix=f"lightglue_ros export {pipeline.info.model} --split",
-            )
+        pipeline.need_split()
         pipeline.warm_up(len(rig.cameras), len(rig.pairs))
-        self._values, self._rig, self._pipeline = values, rig, pipeline
-        self._assembler = self._new_assembler()
+        self._pipeline, self._settings, self._applied = pipeline, settings, settings
+        self._start_anew()
         self._publisher = self.create_lifecycle_publisher(
             Matches, "matches", qos.result_qos(), qos_overriding_options=qos.overridable()
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._diagnostics_timer = self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
+        # Also when simulated time stands still.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_timer = self.create_timer(
+            DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=clock
+        )
         self._log_model(time.monotonic() - start)
+
+    def _start_anew(self) -> None:
+        """Forget all images and counts."""
+        values, rig = self._settings.values, self._settings.rig
+        self._assembler: FrameAssembler[Image] = FrameAssembler(rig, values.sync_slop, values.camera_timeout)
+        self._rig_matcher: RigMatcher[ImageInfo] = RigMatcher(self._pipeline, rig)
+        self._epoch = 0
+        self._missing: frozenset[int] = frozenset()
+        self._rejected: Counter[str] = Counter()
+        self._status = MatcherStatus(values.cameras, values.image_topics)
 
     def _log_model(self, seconds: float) -> None:
         pipeline = self._pipeline
         width, height = pipeline.image_size
-        asked = (self._values.image_width, self._values.image_height)
+        asked = self._settings.image_size
         rounded = f" (rounded up from {asked[0]}x{asked[1]})" if (width, height) != asked else ""
         self.get_logger().info(
             f"model {pipeline.info.model} on {pipeline.provider}, images {width}x{height}{rounded}, "
@@ -162,19 +210,20 @@ class Matcher(LifecycleNode):
         )
 
     def _activate(self) -> None:
+        self._start_anew()
         self._worker = NewestWorker(self._match, self._on_match_error)
-        self._assembler = self._new_assembler()
-        for camera, topic in enumerate(self._values.image_topics):
+        values = self._settings.values
+        for camera, topic in enumerate(values.image_topics):
             subscription = self.create_subscription(
                 Image,
                 topic,
                 partial(self._on_image, camera),
-                qos.image_qos(self._values.image_qos),
+                qos.image_qos(values.image_qos),
                 qos_overriding_options=qos.overridable(),
             )
             self._image_subscriptions.append(subscription)
         topics = ", ".join(subscription.topic_name for subscription in self._image_subscriptions)
-        self.get_logger().info(f"matching {', '.join(self._values.pairs)}; waiting for images on {topics}")
+        self.get_logger().info(f"matching {', '.join(values.pairs)}; waiting for images on {topics}")
 
     def _stop(self) -> None:
         for subscription in self._image_subscriptions:
@@ -185,7 +234,7 @@ class Matcher(LifecycleNode):
             self._worker = None
 
     def _release(self) -> None:
-        self._pipeline = None
+        self._pipeline = self._rig_matcher = None
         if self._diagnostics_timer is not None:
             self.destroy_timer(self._diagnostics_timer)
         if self._diagnostics is not None:
@@ -194,103 +243,129 @@ class Matcher(LifecycleNode):
             self.destroy_lifecycle_publisher(self._publisher)
         self._diagnostics_timer = self._diagnostics = self._publisher = None
 
-    def _new_assembler(self) -> FrameAssembler[Image]:
-        # The thresholds may have been changed since they were read at configure.
-        slop, timeout = (self.get_parameter(name).value for name in ("sync_slop", "camera_timeout"))
-        return FrameAssembler(len(self._rig.cameras), slop, timeout)
-
     # The executor's thread.
 
     def _on_image(self, camera: int, message: Image) -> None:
+        self._status.image(camera)
         try:
             check_image(message)
         except ImageError as error:
-            self._rejected += 1
-            name = self._values.cameras[camera]
+            self._rejected["unusable"] += 1
+            name = self._settings.values.cameras[camera]
+            count = self._rejected.total()
             self.get_logger().warning(
-                f"camera {name}: {error}; dropped ({self._rejected} so far)", throttle_duration_sec=LOG_PERIOD
+                f"camera {name}: {error}; dropped ({count} so far)", throttle_duration_sec=LOG_PERIOD
             )
             return
         now = self.get_clock().now().nanoseconds
         frame = self._assembler.add(camera, stamp_in_ns(message), message, now)
-        if frame is None:
-            return
-        if any(image is None for image in frame.images):
-            self.get_logger().warning(self._missing_text(now), throttle_duration_sec=LOG_PERIOD)
-        self._worker.offer(frame)
+        if frame is not None:
+            self._tell_missing(frame.missing)
+            self._worker.offer(frame)
 
-    def _missing_text(self, now: int) -> str:
-        names = ", ".join(self._values.cameras[camera] for camera in self._assembler.missing(now))
-        timeout, slop = self._assembler.timeout, self._assembler.slop
-        return f"missing: {names} (no image for {timeout:g} s within sync_slop = {slop:g} s of the others')"
+    def _tell_missing(self, missing: frozenset[int]) -> None:
+        """Say which cameras are missing, and which are back."""
+        back, self._missing = self._missing - missing, missing
+        if missing:
+            why = f"for {self._assembler.timeout:g} s within {self._assembler.slop:.3g} s of the others'"
+            self.get_logger().warning(
+                f"missing: {self._names(missing)} (no image {why})",
+                throttle_duration_sec=LOG_PERIOD,
+            )
+        if back:
+            self.get_logger().info(f"back: {self._names(back)}", throttle_duration_sec=LOG_PERIOD)
+
+    def _names(self, cameras: Iterable[int]) -> str:
+        return ", ".join(self._settings.values.cameras[camera] for camera in sorted(cameras))
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Take all changes or none."""
-        new = {change.name: change.value for change in changes if change.name in parameters.SPECS}
-        pipeline = self._pipeline
-        if pipeline is None:
-            return SetParametersResult(successful=True)
-        slots = pipeline.info.max_keypoints
-        if new.get("max_keypoints", 0) > slots:
-            reason = (
-                f"max_keypoints is {new['max_keypoints']}; allowed: 0 to {slots}, the slots of this model"
-            )
-            return SetParametersResult(successful=False, reason=reason)
-        if "max_keypoints" in new:
-            pipeline.max_keypoints = new["max_keypoints"] or slots
-        if "match_threshold" in new:
-            pipeline.match_threshold = new["match_threshold"]
-        self._assembler.slop = new.get("sync_slop", self._assembler.slop)
-        self._assembler.timeout = new.get("camera_timeout", self._assembler.timeout)
+        ours = {change.name: change.value for change in changes if change.name in parameters.SPECS}
+        try:
+            self._change(ours)
+        except LightGlueRosError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        if self._pipeline is None:
+            parameters.check_each(changes)
+            return
+        parameters.check_changeable(self._settings.values, changes)
+        settings = _Settings.of(parameters.read(self, changes))
+        self._pipeline.check(
+            image_size=settings.image_size,
+            max_keypoints=settings.max_keypoints,
+            match_threshold=settings.values.match_threshold,
+        )
+        self._settings = settings
+        self._assembler.rig = settings.rig
+        self._assembler.fixed_slop = settings.values.sync_slop
+        self._assembler.timeout = settings.values.camera_timeout
 
     def _publish_diagnostics(self) -> None:
         now = self.get_clock().now()
         message = DiagnosticArray()
         message.header.stamp = now.to_msg()
-        message.status = [self._status(now.nanoseconds)]
+        message.status = [self._report(now.nanoseconds)]
         self._diagnostics.publish(message)
 
-    def _status(self, now: int) -> DiagnosticStatus:
-        status = DiagnosticStatus(name=f"{self.get_name()}: matching", hardware_id=self._pipeline.provider)
-        if self._assembler.missing(now):
-            status.level, status.message = DiagnosticStatus.WARN, self._missing_text(now)
-        elif not self._assembler.counts.frames:
-            topics = ", ".join(self._values.image_topics)
-            status.level, status.message = DiagnosticStatus.WARN, f"no frame yet of {topics}"
+    def _report(self, now: int) -> DiagnosticStatus:
+        about = {"model": self._pipeline.info.model, "provider": self._pipeline.provider}
+        if self._worker is None:
+            status = DiagnosticStatus(level=DiagnosticStatus.OK, message="inactive")
+            status.values = [KeyValue(key=key, value=value) for key, value in about.items()]
         else:
-            status.level, status.message = DiagnosticStatus.OK, "ok"
-        counts = self._assembler.counts
-        # A list at once, for the worker goes on adding.
-        inference, other = np.median(list(self._times) or [(0.0, 0.0)], axis=0) * 1e3
-        values = {
-            "model": self._pipeline.info.model,
-            "provider": self._pipeline.provider,
-            "images received": counts.received,
-            "images rejected": self._rejected,
-            "images without partner": counts.unmatched,
-            "images too late": counts.late,
-            "time set back": counts.resets,
-            "frames": counts.frames,
-            "frames dropped": self._worker.dropped if self._worker else 0,
-            "inference p50 (ms)": f"{inference:.2f}",
-            "outside inference p50 (ms)": f"{other:.2f}",
-        }
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+            status = self._status.report(
+                {
+                    **about,
+                    "sync slop (ms)": f"{1e3 * self._assembler.slop:.1f}",
+                    "images extracted": str(self._rig_matcher.extracted),
+                },
+                self._assembler.counts,
+                self._worker.dropped,
+                self._rejected,
+                self._assembler.missing(now),
+                self._assembler.timeout,
+            )
+        status.name, status.hardware_id = f"{self.get_name()}: matching", self._pipeline.provider
         return status
 
     # The worker's thread.
 
     def _match(self, frame: RigFrame[Image]) -> None:
         start = time.perf_counter()
+        settings = self._apply_settings()
+        if frame.epoch != self._epoch:
+            self._rig_matcher.forget()
+            self._epoch = frame.epoch
         images = [None if image is None else image_to_array(image) for image in frame.images]
-        pairs = self._pipeline.match(images, self._rig.pairs)
-        message = matches_to_message(self._rig, frame, pairs, self._pipeline.info.model)
-        self._publisher.publish(message)
+        labels = [
+            None if message is None else ImageInfo(message.header, image.shape[1], image.shape[0])
+            for message, image in zip(frame.images, images, strict=True)
+        ]
+        pairs = self._rig_matcher.match(images, labels, frame.between)
+        header = next(label.header for label in labels if label is not None)
+        self._publisher.publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model))
         inference = self._pipeline.times.inference
-        self._times.append((inference, time.perf_counter() - start - inference))
+        taken = min(stamp for stamp in frame.stamps if stamp is not None)
+        age = (self.get_clock().now().nanoseconds - taken) * 1e-9
+        self._status.matched(inference, time.perf_counter() - start - inference, age)
+
+    def _apply_settings(self) -> _Settings:
+        """Take over settings that have changed since the last frame."""
+        settings = self._settings
+        if settings is not self._applied:
+            if settings.image_size != self._applied.image_size:
+                self._pipeline.set_image_size(settings.image_size)
+            self._pipeline.max_keypoints = settings.max_keypoints or self._pipeline.info.max_keypoints
+            self._pipeline.match_threshold = settings.values.match_threshold
+            self._rig_matcher.set_rig(settings.rig)
+            self._applied = settings
+        return settings
 
     def _on_match_error(self, error: Exception) -> None:
+        self._status.failed(error)
         self.get_logger().error(
             f"a frame was lost: {type(error).__name__}: {error}", throttle_duration_sec=LOG_PERIOD
         )
@@ -301,10 +376,10 @@ def main(args: list[str] | None = None) -> int:
     return run_node("matcher", _started_matcher, args)
 
 
-def _started_matcher(_done: threading.Event) -> Matcher | None:
+def _started_matcher(done: threading.Event) -> Matcher | None:
     node = Matcher()
     if node.get_parameter("autostart").value:
         for transition in (node.trigger_configure, node.trigger_activate):
-            if transition() != TransitionCallbackReturn.SUCCESS:
+            if not done.is_set() and transition() != TransitionCallbackReturn.SUCCESS:
                 return None
     return node
