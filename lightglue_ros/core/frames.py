@@ -14,8 +14,9 @@ slop; between its images, frames go on without it if they hold a pair that is co
 each pair comes at each moment at which both its cameras have an image.
 
 **A missing camera.** One that the others have waited for in vain for `timeout` (or two of its periods, if
-that is longer) is missing: it is silent, or its stamps do not fit theirs. It holds up nobody: frames go
-on without it, and with it again as soon as one of its images fits. Cameras that all pause are not missing.
+that is longer) is missing: it is silent, or its stamps do not fit theirs. So is one whose images come with
+stamps that are older than the others' by so much. It holds up nobody: frames go on without it, and with it
+again as soon as one of its images fits. Cameras that all pause are not missing.
 
 **Stamps.**
 
@@ -104,7 +105,9 @@ class _Camera(Generic[T]):
     Attributes:
         waiting: (stamp, image) of images that are in no frame yet, oldest first.
         used_until: stamp of its last image in a frame.
-        awaited_since: when the others began to wait for it.
+        came_at: when its newest image came.
+        idle_since: when its first image after its last frame came; None if none has come.
+        is_missing: whether the others have waited for it in vain.
         periods: last times between two images, in nanoseconds.
         period: their median; None before there are two images.
         late: stamps of the last images that came too late, one after the other.
@@ -112,7 +115,9 @@ class _Camera(Generic[T]):
 
     waiting: deque[tuple[int, T]] = field(default_factory=deque)
     used_until: int | None = None
-    awaited_since: int | None = None
+    came_at: int = 0
+    idle_since: int | None = None
+    is_missing: bool = False
     periods: deque[int] = field(default_factory=lambda: deque(maxlen=_PERIODS))
     period: int | None = None
     late: list[int] = field(default_factory=list)
@@ -138,7 +143,7 @@ class _Camera(Generic[T]):
         """Forget all images; returns how many waited."""
         dropped = len(self.waiting)
         self.waiting.clear()
-        self.used_until = self.awaited_since = None
+        self.used_until = self.idle_since = None
         self.late = []
         return dropped
 
@@ -163,7 +168,9 @@ class FrameAssembler(Generic[T]):
         self.timeout = timeout
         self.counts = FrameCounts()
         self._cameras: list[_Camera[T]] = [_Camera() for _ in rig.cameras]
+        # Of the last frame of cameras that are not missing: its first and last stamp, and when it was made.
         self._last_frame: tuple[int, int] | None = None
+        self._last_frame_at = 0
         self._now: int | None = None
 
     @property
@@ -184,15 +191,15 @@ class FrameAssembler(Generic[T]):
         stamp = stamp or now
         self._follow_clock(now)
         self._follow_stamps(camera, stamp)
-        if not self._keep(camera, stamp, image):
+        if not self._keep(camera, stamp, image, now):
             self.counts.late += 1
             return None
         self._take_back(camera, stamp, now)
         return self._assemble(stamp, now)
 
-    def missing(self, now: int) -> list[int]:
-        """Indices of the cameras that the others have waited for in vain for longer than the timeout."""
-        return [camera for camera in range(len(self._cameras)) if self._is_missing(camera, now)]
+    def missing(self) -> list[int]:
+        """Indices of the cameras that the others have waited for in vain."""
+        return [number for number, camera in enumerate(self._cameras) if camera.is_missing]
 
     def _slop(self) -> float:
         return self.fixed_slop * 1e9 if self.fixed_slop else self._automatic_slop()
@@ -206,9 +213,11 @@ class FrameAssembler(Generic[T]):
     def _follow_clock(self, now: int) -> None:
         """Wait anew where the clock itself was set back; else a timeout would last as long as that."""
         if self._now is not None and now < self._now:
+            self._last_frame_at = min(self._last_frame_at, now)
             for camera in self._cameras:
-                if camera.awaited_since is not None:
-                    camera.awaited_since = now
+                camera.came_at = min(camera.came_at, now)
+                if camera.idle_since is not None:
+                    camera.idle_since = now
         self._now = now
 
     def _follow_stamps(self, camera: int, stamp: int) -> None:
@@ -230,10 +239,12 @@ class FrameAssembler(Generic[T]):
 
     def _reset(self) -> None:
         self.counts.resets += 1
-        self.counts.unmatched += sum(camera.forget() for camera in self._cameras)
+        for camera in self._cameras:
+            self.counts.unmatched += camera.forget()
+            camera.is_missing = False
         self._last_frame = None
 
-    def _keep(self, camera: int, stamp: int, image: T) -> bool:
+    def _keep(self, camera: int, stamp: int, image: T, now: int) -> bool:
         """Put the image where it belongs in time; False if it comes too late."""
         known = self._cameras[camera]
         newest = known.newest
@@ -242,6 +253,9 @@ class FrameAssembler(Generic[T]):
                 return False
             known.measure(stamp - newest)
         known.waiting.append((stamp, image))
+        known.came_at = now
+        if known.idle_since is None:
+            known.idle_since = now
         if len(known.waiting) > _DEPTH:
             known.waiting.popleft()
             self.counts.unmatched += 1
@@ -249,59 +263,93 @@ class FrameAssembler(Generic[T]):
 
     def _take_back(self, camera: int, stamp: int, now: int) -> None:
         """Let the next frame wait again for a missing camera whose image would have fitted the last one."""
-        if self._last_frame is None or not self._is_missing(camera, now):
+        known = self._cameras[camera]
+        if self._last_frame is None or not known.is_missing:
             return
         oldest, newest = self._last_frame
         if max(newest, stamp) - min(oldest, stamp) <= self._slop():
-            self._cameras[camera].awaited_since = None
-
-    def _is_missing(self, camera: int, now: int) -> bool:
-        known = self._cameras[camera]
-        timeout = max(self.timeout * 1e9, 2 * (known.period or 0))
-        return known.awaited_since is not None and now - known.awaited_since > timeout
+            known.is_missing = False
+            known.idle_since = now
 
     def _assemble(self, stamp: int, now: int) -> RigFrame[T] | None:
         slop = self._slop()
         chosen = [camera.nearest(stamp, slop) for camera in self._cameras]
-        for camera, entry in zip(self._cameras, chosen, strict=True):
-            if entry is None and camera.awaited_since is None:
-                camera.awaited_since = now
         stamps = [entry[0] for entry in chosen if entry is not None]
-        if max(stamps) - min(stamps) > slop or self._must_wait(chosen, stamp, now):
+        if max(stamps) - min(stamps) > slop:
+            return None
+        present = {camera for camera, entry in enumerate(chosen) if entry is not None}
+        self._give_up(present, stamp, now)
+        if self._must_wait(present, stamp):
             return None
         self._forget(chosen)
-        self._last_frame = (min(stamps), max(stamps))
+        self._follow_presence(present, stamps, now)
         self.counts.frames += 1
         return RigFrame(
             images=tuple(entry[1] if entry else None for entry in chosen),
             stamps=tuple(entry[0] if entry else None for entry in chosen),
-            missing=frozenset(self.missing(now)),
+            missing=frozenset(self.missing()) - present,
             epoch=self.counts.resets,
         )
 
-    def _must_wait(self, chosen: list[tuple[int, T] | None], stamp: int, now: int) -> bool:
-        absent = [camera for camera, entry in enumerate(chosen) if entry is None]
-        between = [camera for camera in absent if not self._is_missing(camera, now)]
+    def _give_up(self, present: set[int], stamp: int, now: int) -> None:
+        """Call those missing for which all of the present have waited for too long, or would have to."""
+        if self._are_missing(present) and now - self._last_frame_at <= self.timeout * 1e9:
+            return  # They wait because they do not fit the others, who go on.
+        waiting_since = max(self._cameras[camera].idle_since for camera in present)
+        has_pair = self.rig.has_pair_of(present)
+        for number, camera in enumerate(self._cameras):
+            if number in present:
+                continue
+            timeout = self._timeout(camera)
+            is_due = self._is_due(camera, stamp)
+            has_come = camera.newest is not None and camera.came_at > waiting_since
+            is_behind = is_due and has_come and stamp - camera.newest > timeout
+            is_in_vain = now - waiting_since > timeout and (is_due or not has_pair)
+            if is_behind or is_in_vain:
+                camera.is_missing = True
+
+    def _are_missing(self, cameras: set[int]) -> bool:
+        return all(self._cameras[camera].is_missing for camera in cameras)
+
+    def _timeout(self, camera: _Camera[T]) -> float:
+        return max(self.timeout * 1e9, 2 * (camera.period or 0))
+
+    def _must_wait(self, present: set[int], stamp: int) -> bool:
+        absent = [camera for number, camera in enumerate(self._cameras) if number not in present]
+        between = [camera for camera in absent if not camera.is_missing]
         if any(self._is_due(camera, stamp) for camera in between):
             return True
-        present = set(range(len(chosen))) - set(absent)
         return bool(between) and not self.rig.has_pair_of(present)
 
-    def _is_due(self, camera: int, stamp: int) -> bool:
+    def _follow_presence(self, present: set[int], stamps: list[int], now: int) -> None:
+        """After a frame: who of its cameras is missing no longer, and who of the others is from now on."""
+        members = [self._cameras[number] for number in present]
+        for camera in members:
+            camera.idle_since = now if camera.waiting else None
+        absent = set(range(len(self._cameras))) - present
+        if self._are_missing(present) and not self._are_missing(absent):
+            return  # Missing cameras that fit each other only are no better than before.
+        for camera in members:
+            camera.is_missing = False
+        for camera in (self._cameras[number] for number in absent):
+            if camera.idle_since is not None and now - camera.idle_since > self._timeout(camera):
+                camera.is_missing = True
+        self._last_frame = (min(stamps), max(stamps))
+        self._last_frame_at = now
+
+    def _is_due(self, camera: _Camera[T], stamp: int) -> bool:
         """Whether a camera's next image is to be expected by that moment."""
-        known = self._cameras[camera]
-        if known.newest is None or len(known.periods) < _PERIODS_TO_TRUST:
+        if camera.newest is None or len(camera.periods) < _PERIODS_TO_TRUST:
             return True
         # The shortest period, for a lost image makes one that is too long.
         reach = max(self._slop(), self._automatic_slop())
-        return known.newest + min(known.periods) <= stamp + reach
+        return camera.newest + min(camera.periods) <= stamp + reach
 
     def _forget(self, chosen: list[tuple[int, T] | None]) -> None:
         """Drop what was used and what is older than that."""
         for camera, entry in zip(self._cameras, chosen, strict=True):
             if entry is None:
                 continue
-            camera.awaited_since = None
             while camera.waiting and camera.waiting[0][0] <= entry[0]:
                 if camera.waiting.popleft()[0] < entry[0]:
                     self.counts.unmatched += 1

@@ -304,13 +304,12 @@ class Matcher(LifecycleNode):
         self._assembler.timeout = settings.values.camera_timeout
 
     def _publish_diagnostics(self) -> None:
-        now = self.get_clock().now()
         message = DiagnosticArray()
-        message.header.stamp = now.to_msg()
-        message.status = [self._report(now.nanoseconds)]
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.status = [self._report()]
         self._diagnostics.publish(message)
 
-    def _report(self, now: int) -> DiagnosticStatus:
+    def _report(self) -> DiagnosticStatus:
         about = {"model": self._pipeline.info.model, "provider": self._pipeline.provider}
         if self._worker is None:
             status = DiagnosticStatus(level=DiagnosticStatus.OK, message="inactive")
@@ -325,7 +324,7 @@ class Matcher(LifecycleNode):
                 self._assembler.counts,
                 self._worker.dropped,
                 self._rejected,
-                self._assembler.missing(now),
+                self._assembler.missing(),
                 self._assembler.timeout,
             )
         status.name, status.hardware_id = f"{self.get_name()}: matching", self._pipeline.provider

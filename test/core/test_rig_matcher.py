@@ -118,29 +118,6 @@ def test_no_more_is_kept_than_the_pairs_need_and_a_copy_of_nothing_else(pipeline
     assert not matcher.match(motorcycle, [6, 6])[0].is_missing
 
 
-def test_eight_cameras_and_eight_pairs_are_equal_to_each_pair_alone(pipeline, motorcycle):
-    left, right = motorcycle
-    images = [
-        left,
-        right,
-        left[:, ::-1],
-        right[:, ::-1],
-        left[::2, ::2],
-        right[::2, ::2],
-        left[:300],
-        right[:300],
-    ]
-    images = [np.ascontiguousarray(image) for image in images]
-    names = [f"camera{number}" for number in range(8)]
-    pairs = [(0, 1), (3, 2), (4, 5), (6, 7), (0, 4), (1, 5), (0, 6), (7, 1)]
-    rig = Rig.parse(names, [f"{names[first]}:{names[second]}" for first, second in pairs])
-    found = RigMatcher(pipeline, rig).match(images, names)
-    for (first, second), pair in zip(pairs, found, strict=True):
-        (alone,) = pipeline.match([images[first], images[second]], [(0, 1)])
-        assert len(alone) > 30
-        assert_same(pair.matches, alone)
-
-
 def test_no_image_at_all_is_a_frame_of_missing_pairs(pipeline, runs):
     matcher = RigMatcher(pipeline, Rig.parse(["left", "right"], ["left:right"]))
     assert matcher.match([None, None], [None, None])[0].is_missing
