@@ -166,18 +166,14 @@ def read(node: Node, changes: Mapping[str, Any] | None = None) -> MatcherParamet
 
 
 def check_each(values: Mapping[str, Any]) -> None:
-    """Check values by themselves.
+    """Check each value by itself; limits of numbers are checked by ROS.
 
     Raises:
-        ConfigError: one is none of the choices, or no number within its limits.
+        ConfigError: one is none of the choices.
     """
     for name, value in values.items():
         spec = SPECS[name]
-        is_allowed = value in spec.choices if spec.choices else True
-        if spec.limits:
-            # ROS checks the limits itself, but lets NaN through.
-            is_allowed = spec.limits[0] <= value <= spec.limits[1]
-        if not is_allowed:
+        if spec.choices and value not in spec.choices:
             raise ConfigError(
                 f"parameter {name} is '{value}'", allowed=_allowed(spec), fix=f"{name}: {spec.default}"
             )

@@ -85,6 +85,7 @@ class MatcherStatus:
             "rate (Hz)": f"{since['matched'] / elapsed:.1f}",
             "age p50 (ms)": f"{age[0]:.1f}",
             "age p95 (ms)": f"{age[1]:.1f}",
+            "age beyond inference p99 (ms)": f"{np.percentile(times[:, 2] - times[:, 0], 99):.1f}",
             "inference p50 (ms)": f"{inference[0]:.2f}",
             "inference p95 (ms)": f"{inference[1]:.2f}",
             "outside inference p50 (ms)": f"{outside[0]:.2f}",
