@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ def _is_for_the_user(error: Exception) -> bool:
 
 
 def _run_node(name: str, arguments: list[str]) -> int:
+    # Until the node has handlers of its own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _need_ros(name)
     if name == "matcher":
         from lightglue_ros.nodes.matcher import main as run

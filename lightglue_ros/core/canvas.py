@@ -82,10 +82,11 @@ class Canvas:
         for slot, image in enumerate(images):
             if image is not None:
                 _check_image(image, slot)
-        shape = (count, self.size[1], self.size[0], self.channels or _channels_of(images))
-        if shape != self._images.shape:
-            self._images = np.zeros(shape, np.uint8)
-            self._covered = [(0, 0)] * count
+        channels = self.channels or _channels_of(images)
+        if count > len(self._images) or channels != self._images.shape[3]:
+            count_kept = max(count, len(self._images))
+            self._images = np.zeros((count_kept, self.size[1], self.size[0], channels), np.uint8)
+            self._covered = [(0, 0)] * count_kept
         sizes = np.ones((count, 2), np.float32)
         scales = np.ones((count, 2), np.float32)
         image_sizes = np.ones((count, 2), np.float32)
@@ -101,7 +102,7 @@ class Canvas:
                 scales[slot] = sizes[slot] / image_sizes[slot]
                 valid[slot] = True
             self._clear_rest(slot, size)
-        return CanvasBatch(self._images, sizes, scales, valid, image_sizes)
+        return CanvasBatch(self._images[:count], sizes, scales, valid, image_sizes)
 
     def _fitted_size(self, width: int, height: int) -> tuple[int, int]:
         scale = min(1.0, self.size[0] / width, self.size[1] / height)

@@ -46,6 +46,24 @@ class Features:
     descriptors: np.ndarray
     image_sizes: np.ndarray
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Features]) -> Features:
+        """The features of all images of the parts (at least one part, all of one model), in their order."""
+        return cls(
+            *(np.concatenate(arrays) for arrays in zip(*(part._arrays() for part in parts), strict=True))
+        )
+
+    def of_image(self, slot: int) -> Features:
+        """The features of one image, without a copy."""
+        return Features(*(array[slot : slot + 1] for array in self._arrays()))
+
+    def copy(self) -> Features:
+        """The same features in arrays of their own."""
+        return Features(*(array.copy() for array in self._arrays()))
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.keypoints, self.scores, self.mask, self.descriptors, self.image_sizes
+
 
 @dataclass(frozen=True)
 class PairMatches:
@@ -69,6 +87,12 @@ class PairMatches:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @classmethod
+    def empty(cls) -> PairMatches:
+        """No matches, of a pair that went through no layer."""
+        points, indices = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
+        return cls(points, points, np.zeros(0, np.float32), indices, indices, 0)
 
 
 @dataclass
@@ -167,13 +191,7 @@ class MatchPipeline:
 
     @max_keypoints.setter
     def max_keypoints(self, value: int) -> None:
-        slots = self.info.max_keypoints
-        if value not in range(1, slots + 1):
-            raise ConfigError(
-                f"max_keypoints is {value}",
-                allowed=f"1 to {slots}, the keypoint slots of this model",
-                fix=f"lightglue_ros export {self.info.model} --split --max-keypoints {max(value, 1)}",
-            )
+        self.check(max_keypoints=value)
         self._max_keypoints = np.array([value], np.int64)
 
     @property
@@ -183,8 +201,7 @@ class MatchPipeline:
 
     @match_threshold.setter
     def match_threshold(self, value: float) -> None:
-        if not 0.0 <= value <= 1.0:
-            raise ConfigError(f"match_threshold is {value}", allowed="0 to 1")
+        self.check(match_threshold=value)
         self._match_threshold = np.array([value], np.float32)
 
     def set_image_size(self, image_size: tuple[int, int]) -> None:
@@ -193,15 +210,64 @@ class MatchPipeline:
         Raises:
             ConfigError: the size is empty, or the model was exported for another one.
         """
-        canvas = Canvas(image_size, self.info.channels, self.info.divisor)
-        fixed = self.info.image_size
-        if fixed is not None and canvas.size != fixed:
-            fixed_text = f"{fixed[0]}x{fixed[1]}"
+        self._canvas = self._new_canvas(image_size)
+
+    def check(
+        self,
+        *,
+        image_size: tuple[int, int] | None = None,
+        max_keypoints: int | None = None,
+        match_threshold: float | None = None,
+        images: int | None = None,
+        pairs: int | None = None,
+    ) -> None:
+        """Check values before they are set or matched with, from any thread; None is not checked.
+
+        Args:
+            image_size: (width, height) of the canvas.
+            max_keypoints: cap per image.
+            match_threshold: least score of a match.
+            images: how many there will be in one run.
+            pairs: how many there will be in one run.
+
+        Raises:
+            ConfigError: one of them cannot be set, or is too many for a static export.
+        """
+        self._check_fits(images or 0, self.info.batch, "images")
+        self._check_fits(pairs or 0, self.info.pairs, "pairs")
+        slots = self.info.max_keypoints
+        if max_keypoints is not None and max_keypoints not in range(1, slots + 1):
             raise ConfigError(
-                f"image size {image_size[0]}x{image_size[1]} does not fit a model exported for {fixed_text}",
-                allowed=f"{fixed_text}, or any size with a model exported with --image-size dynamic",
+                f"max_keypoints is {max_keypoints}",
+                allowed=f"1 to {slots}, the keypoint slots of this model",
+                fix=f"lightglue_ros export {self.info.model} --split --max-keypoints {max(max_keypoints, 1)}",
             )
-        self._canvas = canvas
+        if match_threshold is not None and not 0.0 <= match_threshold <= 1.0:
+            raise ConfigError(f"match_threshold is {match_threshold}", allowed="0 to 1")
+        if image_size is not None:
+            self._new_canvas(image_size)
+
+    def need_split(self) -> None:
+        """Do nothing with a split model.
+
+        Raises:
+            ModelError: the model is a pipeline.onnx, which keeps no features.
+        """
+        if self._pipeline is not None:
+            raise ModelError(
+                f"{self._pipeline.path} goes from images to matches and has no features to hand out",
+                allowed="a model with extractor.onnx and matcher.onnx",
+                fix=f"lightglue_ros export {self.info.model} --split",
+            )
+
+    def cancel(self) -> None:
+        """End the run in work, if any, and let no other begin: for a process that is told to end.
+
+        From any thread. The call that was in work, and all later ones, raise.
+        """
+        for session in (self._extractor, self._matcher, self._pipeline):
+            if session is not None:
+                session.cancel()
 
     def warm_up(self, cameras: int = 2, pairs: int = 1) -> None:
         """Run once on black images, so that the first real frame is not the slow one."""
@@ -253,7 +319,7 @@ class MatchPipeline:
             ImageError: an image has another type or shape.
             ModelError: the model is a pipeline.onnx, which keeps no features.
         """
-        self._need_split()
+        self.need_split()
         self.times = StageTimes()
         if not len(images):
             return self._no_features()
@@ -280,7 +346,7 @@ class MatchPipeline:
             ConfigError: a pair names an image that is not there.
             ModelError: the model is a pipeline.onnx, which takes images only.
         """
-        self._need_split()
+        self.need_split()
         indices = _check_pairs(pairs, len(features.keypoints))
         if not len(features.keypoints):
             return []
@@ -300,6 +366,17 @@ class MatchPipeline:
                 }
             )
         return self._unpad(features.keypoints, indices, outputs)
+
+    def _new_canvas(self, image_size: tuple[int, int]) -> Canvas:
+        canvas = Canvas(image_size, self.info.channels, self.info.divisor)
+        fixed = self.info.image_size
+        if fixed is not None and canvas.size != fixed:
+            fixed_text = f"{fixed[0]}x{fixed[1]}"
+            raise ConfigError(
+                f"image size {image_size[0]}x{image_size[1]} does not fit a model exported for {fixed_text}",
+                allowed=f"{fixed_text}, or any size with a model exported with --image-size dynamic",
+            )
+        return canvas
 
     def _place(self, images: Sequence[np.ndarray | None]) -> CanvasBatch:
         with _add_time_to(self.times, "canvas"):
@@ -350,14 +427,6 @@ class MatchPipeline:
             np.zeros((0, slots, width), np.float32),
             np.zeros((0, 2), np.float32),
         )
-
-    def _need_split(self) -> None:
-        if self._pipeline is not None:
-            raise ModelError(
-                f"{self._pipeline.path} goes from images to matches and has no features to hand out",
-                allowed="a model with extractor.onnx and matcher.onnx",
-                fix=f"lightglue_ros export {self.info.model} --split",
-            )
 
     def _check_same_model(self, files: ModelFiles) -> None:
         extractor, matcher = self._extractor.info, self._matcher.info

@@ -40,6 +40,8 @@ _INSTALL = {
 }
 
 _LOG_ERRORS_ONLY = 3
+# What a run finds wrong is raised; a run that is cancelled would log it as well.
+_LOG_FATAL_ONLY = 4
 _CPU_SETTINGS = {
     # See `denormals`: with them a frame takes half as long again.
     "session.set_denormal_as_zero": "1",
@@ -115,12 +117,18 @@ class GraphSession:
         self._check_version()
         self._check_kind(graph)
         self._output_names = list(OUTPUTS[graph])
+        self._run_options = onnxruntime().RunOptions()
+        self._run_options.log_severity_level = _LOG_FATAL_ONLY
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph on `tensors`, named and typed as in `contract`."""
         with flushed_denormals():
-            values = self._session.run(self._output_names, dict(tensors))
+            values = self._session.run(self._output_names, dict(tensors), self._run_options)
         return dict(zip(self._output_names, values, strict=True))
+
+    def cancel(self) -> None:
+        """End the run in work, if any, and let no other begin; from any thread. Those runs raise."""
+        self._run_options.terminate = True
 
     def _check_version(self) -> None:
         if onnxruntime_is_older_than(self.info.min_onnxruntime):

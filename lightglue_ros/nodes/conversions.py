@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Sequence
 
 import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lightglue_ros.core import PairMatches
-from lightglue_ros.core.frames import RigFrame
 from lightglue_ros.core.rig import Rig
+from lightglue_ros.core.rig_matcher import RigPair
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.decoding import CameraImage
@@ -32,37 +33,32 @@ def stamp_in_ns(header: Header) -> int:
 
 
 def matches_to_message(
-    rig: Rig, frame: RigFrame[CameraImage], pairs: list[PairMatches], model: str
+    rig: Rig, header: Header, pairs: Sequence[RigPair[CameraImage]], model: str
 ) -> Matches:
     """Make the message of one frame, with as many pairs as the rig has."""
-    message = Matches(model=model)
-    message.header = next(image.header for image in frame.images if image is not None)
-    message.pairs = [
-        _pair_message(rig, frame, first, second, matches)
-        for (first, second), matches in zip(rig.pairs, pairs, strict=True)
+    messages = [
+        _pair_message(rig.cameras[first.camera], rig.cameras[second.camera], pair)
+        for (first, second), pair in zip(rig.pairs, pairs, strict=True)
     ]
-    return message
+    return Matches(header=header, model=model, pairs=messages)
 
 
-def _pair_message(
-    rig: Rig, frame: RigFrame[CameraImage], first: int, second: int, matches: PairMatches
-) -> PairMatchesMsg:
-    message = PairMatchesMsg(camera0=rig.cameras[first], camera1=rig.cameras[second])
-    image0, image1 = frame.images[first], frame.images[second]
+def _pair_message(camera0: str, camera1: str, pair: RigPair[CameraImage]) -> PairMatchesMsg:
+    message = PairMatchesMsg(camera0=camera0, camera1=camera1)
+    image0, image1, matches = pair.label0, pair.label1, pair.matches
     if image0 is not None:
         message.stamp0, message.frame_id0 = image0.header.stamp, image0.header.frame_id
         message.width0, message.height0 = image0.width, image0.height
     if image1 is not None:
         message.stamp1, message.frame_id1 = image1.header.stamp, image1.header.frame_id
         message.width1, message.height1 = image1.width, image1.height
-    is_ok = image0 is not None and image1 is not None
-    message.status = PairMatchesMsg.STATUS_OK if is_ok else PairMatchesMsg.STATUS_MISSING
+    message.status = PairMatchesMsg.STATUS_MISSING if pair.is_missing else PairMatchesMsg.STATUS_OK
     message.keypoints0 = _flat("f", matches.keypoints0)
     message.keypoints1 = _flat("f", matches.keypoints1)
     message.scores = _flat("f", matches.scores)
     message.indices0 = _flat("i", matches.indices0)
     message.indices1 = _flat("i", matches.indices1)
-    message.layers = matches.layers if is_ok else 0
+    message.layers = matches.layers
     return message
 
 

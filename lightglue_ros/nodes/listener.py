@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.time import Time
@@ -31,12 +31,14 @@ class Listener(Node):
         arrivals: when each arrived, in seconds of the monotonic clock.
         latencies: seconds from its image stamp to its arrival.
         diagnostics: the values of the newest diagnostics by their names.
+        status: the newest diagnostics themselves; None before the first.
     """
 
     def __init__(self, *processes: subprocess.Popen, namespace: str = "") -> None:
         super().__init__("listener", namespace=namespace or None)
         self.processes = list(processes)
         self.diagnostics: dict[str, str] = {}
+        self.status: DiagnosticStatus | None = None
         self.clear()
         self.create_subscription(Matches, "matches", self._on_matches, qos.result_qos())
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -100,4 +102,5 @@ class Listener(Node):
         )
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.status = message.status[-1]
         self.diagnostics = {entry.key: entry.value for status in message.status for entry in status.values}

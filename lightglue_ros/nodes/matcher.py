@@ -5,29 +5,34 @@ Two threads, so that nothing queues and nobody waits:
 - the executor's thread takes messages, checks their headers and sorts them into frames. It never
   decodes and never waits for inference, so the middleware's buffers do not overflow.
 - the worker's thread decodes, runs the graphs and publishes. It always takes the newest frame; frames
-  that were overtaken meanwhile are dropped and counted.
+  that were overtaken meanwhile are dropped and counted. So a result is published at most one inference
+  and one camera period after its images were taken.
 
 They share the worker's one-item mailbox, counters that one side only writes, the count of rejected images
-(under a lock), and two thresholds of the pipeline, each replaced as a whole. An image that cannot be used is
-dropped, counted by its cause and named in the log, and the node lives on: most are recognised by the
-executor's thread; where only decoding tells, as of a broken JPEG, the frame goes on without that camera.
+(under a lock), and the settings, which the executor replaces as a whole and the worker takes over between two
+frames. An image that cannot be used is dropped, counted by its cause and named in the log, and the node
+lives on: most are recognised by the executor's thread; where only decoding tells, as of a broken JPEG, the
+frame goes on without that camera.
 
-The node is managed (lifecycle): configure loads and warms up the model, activate subscribes. With
-`autostart` it does both by itself.
+The node is managed (lifecycle): configure loads and warms up the model, activate subscribes, cleanup frees
+the model. With `autostart` it does the first two by itself, and the process ends with status 1 if it cannot.
+A transition that fails for a reason that the user can mend leaves the state as it was (FAILURE); any other
+error goes through ErrorProcessing, which puts everything away, to Unconfigured.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -35,21 +40,60 @@ from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 
-from lightglue_ros.core import LightGlueRosError, MatchPipeline, ModelError
+from lightglue_ros.core import LightGlueRosError, MatchPipeline
 from lightglue_ros.core.frames import FrameAssembler, RigFrame
+from lightglue_ros.core.normalise import Normalisation
 from lightglue_ros.core.rig import Rig
+from lightglue_ros.core.rig_matcher import RigMatcher
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import parameters, qos
 from lightglue_ros.nodes.conversions import matches_to_message, stamp_in_ns
 from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError, check_compressed_image, check_image
+from lightglue_ros.nodes.parameters import MatcherParameters
 from lightglue_ros.nodes.rejections import Rejections
 from lightglue_ros.nodes.run import run_node
+from lightglue_ros.nodes.status import MatcherStatus
 from lightglue_ros.nodes.worker import NewestWorker
 
 LOG_PERIOD = 5.0
 DIAGNOSTICS_PERIOD = 1.0
-# Frames over which the diagnostics take their medians.
-TIMED_FRAMES = 100
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the worker matches with.
+
+    Attributes:
+        values: of the parameters.
+        rig: made of them.
+        normalisation: of 16-bit images, made of them as well.
+    """
+
+    values: MatcherParameters
+    rig: Rig
+    normalisation: Normalisation
+
+    @classmethod
+    def of(cls, values: MatcherParameters) -> _Settings:
+        return cls(values, Rig.parse(values.cameras, values.pairs), values.normalisation)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.values.image_width, self.values.image_height
+
+    @property
+    def max_keypoints(self) -> int | None:
+        return self.values.max_keypoints or None
+
+    def check(self, pipeline: MatchPipeline) -> None:
+        """Raise a ConfigError where the model cannot do this."""
+        pipeline.check(
+            image_size=self.image_size,
+            max_keypoints=self.max_keypoints,
+            match_threshold=self.values.match_threshold,
+            images=self.rig.most_images,
+            pairs=len(self.rig.pairs),
+        )
 
 
 class Matcher(LifecycleNode):
@@ -67,9 +111,7 @@ class Matcher(LifecycleNode):
         self._publisher: LifecyclePublisher | None = None
         self._diagnostics: Publisher | None = None
         self._diagnostics_timer: Timer | None = None
-        self._rejections = Rejections()
         self._incompatible: set[Subscription] = set()
-        self._times: deque[tuple[float, float]] = deque(maxlen=TIMED_FRAMES)
         super().__init__("matcher")
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -112,8 +154,10 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
-        """End the worker before the node goes."""
-        self._stop()
+        """End the frame in work at once, and the worker, before the node goes."""
+        if self._worker is not None:
+            self._worker.stop(self._pipeline.cancel)
+            self._worker = None
         super().destroy_node()
 
     def _try(self, step: Callable[[], None]) -> TransitionCallbackReturn:
@@ -129,38 +173,51 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        values = parameters.read(self)
-        rig = Rig.parse(values.cameras, values.pairs)
+        settings = _Settings.of(parameters.read(self))
+        values, rig = settings.values, settings.rig
+        self.get_logger().info(f"loading model {values.model}")
         start = time.monotonic()
         pipeline = MatchPipeline(
             values.model,
             values.provider,
-            (values.image_width, values.image_height),
-            max_keypoints=values.max_keypoints or None,
+            settings.image_size,
+            max_keypoints=settings.max_keypoints,
             match_threshold=values.match_threshold,
             num_threads=values.num_threads,
             allow_fallback=values.allow_fallback,
         )
-        if not pipeline.can_extract_alone:
-            raise ModelError(
-                f"model '{values.model}' is a pipeline.onnx, the node runs extractor.onnx and matcher.onnx",
-                fix=f"lightglue_ros export {pipeline.info.model} --split",
-            )
+        pipeline.need_split()
+        settings.check(pipeline)
         pipeline.warm_up(len(rig.cameras), len(rig.pairs))
-        self._values, self._rig, self._pipeline = values, rig, pipeline
-        self._normalisation = values.normalisation
-        self._assembler = self._new_assembler()
+        self._pipeline, self._settings, self._applied = pipeline, settings, settings
+        self._start_anew()
         self._publisher = self.create_lifecycle_publisher(
             Matches, "matches", qos.result_qos(), qos_overriding_options=qos.overridable()
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._diagnostics_timer = self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
+        # Also when simulated time stands still.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_timer = self.create_timer(
+            DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=clock
+        )
         self._log_model(time.monotonic() - start)
+
+    def _start_anew(self) -> None:
+        """Forget all images and counts."""
+        values, rig = self._settings.values, self._settings.rig
+        self._assembler: FrameAssembler[CameraImage] = FrameAssembler(
+            rig, values.sync_slop, values.camera_timeout
+        )
+        self._rig_matcher: RigMatcher[CameraImage] = RigMatcher(self._pipeline, rig)
+        self._epoch = 0
+        self._missing: frozenset[int] = frozenset()
+        self._rejections = Rejections()
+        self._status = MatcherStatus(values.cameras, values.image_topics)
 
     def _log_model(self, seconds: float) -> None:
         pipeline = self._pipeline
         width, height = pipeline.image_size
-        asked = (self._values.image_width, self._values.image_height)
+        asked = self._settings.image_size
         rounded = f" (rounded up from {asked[0]}x{asked[1]})" if (width, height) != asked else ""
         self.get_logger().info(
             f"model {pipeline.info.model} on {pipeline.provider}, images {width}x{height}{rounded}, "
@@ -168,15 +225,17 @@ class Matcher(LifecycleNode):
         )
 
     def _activate(self) -> None:
+        self._start_anew()
         self._worker = NewestWorker(self._match, self._on_match_error)
-        self._assembler = self._new_assembler()
-        for camera, topic in enumerate(self._values.image_topics):
+        values = self._settings.values
+        for camera, topic in enumerate(values.image_topics):
             self._image_subscriptions.append(self._subscribe(camera, topic))
         topics = ", ".join(subscription.topic_name for subscription in self._image_subscriptions)
-        self.get_logger().info(f"matching {', '.join(self._values.pairs)}; waiting for images on {topics}")
+        self.get_logger().info(f"matching {', '.join(values.pairs)}; waiting for images on {topics}")
 
     def _subscribe(self, camera: int, topic: str) -> Subscription:
-        is_compressed = self._values.image_transport == "compressed"
+        values = self._settings.values
+        is_compressed = values.image_transport == "compressed"
         if is_compressed:
             # Resolved first, so that remapping the images' topic is enough.
             topic = f"{self.resolve_topic_name(topic)}/compressed"
@@ -184,7 +243,7 @@ class Matcher(LifecycleNode):
             CompressedImage if is_compressed else Image,
             topic,
             partial(self._on_image, camera),
-            qos.image_qos(self._values.image_qos),
+            qos.image_qos(values.image_qos),
             qos_overriding_options=qos.overridable(),
             event_callbacks=qos.on_incompatible(partial(self._on_incompatible_qos, camera)),
         )
@@ -199,7 +258,7 @@ class Matcher(LifecycleNode):
             self._worker = None
 
     def _release(self) -> None:
-        self._pipeline = None
+        self._pipeline = self._rig_matcher = None
         if self._diagnostics_timer is not None:
             self.destroy_timer(self._diagnostics_timer)
         if self._diagnostics is not None:
@@ -208,14 +267,10 @@ class Matcher(LifecycleNode):
             self.destroy_lifecycle_publisher(self._publisher)
         self._diagnostics_timer = self._diagnostics = self._publisher = None
 
-    def _new_assembler(self) -> FrameAssembler[CameraImage]:
-        # The thresholds may have been changed since they were read at configure.
-        slop, timeout = (self.get_parameter(name).value for name in ("sync_slop", "camera_timeout"))
-        return FrameAssembler(len(self._rig.cameras), slop, timeout)
-
     # The executor's thread.
 
     def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
+        self._status.image(camera)
         try:
             image = self._check(message)
         except RejectedImageError as error:
@@ -223,133 +278,143 @@ class Matcher(LifecycleNode):
             return
         now = self.get_clock().now().nanoseconds
         frame = self._assembler.add(camera, stamp_in_ns(image.header), image, now)
-        if frame is None:
-            return
-        if any(image is None for image in frame.images):
-            self.get_logger().warning(self._missing_text(now), throttle_duration_sec=LOG_PERIOD)
-        self._worker.offer(frame)
+        if frame is not None:
+            self._tell_missing(frame.missing)
+            self._worker.offer(frame)
 
     def _check(self, message: Image | CompressedImage) -> CameraImage:
         if isinstance(message, Image):
             return check_image(message)
-        return check_compressed_image(message, self._values.max_image_pixels)
+        return check_compressed_image(message, self._settings.values.max_image_pixels)
 
     def _reject(self, camera: int, error: RejectedImageError) -> None:
         """Count and name an image that cannot be used; both threads do."""
         count = self._rejections.add(error.cause)
         self.get_logger().warning(
-            f"camera {self._values.cameras[camera]}: {error}; dropped ({error.cause}; {count} images so far)",
+            f"camera {self._names([camera])}: {error}; dropped ({error.cause}; {count} images so far)",
             throttle_duration_sec=LOG_PERIOD,
         )
 
     def _on_incompatible_qos(self, camera: int) -> None:
         subscription = self._image_subscriptions[camera]
         self._incompatible.add(subscription)
-        name = self._values.cameras[camera]
-        text = qos.incompatible_text(self, subscription, self._values.image_qos)
-        self.get_logger().warning(f"camera {name}: {text or 'a publisher with another QoS came and went'}")
+        text = qos.incompatible_text(self, subscription, self._settings.values.image_qos)
+        text = text or "a publisher with another QoS came and went"
+        self.get_logger().warning(f"camera {self._names([camera])}: {text}")
 
     def _incompatible_text(self) -> str:
-        texts = (qos.incompatible_text(self, one, self._values.image_qos) for one in self._incompatible)
+        image_qos = self._settings.values.image_qos
+        texts = (qos.incompatible_text(self, one, image_qos) for one in self._incompatible)
         return "; ".join(filter(None, texts))
 
-    def _missing_text(self, now: int) -> str:
-        names = ", ".join(self._values.cameras[camera] for camera in self._assembler.missing(now))
-        timeout, slop = self._assembler.timeout, self._assembler.slop
-        return f"missing: {names} (no image for {timeout:g} s within sync_slop = {slop:g} s of the others')"
+    def _tell_missing(self, missing: frozenset[int]) -> None:
+        """Say which cameras are missing, and which are back."""
+        back, self._missing = self._missing - missing, missing
+        if missing:
+            why = f"for {self._assembler.timeout:g} s within {self._assembler.slop:.3g} s of the others'"
+            self.get_logger().warning(
+                f"missing: {self._names(missing)} (no image {why})",
+                throttle_duration_sec=LOG_PERIOD,
+            )
+        if back:
+            self.get_logger().info(f"back: {self._names(back)}", throttle_duration_sec=LOG_PERIOD)
+
+    def _names(self, cameras: Iterable[int]) -> str:
+        return ", ".join(self._settings.values.cameras[camera] for camera in sorted(cameras))
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Take all changes or none."""
-        new = {change.name: change.value for change in changes if change.name in parameters.SPECS}
-        pipeline = self._pipeline
-        if pipeline is None:
-            return SetParametersResult(successful=True)
-        slots = pipeline.info.max_keypoints
-        if new.get("max_keypoints", 0) > slots:
-            reason = (
-                f"max_keypoints is {new['max_keypoints']}; allowed: 0 to {slots}, the slots of this model"
-            )
-            return SetParametersResult(successful=False, reason=reason)
-        if "max_keypoints" in new:
-            pipeline.max_keypoints = new["max_keypoints"] or slots
-        if "match_threshold" in new:
-            pipeline.match_threshold = new["match_threshold"]
-        self._assembler.slop = new.get("sync_slop", self._assembler.slop)
-        self._assembler.timeout = new.get("camera_timeout", self._assembler.timeout)
+        ours = {change.name: change.value for change in changes if change.name in parameters.SPECS}
+        try:
+            self._change(ours)
+        except LightGlueRosError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        if self._pipeline is None:
+            parameters.check_each(changes)
+            return
+        parameters.check_changeable(self._settings.values, changes)
+        settings = _Settings.of(parameters.read(self, changes))
+        settings.check(self._pipeline)
+        self._settings = settings
+        self._assembler.rig = settings.rig
+        self._assembler.fixed_slop = settings.values.sync_slop
+        self._assembler.timeout = settings.values.camera_timeout
+
     def _publish_diagnostics(self) -> None:
-        now = self.get_clock().now()
         message = DiagnosticArray()
-        message.header.stamp = now.to_msg()
-        message.status = [self._status(now.nanoseconds)]
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.status = [self._report()]
         self._diagnostics.publish(message)
 
-    def _status(self, now: int) -> DiagnosticStatus:
-        status = DiagnosticStatus(name=f"{self.get_name()}: matching", hardware_id=self._pipeline.provider)
-        incompatible = self._incompatible_text()
-        if incompatible:
-            status.level, status.message = DiagnosticStatus.WARN, incompatible
-        elif self._assembler.missing(now):
-            status.level, status.message = DiagnosticStatus.WARN, self._missing_text(now)
-        elif not self._assembler.counts.frames:
-            topics = ", ".join(self._values.image_topics)
-            status.level, status.message = DiagnosticStatus.WARN, f"no frame yet of {topics}"
+    def _report(self) -> DiagnosticStatus:
+        about = {"model": self._pipeline.info.model, "provider": self._pipeline.provider}
+        if self._worker is None:
+            status = DiagnosticStatus(level=DiagnosticStatus.OK, message="inactive")
+            status.values = [KeyValue(key=key, value=value) for key, value in about.items()]
         else:
-            status.level, status.message = DiagnosticStatus.OK, "ok"
-        counts = self._assembler.counts
-        rejected = self._rejections.by_cause()
-        # A list at once, for the worker goes on adding.
-        inference, other = np.median(list(self._times) or [(0.0, 0.0)], axis=0) * 1e3
-        values = {
-            "model": self._pipeline.info.model,
-            "provider": self._pipeline.provider,
-            "images received": counts.received,
-            "images rejected": sum(rejected.values()),
-            "incompatible QoS": incompatible or "none",
-            **{f"images rejected: {cause}": count for cause, count in rejected.items()},
-            "images without partner": counts.unmatched,
-            "images too late": counts.late,
-            "time set back": counts.resets,
-            "frames": counts.frames,
-            "frames dropped": self._worker.dropped if self._worker else 0,
-            "inference p50 (ms)": f"{inference:.2f}",
-            "outside inference p50 (ms)": f"{other:.2f}",
-        }
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+            status = self._status.report(
+                {
+                    **about,
+                    "sync slop (ms)": f"{1e3 * self._assembler.slop:.1f}",
+                    "images extracted": str(self._rig_matcher.extracted),
+                },
+                self._assembler.counts,
+                self._worker.dropped,
+                self._rejections.by_cause(),
+                self._assembler.missing(),
+                self._assembler.timeout,
+                self._incompatible_text(),
+            )
+        status.name, status.hardware_id = f"{self.get_name()}: matching", self._pipeline.provider
         return status
 
     # The worker's thread.
 
     def _match(self, frame: RigFrame[CameraImage]) -> None:
         start = time.perf_counter()
-        frame, images = self._decode(frame)
-        if all(image is None for image in images):
+        settings = self._apply_settings()
+        if frame.epoch != self._epoch:
+            self._rig_matcher.forget()
+            self._epoch = frame.epoch
+        images = [self._decode(camera, image) for camera, image in enumerate(frame.images)]
+        labels = [None if image is None else label for label, image in zip(frame.images, images, strict=True)]
+        header = next((label.header for label in labels if label is not None), None)
+        if header is None:
             return
-        pairs = self._pipeline.match(images, self._rig.pairs)
-        message = matches_to_message(self._rig, frame, pairs, self._pipeline.info.model)
-        self._publisher.publish(message)
+        pairs = self._rig_matcher.match(images, labels, frame.between)
+        self._publisher.publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model))
         inference = self._pipeline.times.inference
-        self._times.append((inference, time.perf_counter() - start - inference))
+        taken = min(stamp for stamp in frame.stamps if stamp is not None)
+        age = (self.get_clock().now().nanoseconds - taken) * 1e-9
+        self._status.matched(inference, time.perf_counter() - start - inference, age)
 
-    def _decode(self, frame: RigFrame[CameraImage]) -> tuple[RigFrame[CameraImage], list[np.ndarray | None]]:
-        """Decode a frame's images; one that turns out to be broken leaves its slot empty, as if missing."""
-        arrays = [self._decode_image(camera, image) for camera, image in enumerate(frame.images)]
-        kept = (
-            image if array is not None else None for image, array in zip(frame.images, arrays, strict=True)
-        )
-        return replace(frame, images=tuple(kept)), arrays
-
-    def _decode_image(self, camera: int, image: CameraImage | None) -> np.ndarray | None:
+    def _decode(self, camera: int, image: CameraImage | None) -> np.ndarray | None:
+        """Decode an image; one that turns out to be broken leaves its slot empty, as if missing."""
         if image is None:
             return None
         try:
-            return image.decode(self._normalisation)
+            return image.decode(self._applied.normalisation)
         except RejectedImageError as error:
             self._reject(camera, error)
             return None
 
+    def _apply_settings(self) -> _Settings:
+        """Take over settings that have changed since the last frame."""
+        settings = self._settings
+        if settings is not self._applied:
+            if settings.image_size != self._applied.image_size:
+                self._pipeline.set_image_size(settings.image_size)
+            self._pipeline.max_keypoints = settings.max_keypoints or self._pipeline.info.max_keypoints
+            self._pipeline.match_threshold = settings.values.match_threshold
+            self._rig_matcher.set_rig(settings.rig)
+            self._applied = settings
+        return settings
+
     def _on_match_error(self, error: Exception) -> None:
+        self._status.failed(error)
         self.get_logger().error(
             f"a frame was lost: {type(error).__name__}: {error}", throttle_duration_sec=LOG_PERIOD
         )
@@ -360,10 +425,10 @@ def main(args: list[str] | None = None) -> int:
     return run_node("matcher", _started_matcher, args)
 
 
-def _started_matcher(_done: threading.Event) -> Matcher | None:
+def _started_matcher(done: threading.Event) -> Matcher | None:
     node = Matcher()
     if node.get_parameter("autostart").value:
         for transition in (node.trigger_configure, node.trigger_activate):
-            if transition() != TransitionCallbackReturn.SUCCESS:
+            if not done.is_set() and transition() != TransitionCallbackReturn.SUCCESS:
                 return None
     return node

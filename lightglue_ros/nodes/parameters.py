@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -34,7 +34,7 @@ class Spec:
         description: what `ros2 param describe` prints.
         limits: (least, most) of a number.
         choices: the values that a text may have.
-        can_change: whether it can be set while the node runs.
+        can_change: whether it can be set while the node runs; the others can in the state unconfigured.
     """
 
     default: Any
@@ -72,7 +72,12 @@ SPECS: dict[str, Spec] = {
         [1.0, 99.0],
         "The percentiles of a 16-bit image's values that become black and white with percentile.",
     ),
-    "pairs": Spec(["left:right"], "Which cameras to match with each other, as 'first:second'."),
+    "pairs": Spec(
+        ["left:right"],
+        "Which images to match with each other: 'first:second', or through time 'left@-1:left' for a camera "
+        "and the same one frame before.",
+        can_change=True,
+    ),
     "model": Spec(
         "xfeat", "Model: a name in the model store, or a folder with extractor.onnx and matcher.onnx."
     ),
@@ -84,18 +89,24 @@ SPECS: dict[str, Spec] = {
     "allow_fallback": Spec(False, "Take the CPU where a provider asked for by name does not load."),
     "num_threads": Spec(0, "Threads of the CPU provider; 0 is one per core.", limits=(0, 256)),
     "image_width": Spec(
-        640, "Images are shrunk to this width before extraction (pixels), never enlarged.", limits=(32, 8192)
+        640,
+        "Images are shrunk to this width before extraction (pixels), never enlarged.",
+        limits=(32, 8192),
+        can_change=True,
     ),
     "image_height": Spec(
-        480, "Images are shrunk to this height before extraction (pixels), never enlarged.", limits=(32, 8192)
+        480,
+        "Images are shrunk to this height before extraction (pixels), never enlarged.",
+        limits=(32, 8192),
+        can_change=True,
     ),
     "max_keypoints": Spec(
         0, "Most keypoints per image; 0 is all the slots of the model.", limits=(0, 65536), can_change=True
     ),
     "match_threshold": Spec(0.1, "Least score of a match.", limits=(0.0, 1.0), can_change=True),
     "sync_slop": Spec(
-        0.01,
-        "Largest time between the images of one frame (s); keep it below half a camera period.",
+        0.0,
+        "Largest time between the images of one frame (s); 0 is 0.45 of the fastest camera's period.",
         limits=(0.0, 10.0),
         can_change=True,
     ),
@@ -159,7 +170,7 @@ def declare(node: Node) -> None:
     """
     for name, spec in SPECS.items():
         try:
-            node.declare_parameter(name, spec.default, _descriptor(spec))
+            node.declare_parameter(name, spec.default, _descriptor(name, spec))
         except (InvalidParameterTypeException, InvalidParameterValueException, ParameterException) as error:
             raise ConfigError(
                 f"parameter {name}: {error}",
@@ -168,19 +179,21 @@ def declare(node: Node) -> None:
             ) from error
 
 
-def read(node: Node) -> MatcherParameters:
+def read(node: Node, changes: Mapping[str, Any] | None = None) -> MatcherParameters:
     """Read all parameters and check what a range cannot.
+
+    Args:
+        node: that declared them.
+        changes: values that are to be set, in place of those that are.
 
     Raises:
         ConfigError: a value is none of the choices, or cameras and topics do not fit each other.
     """
-    values = MatcherParameters(**{f.name: _value(node, f.name) for f in fields(MatcherParameters)})
-    for name, spec in SPECS.items():
-        value = getattr(values, name)
-        if spec.choices and value not in spec.choices:
-            raise ConfigError(
-                f"parameter {name} is '{value}'", allowed=_allowed(spec), fix=f"{name}: {spec.default}"
-            )
+    present = {f.name: _value(node, f.name) for f in fields(MatcherParameters)}
+    values = MatcherParameters(
+        **(present | {name: _listed(value) for name, value in (changes or {}).items()})
+    )
+    check_each(asdict(values))
     if len(values.cameras) != len(values.image_topics):
         raise ConfigError(
             f"parameter image_topics has {len(values.image_topics)} topics for {len(values.cameras)} cameras",
@@ -190,6 +203,35 @@ def read(node: Node) -> MatcherParameters:
     for topic in values.image_topics:
         _check_topic(node, topic)
     return values
+
+
+def check_each(values: Mapping[str, Any]) -> None:
+    """Check each value by itself; limits of numbers are checked by ROS.
+
+    Raises:
+        ConfigError: one is none of the choices.
+    """
+    for name, value in values.items():
+        spec = SPECS[name]
+        if spec.choices and value not in spec.choices:
+            raise ConfigError(
+                f"parameter {name} is '{value}'", allowed=_allowed(spec), fix=f"{name}: {spec.default}"
+            )
+
+
+def check_changeable(present: MatcherParameters, changes: Mapping[str, Any]) -> None:
+    """Check that only parameters change that can while the node runs.
+
+    Raises:
+        ConfigError: another one would change.
+    """
+    for name, value in changes.items():
+        if not SPECS[name].can_change and _listed(value) != getattr(present, name):
+            raise ConfigError(
+                f"parameter {name} cannot change while the node runs",
+                allowed=", ".join(name for name, spec in SPECS.items() if spec.can_change),
+                fix="ros2 lifecycle set /matcher deactivate, the same with cleanup, and then set it",
+            )
 
 
 def _check_topic(node: Node, topic: str) -> None:
@@ -206,13 +248,24 @@ def _check_topic(node: Node, topic: str) -> None:
 
 def _value(node: Node, name: str) -> Any:
     try:
-        return node.get_parameter(name).value
+        return _listed(node.get_parameter(name).value)
     except ParameterUninitializedException:  # what an empty list is to ROS, which does not know its type
         return []
 
 
-def _descriptor(spec: Spec) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=spec.description, read_only=not spec.can_change)
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _descriptor(name: str, spec: Spec) -> ParameterDescriptor:
+    when = "while the node runs" if spec.can_change else "in the state unconfigured"
+    is_read_only = name == "autostart"
+    descriptor = ParameterDescriptor(
+        description=spec.description,
+        additional_constraints=f"{_allowed(spec)}; "
+        + ("cannot change" if is_read_only else f"can change {when}"),
+        read_only=is_read_only,
+    )
     if spec.limits and isinstance(spec.default, int):
         least, most = spec.limits
         descriptor.integer_range = [IntegerRange(from_value=int(least), to_value=int(most), step=1)]

@@ -1,8 +1,10 @@
 """Runs one node until it is done or the process is told to end.
 
 rclpy's own signal handlers invalidate the context at once, under the feet of a thread that publishes.
-So the signals are ours: the main thread waits for them and does nothing else, the executor spins in a
-thread of its own, and at the end things are put away in order: executor, node, context.
+So the signals are ours: the main thread waits for them and does nothing else. The node is made, and its
+executor spins, in a thread of its own. At the end things are put away in order: executor, node,
+context. Some work cannot be interrupted (ONNX Runtime loading a large model); a process that is told to end
+in the midst of it ends without putting things away.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from rclpy.signals import SignalHandlerOptions
 from lightglue_ros.core import ConfigError, LightGlueRosError
 from lightglue_ros.nodes.processes import profile_environment
 
+# How long putting things away may take; a node is to end within two seconds.
+END_SECONDS = 1.5
+
 
 def run_node(name: str, make_node: Callable[[threading.Event], Node | None], args: list[str] | None) -> int:
     """Make a node and spin it until it is done, or SIGINT or SIGTERM comes.
@@ -38,23 +43,79 @@ def run_node(name: str, make_node: Callable[[threading.Event], Node | None], arg
 
     Raises:
         ConfigError: ROS 2 does not take the arguments.
+        Exception: what a callback raised; without this the process would live on deaf.
     """
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
     _init(args)
+    runner = _Runner(name, make_node, done)
     try:
-        node = make_node(done)
-        if node is None:
-            return 1
-        _spin(node, done)
-        node.destroy_node()
-        return 0
-    except (LightGlueRosError, ParameterException, InvalidTopicNameException) as error:
-        get_logger(name).error(" ".join(str(error).split()))
-        return 1
+        runner.start()
+        done.wait()
+        last_resort = threading.Timer(END_SECONDS, lambda: os._exit(runner.status))
+        last_resort.daemon = True
+        last_resort.start()
+        runner.end()
     finally:
         rclpy.try_shutdown()
+    last_resort.cancel()
+    return runner.status
+
+
+class _Runner:
+    """Makes a node and spins it in a thread."""
+
+    def __init__(
+        self, name: str, make_node: Callable[[threading.Event], Node | None], done: threading.Event
+    ) -> None:
+        self.status = 0
+        self._name = name
+        self._make_node = make_node
+        self._done = done
+        self._node: Node | None = None
+        self._executor = SingleThreadedExecutor()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        if self._node is not None:
+            self._node.destroy_node()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            self._node = self._make_node(self._done)
+            if self._node is None:
+                self.status = 1
+            else:
+                self._spin(self._node)
+        except ExternalShutdownException:
+            pass
+        except (LightGlueRosError, ParameterException, InvalidTopicNameException) as error:
+            get_logger(self._name).error(" ".join(str(error).split()))
+            self.status = 1
+        except Exception as failure:
+            self._failure = failure
+            self.status = 1
+        finally:
+            self._done.set()
+
+    def _spin(self, node: Node) -> None:
+        self._executor.add_node(node)
+        while not self._done.is_set():
+            try:
+                self._executor.spin()
+            # Up to Jazzy rclpy raises this out of the executor when a lifecycle manager asks for a transition
+            # that the present state does not have.
+            except rclpy_implementation.RCLError as error:
+                node.get_logger().error(f"refused: {error}")
 
 
 def _init(args: list[str] | None) -> None:
@@ -68,42 +129,3 @@ def _init(args: list[str] | None) -> None:
             f"ROS 2 does not take the arguments {args}: {error}",
             allowed="--ros-args with -p name:=value, -r from:=to, --params-file FILE",
         ) from error
-
-
-def _spin_until_refused(executor: SingleThreadedExecutor, node: Node) -> None:
-    try:
-        executor.spin()
-    # Up to Jazzy rclpy raises this out of the executor when a lifecycle manager asks for a transition that
-    # the present state does not have.
-    except rclpy_implementation.RCLError as error:
-        node.get_logger().error(f"refused: {error}")
-
-
-def _spin(node: Node, done: threading.Event) -> None:
-    """Spin until it is done.
-
-    Raises:
-        Exception: what a callback raised; without this the process would live on deaf.
-    """
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    failures: list[Exception] = []
-
-    def spin() -> None:
-        try:
-            while not done.is_set():
-                _spin_until_refused(executor, node)
-        except ExternalShutdownException:
-            pass
-        except Exception as failure:
-            failures.append(failure)
-        finally:
-            done.set()
-
-    thread = threading.Thread(target=spin, name="executor", daemon=True)
-    thread.start()
-    done.wait()
-    executor.shutdown()
-    thread.join()
-    if failures:
-        raise failures[0]

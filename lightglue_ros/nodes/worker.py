@@ -43,11 +43,16 @@ class NewestWorker(Generic[T]):
             self._newest = item
             self._changed.notify()
 
-    def stop(self) -> None:
-        """End the thread after the item that it is working on."""
+    def stop(self, interrupt: Callable[[], None] = lambda: None) -> None:
+        """End the thread after the item that it is working on.
+
+        Args:
+            interrupt: ends the work on that item; what `work` raises then goes nowhere.
+        """
         with self._changed:
             self._stopping = True
             self._changed.notify()
+        interrupt()
         self._thread.join()
 
     def _run(self) -> None:
@@ -56,7 +61,8 @@ class NewestWorker(Generic[T]):
                 self._work(item)
             # Whatever a frame does to us, the next one gets its chance.
             except Exception as error:
-                self._on_error(error)
+                if not self._stopping:
+                    self._on_error(error)
 
     def _take(self) -> T | None:
         with self._changed:

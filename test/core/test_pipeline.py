@@ -1,6 +1,7 @@
 """The runtime on the exported XFeat + LighterGlue; what the graphs promise is tested in test/export."""
 
 import shutil
+import threading
 import warnings
 
 import cv2
@@ -246,3 +247,27 @@ def test_an_unknown_provider_is_refused(model_folder):
         ConfigError, match="provider 'gpu' is unknown; allowed: auto, cpu, cuda, tensorrt, openvino"
     ):
         MatchPipeline(model_folder, "gpu")
+
+
+def test_a_cancelled_pipeline_ends_the_run_in_work_and_begins_no_other(model_folder, motorcycle):
+    pipeline = MatchPipeline(model_folder, "cpu", image_size=(1600, 1216))
+    begun, ended = threading.Event(), threading.Event()
+    runs = 0
+
+    def match_on():
+        nonlocal runs
+        try:
+            while runs < 1000:
+                pipeline.match(motorcycle, [(0, 1)])
+                runs += 1
+                begun.set()
+        except Exception:  # ONNX Runtime's has no base of its own
+            ended.set()
+
+    thread = threading.Thread(target=match_on, daemon=True)
+    thread.start()
+    assert begun.wait(30.0)
+    pipeline.cancel()
+    assert ended.wait(5.0)
+    with pytest.raises(Exception, match="terminate"):
+        pipeline.match(motorcycle, [(0, 1)])

@@ -88,6 +88,8 @@ def test_a_static_export_takes_fewer_images_and_pairs_but_not_more(fp16_export, 
         pipeline.match([None] * 4, [(0, 1)])
     with pytest.raises(ConfigError, match=r"3 pairs do not fit a model exported for 2; .* --pairs 3"):
         pipeline.match(motorcycle, [(0, 1)] * 3)
+    with pytest.raises(ConfigError, match=r"4 images do not fit a model exported for 3"):
+        pipeline.check(images=4)
     with pytest.raises(ConfigError, match=r"320x240 does not fit a model exported for 640x480"):
         pipeline.set_image_size((320, 240))
 

@@ -9,6 +9,10 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 
+from builtin_interfaces.msg import Time  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -47,6 +51,12 @@ class Robot(Listener):
         self.last_stamp = self.get_clock().now().to_msg()
         self.show_with_last_stamp(images)
 
+    def show_at(self, seconds, images):
+        """Publish one image of each named camera, with a stamp of so many seconds."""
+        nanoseconds = round(seconds * 1e9)
+        self.last_stamp = Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+        self.show_with_last_stamp(images)
+
     def show_with_last_stamp(self, images):
         """Publish more images of the same moment."""
         for camera, image in images.items():
@@ -55,24 +65,61 @@ class Robot(Listener):
             image.header.stamp = self.last_stamp
             self.cameras[camera].publish(image)
 
+    def repeat_until(self, act, condition, what, deadline=30.0):
+        """Act again and again until the condition holds."""
+        acted = 0.0
+
+        def holds():
+            nonlocal acted
+            if time.monotonic() - acted > REPEAT_SECONDS:
+                act()
+                acted = time.monotonic()
+            return condition()
+
+        self.wait_until(holds, what, deadline)
+
     def show_until(self, images, condition, what, deadline=30.0):
         """Publish again and again until the condition holds for a message on matches; return that."""
         self.clear()
-        shown = 0.0
-
-        def is_there():
-            nonlocal shown
-            if time.monotonic() - shown > REPEAT_SECONDS:
-                self.show(images)
-                shown = time.monotonic()
-            return any(map(condition, self.messages))
-
-        self.wait_until(is_there, what, deadline)
+        self.repeat_until(
+            lambda: self.show(images), lambda: any(map(condition, self.messages)), what, deadline
+        )
         return next(message for message in self.messages if condition(message))
+
+    def call(self, service_type, name, request):
+        """Call a service of the matcher and return its answer."""
+        client = self.create_client(service_type, f"/matcher/{name}")
+        self.wait_until(client.service_is_ready, f"the matcher's service {name}")
+        future = client.call_async(request)
+        self.wait_until(future.done, f"the answer to {name}")
+        self.destroy_client(client)
+        return future.result()
+
+    def set_parameters(self, **values):
+        """Set parameters of the running matcher one after the other; returns the results."""
+        return self.call(
+            SetParameters, "set_parameters", SetParameters.Request(parameters=_messages(values))
+        ).results
+
+    def set_parameters_atomically(self, **values):
+        """Set parameters of the running matcher, all or none; returns the result."""
+        request = SetParametersAtomically.Request(parameters=_messages(values))
+        return self.call(SetParametersAtomically, "set_parameters_atomically", request).result
+
+    def change_state(self, transition):
+        """Ask for a transition; returns whether it succeeded and the label of the state after it."""
+        request = ChangeState.Request()
+        request.transition.id = transition
+        has_succeeded = self.call(ChangeState, "change_state", request).success
+        return has_succeeded, self.call(GetState, "get_state", GetState.Request()).current_state.label
 
     def match(self, images):
         """Publish images until matches of them arrive."""
         return self.show_until(images, lambda message: True, "matches")
+
+
+def _messages(values):
+    return [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
 
 
 @pytest.fixture(scope="session")
@@ -102,9 +149,10 @@ def robot(make_robot, model_folder):
     """Starts a matcher with the given parameters and the cameras of a robot beside it."""
     with contextlib.ExitStack() as stack:
 
-        def start(names=("left", "right"), environment=None, connected=True, **parameters):
+        def start(names=("left", "right"), environment=None, connected=True, params_file=None, **parameters):
             options = {"stderr": subprocess.PIPE, "text": True, "env": environment}
-            process = stack.enter_context(node_process("matcher", {**SMALL, **parameters}, **options))
+            started = node_process("matcher", {**SMALL, **parameters}, params_file, **options)
+            process = stack.enter_context(started)
             robot = make_robot(names, process)
             if connected:
                 robot.wait_until_connected()

@@ -6,14 +6,15 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from std_msgs.msg import Header
 
 from lightglue_ros.core import PairMatches
-from lightglue_ros.core.frames import RigFrame
 from lightglue_ros.core.rig import Rig
+from lightglue_ros.core.rig_matcher import RigPair
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import (
     array_to_image,
     matches_to_message,
     message_to_matches,
 )
+from lightglue_ros.nodes.decoding import CameraImage
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 7, 3), np.uint8)
 
@@ -27,11 +28,12 @@ def test_arrays_become_messages_of_their_size_and_encoding():
 
 
 def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
-    rig = Rig.parse(["left", "right", "rear"], ["left:right", "right:rear"])
-    right = array_to_image(RGB, Header(frame_id="right_optical"))
+    rig = Rig.parse(["left", "right", "rear"], ["left:right", "right@-1:rear"])
+    past = CameraImage(Header(frame_id="right_before"), 7, 12, decode=None)
+    past.header.stamp.sec = 4
+    right = CameraImage(Header(frame_id="right_optical"), 7, 12, decode=None)
     right.header.stamp.sec = 5
-    rear = array_to_image(RGB[..., 0], Header(frame_id="rear_optical"))
-    frame = RigFrame(images=(None, right, rear), stamps=(None, 5, 5))
+    rear = CameraImage(Header(frame_id="rear_optical"), 8, 13, decode=None)
     found = PairMatches(
         np.array([[1, 2], [3, 4]], np.float32),
         np.array([[5, 6], [7, 8]], np.float32),
@@ -40,15 +42,8 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
         np.array([4, 2], np.int32),
         6,
     )
-    nothing = PairMatches(
-        np.zeros((0, 2), np.float32),
-        np.zeros((0, 2), np.float32),
-        np.zeros(0, np.float32),
-        np.zeros(0, np.int32),
-        np.zeros(0, np.int32),
-        6,
-    )
-    matches = matches_to_message(rig, frame, [nothing, found], "xfeat")
+    pairs = [RigPair(None, right, PairMatches.empty()), RigPair(past, rear, found)]
+    matches = matches_to_message(rig, right.header, pairs, "xfeat")
     assert matches.header == right.header
     assert matches.model == "xfeat"
     missing, ok = matches.pairs
@@ -56,7 +51,8 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
     assert missing.status == PairMatchesMsg.STATUS_MISSING
     assert (missing.width0, missing.frame_id1, missing.layers) == (0, "right_optical", 0)
     assert ok.status == PairMatchesMsg.STATUS_OK
-    assert (ok.stamp0.sec, ok.frame_id1, ok.width0, ok.height1) == (5, "rear_optical", 7, 12)
+    assert (ok.stamp0.sec, ok.frame_id0, ok.frame_id1) == (4, "right_before", "rear_optical")
+    assert (ok.camera0, ok.camera1, ok.width0, ok.height1) == ("right", "rear", 7, 13)
     assert ok.keypoints0.tolist() == [1, 2, 3, 4]
     again = message_to_matches(ok)
     for field in ("keypoints0", "keypoints1", "scores", "indices0", "indices1", "layers"):

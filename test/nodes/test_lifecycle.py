@@ -1,0 +1,162 @@
+"""The states of the running matcher, and how it ends in each of them."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from lifecycle_msgs.msg import Transition
+
+from lightglue_ros.msg import PairMatches
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+def wait_for_line(process, text):
+    """Read what the process says until a line has the text."""
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if text in line:
+            return
+    raise AssertionError(f"no '{text}' in {said}")
+
+
+def seconds_of_processor(process):
+    """Time that a process has spent (proc(5): utime and stime, in ticks)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def assert_ends(process, number, seconds=2.0):
+    start = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(10.0) == 0
+    assert time.monotonic() - start < seconds
+    said = process.stderr.read()
+    assert "Traceback" not in said
+    assert "ERROR" not in said
+
+
+def test_a_lifecycle_manager_may_start_stop_and_start_it_again(robot, motorcycle):
+    left, right = motorcycle
+    images = {"left": left, "right": right}
+    stereo = robot(connected=False, autostart=False)
+    for _ in range(2):
+        assert stereo.change_state(Transition.TRANSITION_CONFIGURE) == (True, "inactive")
+        for _ in range(2):
+            assert stereo.change_state(Transition.TRANSITION_ACTIVATE) == (True, "active")
+            stereo.wait_until_connected()
+            assert len(stereo.match(images).pairs[0].scores) > 100
+            assert stereo.change_state(Transition.TRANSITION_DEACTIVATE) == (True, "inactive")
+            stereo.wait_until(
+                lambda: not any(camera.get_subscription_count() for camera in stereo.cameras.values()),
+                "the end of the subscriptions",
+            )
+        assert stereo.change_state(Transition.TRANSITION_CLEANUP) == (True, "unconfigured")
+    stereo.process.send_signal(signal.SIGINT)
+    assert stereo.process.wait(2.0) == 0
+    assert "Traceback" not in stereo.process.stderr.read()
+
+
+def test_without_autostart_a_configure_that_fails_can_be_tried_again(robot, model_folder, tmp_path):
+    folder = tmp_path / "late"
+    stereo = robot(connected=False, autostart=False, model=str(folder))
+    assert stereo.change_state(Transition.TRANSITION_CONFIGURE) == (False, "unconfigured")
+    shutil.copytree(model_folder, folder)
+    assert stereo.change_state(Transition.TRANSITION_CONFIGURE) == (True, "inactive")
+
+
+def test_cleanup_frees_the_sessions(robot):
+    """Each session has threads of its own: num_threads - 1, for the thread that calls it works, too."""
+    stereo = robot(connected=False, autostart=False, num_threads=5)
+    tasks = Path(f"/proc/{stereo.process.pid}/task")
+    stereo.wait_until(lambda: stereo.count_services("/matcher/change_state") > 0, "the node")
+    before = len(list(tasks.iterdir()))
+    for _ in range(2):
+        stereo.change_state(Transition.TRANSITION_CONFIGURE)
+        assert len(list(tasks.iterdir())) >= before + 2 * 4
+        stereo.change_state(Transition.TRANSITION_CLEANUP)
+        stereo.wait_until(lambda: len(list(tasks.iterdir())) < before + 4, "the end of the sessions' threads")
+
+
+def test_unconfigured_it_takes_any_parameter_and_configures_with_it(robot, motorcycle):
+    left, right = motorcycle
+    rig = robot(("front", "rear"), connected=False, autostart=False)
+    results = rig.set_parameters(
+        cameras=["front", "rear"],
+        image_topics=["front/image_rect", "rear/image_rect"],
+        pairs=["rear:front"],
+        provider="gpu",
+    )
+    assert [result.successful for result in results] == [True, True, True, False]
+    assert "auto, cpu, cuda" in results[3].reason
+    assert rig.change_state(Transition.TRANSITION_CONFIGURE) == (True, "inactive")
+    assert rig.change_state(Transition.TRANSITION_ACTIVATE) == (True, "active")
+    rig.wait_until_connected()
+    (pair,) = rig.match({"front": left, "rear": right}).pairs
+    assert (pair.camera0, pair.camera1, pair.status) == ("rear", "front", PairMatches.STATUS_OK)
+
+
+def test_an_unforeseen_error_of_a_transition_is_logged_and_leads_to_unconfigured(robot):
+    """As the design of managed nodes has it: by way of ErrorProcessing, which puts everything away."""
+    override = {"qos_overrides./right/image_rect.subscription.reliability": "nonsense"}
+    stereo = robot(connected=False, autostart=False, **override)
+    for _ in range(2):
+        assert stereo.change_state(Transition.TRANSITION_CONFIGURE) == (True, "inactive")
+        assert stereo.change_state(Transition.TRANSITION_ACTIVATE) == (False, "unconfigured")
+        stereo.wait_until(
+            lambda: not stereo.count_subscribers("left/image_rect"), "the end of the subscriptions"
+        )
+    stereo.process.send_signal(signal.SIGINT)
+    assert stereo.process.wait(2.0) == 0
+    assert "Unexpected QoS override" in stereo.process.stderr.read()
+
+
+@SIGNALS
+def test_a_signal_ends_it_unconfigured(robot, number):
+    stereo = robot(connected=False, autostart=False)
+    stereo.wait_until(lambda: stereo.count_services("/matcher/change_state") > 0, "the node")
+    assert_ends(stereo.process, number)
+
+
+@SIGNALS
+def test_a_signal_ends_it_inactive(robot, number):
+    stereo = robot(connected=False, autostart=False)
+    assert stereo.change_state(Transition.TRANSITION_CONFIGURE) == (True, "inactive")
+    assert_ends(stereo.process, number)
+
+
+@SIGNALS
+def test_a_signal_ends_it_active(robot, number):
+    assert_ends(robot().process, number)
+
+
+@SIGNALS
+def test_a_signal_ends_it_during_inference(robot, motorcycle, number):
+    """A frame of this size takes a good part of a second."""
+    images = {
+        camera: cv2.resize(image, (2048, 1536))
+        for camera, image in zip(("left", "right"), motorcycle, strict=True)
+    }
+    stereo = robot(image_width=2048, image_height=1536)
+    stereo.match(images)
+    spent = seconds_of_processor(stereo.process)
+    stereo.show(images)
+    stereo.wait_until(
+        lambda: seconds_of_processor(stereo.process) > spent + 0.3, "inference on the next frame"
+    )
+    assert_ends(stereo.process, number)
+
+
+@SIGNALS
+def test_a_signal_ends_it_while_the_model_is_loading(robot, number):
+    stereo = robot(connected=False, image_width=2048, image_height=1536)
+    wait_for_line(stereo.process, "loading model")
+    assert_ends(stereo.process, number, seconds=5.0)
