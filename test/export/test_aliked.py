@@ -1,4 +1,4 @@
-"""ALIKED + LightGlue: laws 1 to 4 on the exported files (goldens: see make_goldens_aliked.py)."""
+"""ALIKED + LightGlue: laws 1 to 4 on the exported files (goldens: see make_goldens.py)."""
 
 from pathlib import Path
 
