@@ -8,7 +8,6 @@ import pytest
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.geometry import same_row_share
 from lightglue_ros.core.session import GraphSession
-from lightglue_ros.export import export_model
 from lightglue_ros.export.selfcheck import compare
 
 PAIRS = np.array([[0, 1]])
@@ -17,10 +16,8 @@ SMALL = 320, 224  # the canvas of the tests that need no goldens
 
 
 @pytest.fixture(scope="module")
-def sessions(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("aliked")
-    files = export_model("aliked", split=True, max_keypoints=SLOTS, output=folder, report=lambda line: None)
-    return {path.stem: GraphSession(path, path.stem, provider="cpu") for path in files}
+def sessions(aliked_export):
+    return {path.stem: GraphSession(path, path.stem, provider="cpu") for path in aliked_export.files}
 
 
 @pytest.fixture(scope="module")
