@@ -8,14 +8,6 @@
 Both get the same canvases and run on the CPU in float32 (see originals.py for what the original is). Equal
 scores may come in another order, so keypoints and matches are compared by coordinates. Shares are of all
 keypoints or matches of a data set.
-
-Match scores come out of a transformer whose attention logits reach thousands: float32 leaves little more than
-four digits of some, and a keypoint that only one side has moves the others' scores, too. Hence two columns
-more, both on the original's features: our matcher against the original's, and the original's matcher against
-itself in float64.
-
-Times are of a pair of images, extracted and matched; the two take turns, and the median is printed. The
-original of ALIKED runs here with a stand-in for torchvision's deformable convolution, which is slower.
 """
 
 from __future__ import annotations
@@ -42,6 +34,15 @@ from lightglue_ros.core.images import read_image
 from lightglue_ros.export.selfcheck import SCORE_TOLERANCE, Scene, compare
 from originals import PACKAGES, Original, load_original
 
+NOTES = """
+Match scores come out of a transformer whose attention logits reach thousands: float32 leaves little more than
+four digits of some, and a keypoint that only one side has moves the others' scores. Hence the last two
+columns, both on the original's features: our matcher against the original's, and the original's matcher in
+float32 against itself in float64.
+
+Times are of a pair of images, extracted and matched; the two take turns, and the median is printed. The
+original of ALIKED runs here with a stand-in for torchvision's deformable convolution, which is slower.
+"""
 DATA = Path(__file__).parents[2] / "shared" / "data"
 KITTI_FRAMES = range(0, 45, 8)  # the first of each pair, six frames before the second
 SAME_PLACE = 0.01  # pixels
@@ -119,6 +120,7 @@ def main() -> None:
     print_scenes(scenes)
     print_differences(rows)
     print_times(rows)
+    print(NOTES, end="")
 
 
 def parse_arguments() -> argparse.Namespace:
