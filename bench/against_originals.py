@@ -34,15 +34,14 @@ from lightglue_ros.core.images import read_image
 from lightglue_ros.export.selfcheck import SCORE_TOLERANCE, Scene, compare
 from originals import PACKAGES, Original, load_original
 
-NOTES = """
+ABOUT_SCORES = """
 Match scores come out of a transformer whose attention logits reach thousands: float32 leaves little more than
 four digits of some, and a keypoint that only one side has moves the others' scores. Hence the last two
 columns, both on the original's features: our matcher against the original's, and the original's matcher in
-float32 against itself in float64.
-
+float32 against itself in float64."""
+ABOUT_TIMES = """
 Times are of a pair of images, extracted and matched; the two take turns, and the median is printed. The
-original of ALIKED runs here with a stand-in for torchvision's deformable convolution, which is slower.
-"""
+original of ALIKED runs here with a stand-in for torchvision's deformable convolution, which is slower."""
 DATA = Path(__file__).parents[2] / "shared" / "data"
 KITTI_FRAMES = range(0, 45, 8)  # the first of each pair, six frames before the second
 SAME_PLACE = 0.01  # pixels
@@ -119,8 +118,10 @@ def main() -> None:
             print(f"{model} on {scene.name}: {figures}", file=sys.stderr)
     print_scenes(scenes)
     print_differences(rows)
-    print_times(rows)
-    print(NOTES, end="")
+    print(ABOUT_SCORES)
+    if arguments.rounds:
+        print_times(rows)
+        print(ABOUT_TIMES)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -132,7 +133,7 @@ def parse_arguments() -> argparse.Namespace:
         "models", nargs="*", default=list(PACKAGES), help="names in the model store, or folders"
     )
     parser.add_argument("--data", type=Path, default=DATA, help="folder with stereo_aloe, kitti_seq1, pairs")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each pair is timed")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each pair is timed, or 0")
     return parser.parse_args()
 
 
@@ -225,7 +226,9 @@ def descriptor_cosines(expected: Tensors, found: Tensors) -> np.ndarray:
 def measure_times(
     original: Original, exported: Exported, batches: Sequence[CanvasBatch], rounds: int
 ) -> tuple[float, float]:
-    """Median seconds of a pair, of the original and of the export."""
+    """Median seconds of a pair, of the original and of the export; NaN without rounds."""
+    if not rounds:
+        return np.nan, np.nan
     seconds = []
     for _ in range(rounds):
         seconds += [[time_pair(side, batch) for side in (original, exported)] for batch in batches]
