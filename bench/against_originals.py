@@ -100,11 +100,8 @@ def main() -> None:
     arguments = parse_arguments()
     print("# The exports against the original code\n")
     print(f"    {shlex.join(['python', 'bench/against_originals.py', *sys.argv[1:]])}\n")
-    print(
-        f"{machine()},\n{versions()}; "
-        f" {torch.get_num_threads()} threads, "
-        f"load average {os.getloadavg()[0]:.1f} at the start (times of a busy machine mean little)."
-    )
+    print(f"{machine()},\n{versions()}.")
+    load = os.getloadavg()[0]
     rows = []
     scenes = find_scenes(arguments.data)
     for model in arguments.models:
@@ -120,7 +117,7 @@ def main() -> None:
     print_differences(rows)
     print(ABOUT_SCORES)
     if arguments.rounds:
-        print_times(rows)
+        print_times(rows, load)
         print(ABOUT_TIMES)
 
 
@@ -277,8 +274,11 @@ def print_differences(rows: Sequence[Row]) -> None:
         print(f"| {row.model} | {row.scene} | {' | '.join(texts)} |")
 
 
-def print_times(rows: Sequence[Row]) -> None:
-    """Print a line for each model and data set."""
+def print_times(rows: Sequence[Row], load: float) -> None:
+    """Print a line for each model and data set, and how busy the machine was before."""
+    print(
+        f"\n{torch.get_num_threads()} threads; load average {load:.1f} at the start, which should be near 0."
+    )
     print("\n| model | data | original, ms a pair | export, ms a pair | ratio |")
     print("| --- | --- | ---: | ---: | ---: |")
     for row in rows:

