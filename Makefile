@@ -22,7 +22,7 @@ demo: $(MODEL)
 	@$(IN_ENV) lightglue_ros demo $(if $(LEFT),"$(LEFT)") $(if $(RIGHT),"$(RIGHT)")
 
 # From the folder test/: in the root the source folder lightglue_ros would hide the installed package.
-test: $(MODEL) lint
+test: $(MODEL) $(VENV)/.originals lint
 	@$(IN_ENV) cd test && pytest
 
 lint: $(VENV)/.packages
@@ -51,6 +51,11 @@ else
 	@$(VENV)/bin/pip install --disable-pip-version-check -r requirements/ros-kilted.txt
 	@touch $(VENV)/.ros-from-wheels
 endif
+	@touch $@
+
+$(VENV)/.originals: $(VENV)/.packages requirements/originals.txt
+	$(STEP) 'for the tests: the original implementations, to compare with'
+	@$(VENV)/bin/pip install --disable-pip-version-check --no-deps -r requirements/originals.txt
 	@touch $@
 
 SOURCES := CMakeLists.txt package.xml $(wildcard cmake/* msg/* launch/* config/*) \

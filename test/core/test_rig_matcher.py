@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightglue_ros.core import MatchPipeline, ModelError
+from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.images import list_images, read_image
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigMatcher
@@ -122,11 +122,3 @@ def test_no_image_at_all_is_a_frame_of_missing_pairs(pipeline, runs):
     matcher = RigMatcher(pipeline, Rig.parse(["left", "right"], ["left:right"]))
     assert matcher.match([None, None], [None, None])[0].is_missing
     assert runs == {"images": 0, "matcher": 0}
-
-
-def test_a_model_that_is_not_split_is_refused(model_folder, tmp_path):
-    (tmp_path / "pipeline.onnx").symlink_to(model_folder / "pipeline.onnx")
-    if not (model_folder / "pipeline.onnx").is_file():
-        pytest.skip("no pipeline.onnx in the model store")
-    with pytest.raises(ModelError, match=r"--split"):
-        RigMatcher(MatchPipeline(tmp_path), Rig.parse(["left", "right"], ["left:right"]))

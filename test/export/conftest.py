@@ -37,6 +37,12 @@ def disk_export(tmp_path_factory):
     return export("disk", tmp_path_factory.mktemp("disk"), split=True, max_keypoints=512)
 
 
+@pytest.fixture(scope="session")
+def aliked_export(tmp_path_factory):
+    """Extractor and matcher of aliked with K = 512, as more would take long."""
+    return export("aliked", tmp_path_factory.mktemp("aliked"), split=True, max_keypoints=512)
+
+
 def export(name, folder, **options):
     lines = []
     return Export(export_model(name, output=folder, report=lines.append, **options), lines)

@@ -1,4 +1,4 @@
-"""ALIKED + LightGlue: laws 1 to 4 on the exported files (goldens: see make_goldens_aliked.py).
+"""ALIKED + LightGlue: laws 1 to 4 on the exported files (goldens: see make_goldens.py).
 
 Nobody has published a LightGlue for ALIKED-t16, so it has one with random weights here.
 """
@@ -24,10 +24,8 @@ SMALL = 320, 224  # the canvas of the tests that need no goldens
 
 
 @pytest.fixture(scope="module")
-def sessions(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("aliked")
-    files = export_model("aliked", split=True, max_keypoints=SLOTS, output=folder, report=lambda line: None)
-    return {path.stem: GraphSession(path, path.stem, provider="cpu") for path in files}
+def sessions(aliked_export):
+    return {path.stem: GraphSession(path, path.stem, provider="cpu") for path in aliked_export.files}
 
 
 @pytest.fixture(scope="module")

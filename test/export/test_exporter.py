@@ -10,8 +10,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from lightglue_ros.core import ConfigError, ModelError
+from lightglue_ros.core import ConfigError, MatchPipeline, ModelError
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
+from lightglue_ros.core.rig import Rig
+from lightglue_ros.core.rig_matcher import RigMatcher
 from lightglue_ros.export import export_model, exporter, selfcheck
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.registry import MODELS
@@ -301,3 +303,9 @@ def test_the_check_accepts_equal_scores_in_another_order():
 def test_the_check_notices(change):
     differences = selfcheck.compare(outputs(), outputs(**change), PAIRS)
     assert not differences.are_within(selfcheck.TOLERANCES["fp32"])
+
+
+def test_a_rig_wants_a_split_model(pipeline_export):
+    rig = Rig.parse(["left", "right"], ["left@-1:left"])
+    with pytest.raises(ModelError, match=r"pipeline\.onnx goes from images to matches .* --split"):
+        RigMatcher(MatchPipeline(pipeline_export.files[0]), rig)

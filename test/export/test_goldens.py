@@ -1,4 +1,4 @@
-"""Law 4: fp32 results equal the original PyTorch implementation's (goldens: see make_goldens*.py)."""
+"""Law 4: fp32 results equal the original PyTorch implementation's (goldens: see make_goldens.py)."""
 
 from pathlib import Path
 

