@@ -27,6 +27,7 @@ EXPORT_OPTIONS = (
     "channels",
     "opset",
     "portable",
+    "compaction",
 )
 LONGEST_SIDE = 8192  # pixels of a canvas, as in the node's parameters
 # These are ROS 2 nodes; ROS reads their arguments (--ros-args -p name:=value).
@@ -137,6 +138,12 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--opset", type=int, help="of the ONNX operators (the least that will do)")
     command.add_argument(
         "--portable", action="store_true", help="without DeformConv, which ALIKED has and TensorRT may not"
+    )
+    command.add_argument(
+        "--compaction",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="match with no more slots than the images need (unless shapes are fixed)",
     )
     command.add_argument(
         "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"
