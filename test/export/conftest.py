@@ -3,6 +3,7 @@
 Weights that nobody has published, or that the tests may not have, are random ones (random_weights.py).
 """
 
+import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def split_export(tmp_path_factory):
     """Extractor and matcher of xfeat with K = 1024."""
     lines = []
     files = export_model("xfeat", output=tmp_path_factory.mktemp("split"), split=True, report=lines.append)
+    forget_garbage()
     return Export(files, lines)
 
 
@@ -76,7 +78,15 @@ def export(name, folder, **options):
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selfcheck, "find_scenes", lambda report: [selfcheck._random_scene()])
-        return Export(export_model(name, output=folder, report=lines.append, **options), lines)
+        files = export_model(name, output=folder, report=lines.append, **options)
+    forget_garbage()
+    return Export(files, lines)
+
+
+def forget_garbage():
+    """Spare later collections what PyTorch keeps of an export: a second and more for each of them."""
+    gc.collect()
+    gc.freeze()
 
 
 def with_layers(name, layers):
@@ -126,6 +136,7 @@ def write_graph(tmp_path_factory):
         info = replace(exporter._describe(spec, [], options), graph=graph)
         path = tmp_path_factory.mktemp(spec.name) / f"{graph}.onnx"
         exporter._write(module, info, options.opset or 18, path)
+        forget_garbage()
         return path
 
     return write
