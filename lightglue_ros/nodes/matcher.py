@@ -1,7 +1,7 @@
 """The matcher node: images of N cameras in, `matches` out.
 
-With `publish_features` it publishes features as well, and without pairs nothing but these: that is an
-extractor, at the computer of a camera. The matcher elsewhere takes them in place of images
+With `publish_features` it publishes features as well, and without `publish_matches` nothing but these: that
+is an extractor, at the computer of a camera. The matcher elsewhere takes them in place of images
 (`input: features`); what is said of images here then holds for features.
 
 Two threads, so that nothing queues and nobody waits:
@@ -81,7 +81,8 @@ class _Settings:
 
     @classmethod
     def of(cls, values: MatcherParameters) -> _Settings:
-        return cls(values, Rig.parse(values.cameras, values.pairs), values.normalisation)
+        pairs = values.pairs if values.publish_matches else []
+        return cls(values, Rig.parse(values.cameras, pairs), values.normalisation)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -213,11 +214,11 @@ class Matcher(LifecycleNode):
     def _create_publishers(self) -> None:
         values = self._settings.values
         overridable = {"qos_overriding_options": qos.overridable()}
-        if values.pairs:
+        if values.publish_matches:
             self._publisher = self.create_lifecycle_publisher(
                 Matches, "matches", qos.result_qos(), **overridable
             )
-        if values.pairs and not values.takes_features:
+        if values.publish_matches and not values.takes_features:
             self._picture_publisher = self.create_lifecycle_publisher(
                 Image, drawing.TOPIC, qos.picture_qos(), **overridable
             )
@@ -242,7 +243,7 @@ class Matcher(LifecycleNode):
     @property
     def _results(self) -> str:
         """What is made of the images."""
-        return "matches" if self._settings.rig.pairs else "features"
+        return "matches" if self._settings.values.publish_matches else "features"
 
     def _log_model(self, seconds: float) -> None:
         pipeline = self._pipeline
@@ -265,7 +266,7 @@ class Matcher(LifecycleNode):
         for camera, topic in enumerate(values.input_topics):
             self._input_subscriptions.append(self._subscribe(camera, topic))
         topics = ", ".join(subscription.topic_name for subscription in self._input_subscriptions)
-        work = f"matching {', '.join(values.pairs)}" if values.pairs else "extracting features"
+        work = f"matching {', '.join(values.pairs)}" if values.publish_matches else "extracting features"
         self.get_logger().info(f"{work}; waiting for {values.input} on {topics}")
 
     def _subscribe(self, camera: int, topic: str) -> Subscription:

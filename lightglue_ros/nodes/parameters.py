@@ -84,8 +84,11 @@ SPECS: dict[str, Spec] = {
     "pairs": Spec(
         ["left:right"],
         "Which images to match with each other: 'first:second', or through time 'left@-1:left' for a camera "
-        "and the same one frame before. None with publish_features: extract only.",
+        "and the same one frame before.",
         can_change=True,
+    ),
+    "publish_matches": Spec(
+        True, "Match and publish; false with publish_features: extract only, whatever the pairs are."
     ),
     "publish_features": Spec(
         False, "Publish the features of each image on features/CAMERA, for a matcher elsewhere."
@@ -180,6 +183,7 @@ class MatcherParameters(CameraParameters):
 
     input: str
     pairs: list[str]
+    publish_matches: bool
     publish_features: bool
     features_precision: str
     model: str
@@ -270,11 +274,17 @@ def _check_work(values: MatcherParameters) -> None:
             allowed="one of the two",
             fix="publish_features: false, or input: images",
         )
-    if not values.pairs and not values.publish_features:
+    if not values.publish_matches and not values.publish_features:
         raise ConfigError(
-            "parameter pairs is empty and publish_features is false: there is nothing to do",
-            allowed="pairs to match, or none in an extractor, which publishes features",
-            fix='pairs: ["left:right"], or publish_features: true',
+            "parameters publish_matches and publish_features are both false: there is nothing to do",
+            allowed="at least one of them true",
+            fix="publish_matches: true to match, publish_features: true to extract only",
+        )
+    if not values.pairs and values.publish_matches:
+        raise ConfigError(
+            "parameter pairs is empty",
+            allowed="at least one 'first:second'",
+            fix='pairs: ["left:right"], or publish_matches: false to extract only',
         )
 
 
@@ -309,12 +319,6 @@ def check_changeable(present: MatcherParameters, changes: Mapping[str, Any]) -> 
     Raises:
         ConfigError: another one would change.
     """
-    if "pairs" in changes and bool(changes["pairs"]) != bool(present.pairs):
-        raise ConfigError(
-            "parameter pairs cannot change between some and none while the node runs",
-            allowed="other pairs where there are some",
-            fix="ros2 lifecycle set /matcher deactivate, the same with cleanup, and then set it",
-        )
     for name, value in changes.items():
         if not SPECS[name].can_change and _listed(value) != getattr(present, name):
             raise ConfigError(
