@@ -9,6 +9,7 @@ import argparse
 import json
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ LONGEST_SIDE = 8192  # pixels of a canvas, as in the node's parameters
 # These are ROS 2 nodes; ROS reads their arguments (--ros-args -p name:=value).
 NODES = {
     "matcher": "publish the matches of camera topics",
+    "viewer": "draw the matches on the images",
     "player": "publish images, videos or a bag as cameras",
 }
 
@@ -64,11 +66,7 @@ def _run_node(name: str, arguments: list[str]) -> int:
     # Until the node has handlers of its own.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _need_ros(name)
-    if name == "matcher":
-        from lightglue_ros.nodes.matcher import main as run
-    else:
-        from lightglue_ros.nodes.player import main as run
-    return run(arguments)
+    return import_module(f"lightglue_ros.nodes.{name}").main(arguments)
 
 
 def _need_ros(command: str) -> None:

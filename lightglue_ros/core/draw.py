@@ -1,6 +1,9 @@
-"""Draws matches: two images side by side with a line for each match, coloured by its score."""
+"""Draws matches: the images of a pair side by side with a line for each match, coloured by its score."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -8,13 +11,65 @@ import numpy as np
 from lightglue_ros.core.pipeline import PairMatches
 
 
-def draw_matches(image0: np.ndarray, image1: np.ndarray, matches: PairMatches) -> np.ndarray:
+@dataclass(frozen=True)
+class DrawnPair:
+    """A pair of a rig, to be drawn.
+
+    Attributes:
+        title: is written above it.
+        image0: uint8 [H, W] grey or [H, W, 3] RGB.
+        image1: the same, of any size.
+        matches: in pixels of these images.
+    """
+
+    title: str
+    image0: np.ndarray
+    image1: np.ndarray
+    matches: PairMatches
+
+
+def draw_pairs(pairs: Sequence[DrawnPair], longest_side: int) -> np.ndarray:
+    """Draw the pairs of a rig, one below the other.
+
+    Args:
+        pairs: at least one.
+        longest_side: images are shrunk to so many pixels, never enlarged.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    rows = [_draw_shrunk(pair, longest_side) for pair in pairs]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def _draw_shrunk(pair: DrawnPair, longest_side: int) -> np.ndarray:
+    image0, keypoints0 = _shrink(pair.image0, pair.matches.keypoints0, longest_side)
+    image1, keypoints1 = _shrink(pair.image1, pair.matches.keypoints1, longest_side)
+    matches = replace(pair.matches, keypoints0=keypoints0, keypoints1=keypoints1)
+    return draw_matches(image0, image1, matches, pair.title)
+
+
+def _shrink(image: np.ndarray, keypoints: np.ndarray, longest_side: int) -> tuple[np.ndarray, np.ndarray]:
+    height, width = image.shape[:2]
+    if max(height, width) <= longest_side:
+        return image, keypoints
+    factor = longest_side / max(height, width)
+    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    scale = np.array([size[0] / width, size[1] / height], np.float32)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), (keypoints + 0.5) * scale - 0.5
+
+
+def draw_matches(
+    image0: np.ndarray, image1: np.ndarray, matches: PairMatches, title: str | None = None
+) -> np.ndarray:
     """Draw the matches of two images.
 
     Args:
         image0: uint8 [H, W] grey or [H, W, 3] RGB.
         image1: the same, of any size.
         matches: in pixels of these images.
+        title: is written above them; None is how many there are.
 
     Returns:
         uint8 [max(H0, H1), W0 + W1, 3] RGB; lines go from red (score 0) over yellow to green (score 1).
@@ -27,10 +82,11 @@ def draw_matches(image0: np.ndarray, image1: np.ndarray, matches: PairMatches) -
         start = _pixel(matches.keypoints0[match])
         end = _pixel(matches.keypoints1[match] + offset)
         colour = colours[match].tolist()
-        cv2.line(picture, start, end, colour, 1, cv2.LINE_AA)
+        # Smoothed lines take seven times as long.
+        cv2.line(picture, start, end, colour, 1)
         cv2.circle(picture, start, 2, colour, -1, cv2.LINE_AA)
         cv2.circle(picture, end, 2, colour, -1, cv2.LINE_AA)
-    _write(picture, f"{len(matches)} matches")
+    _write(picture, f"{len(matches)} matches" if title is None else title)
     return picture
 
 
