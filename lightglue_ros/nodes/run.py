@@ -9,6 +9,7 @@ in the midst of it ends without putting things away.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -90,6 +91,10 @@ class _Runner:
         self._thread.join()
         if self._node is not None:
             self._node.destroy_node()
+            # A lifecycle node's state machine goes with its last reference, and with that the middleware's
+            # participant and its 32 MiB of shared memory, which would be left behind.
+            self._node = None
+            gc.collect()
         if self._failure is not None:
             raise self._failure
 
