@@ -14,7 +14,7 @@ import numpy as np
 from lightglue_ros.core import Features, MatchPipeline, ModelError, PairMatches
 from lightglue_ros.core.canvas import canvas_pixel
 from lightglue_ros.core.draw import draw_matches
-from lightglue_ros.core.images import SUFFIXES, read_image, write_image
+from lightglue_ros.core.images import read_image, write_image
 from lightglue_ros.core.store import find_model
 from lightglue_ros.core.verification import Verification, verify
 from lightglue_ros.formats import HlocFiles, need_folder_of, write_json, write_npz
@@ -78,7 +78,7 @@ class Outputs:
     """The files to write; None is not written.
 
     Attributes:
-        draw: a picture of the first pair; without a picture's suffix a folder, for pictures of all pairs.
+        draw: a picture of the first pair; without a suffix a folder, for pictures of all pairs.
         json: see `write_json`.
         npz: see `write_npz`.
         h5: a folder, see `HlocFiles`.
@@ -247,7 +247,7 @@ def _verify(matches: PairMatches, geometry: Geometry, tolerance: float) -> Verif
 def _draw(output: Path | None, paths: Sequence[Path], pair: MatchedPair, done: int) -> None:
     if output is None:
         return
-    if output.suffix.lower() in SUFFIXES:
+    if output.suffix and not output.is_dir():
         if done:
             return
         path = output
