@@ -238,5 +238,5 @@ def test_most_matches_of_wide_baselines_are_inliers(shared_data, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     for entry in json.loads((tmp_path / "m.json").read_text()):
-        # Of matches by chance about one in eight agrees with some fundamental matrix.
+        # With shuffled partners up to 37% of the smaller pair's 41 agree with some fundamental matrix.
         assert np.mean(entry["inliers"]) > 0.5
