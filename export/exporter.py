@@ -24,7 +24,7 @@ from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER, OUTPUTS, PIP
 from lightglue_ros.core.errors import ModelError
 from lightglue_ros.core.session import onnxruntime, onnxruntime_is_older_than
 from lightglue_ros.export import selfcheck, tensorrt
-from lightglue_ros.export.graphs import ExtractorGraph, MatcherGraph, PipelineGraph
+from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, MatcherGraph, PipelineGraph
 from lightglue_ros.export.lightglue import LightGlue
 from lightglue_ros.export.operators import ONNX_FORMS
 from lightglue_ros.export.options import ExportOptions
@@ -198,6 +198,7 @@ def _describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOption
         pairs=options.pairs,
         divisor=spec.divisor,
         precision=options.precision,
+        compaction=options.compaction,
         adaptive=False,
         descriptor_dim=spec.matcher.input_dim,
         weights_sha256=checksums,
@@ -217,9 +218,10 @@ def _summary(info: GraphInfo) -> str:
 
 def _graphs(extractor: Extractor, matcher: LightGlue, options: ExportOptions) -> dict[str, nn.Module]:
     extractor_graph = ExtractorGraph(extractor, options.max_keypoints).eval()
+    used = CompactMatcher(matcher) if options.compaction else matcher
     if options.split:
-        return {EXTRACTOR: extractor_graph, MATCHER: MatcherGraph(matcher).eval()}
-    return {PIPELINE: PipelineGraph(extractor_graph, matcher).eval()}
+        return {EXTRACTOR: extractor_graph, MATCHER: MatcherGraph(used).eval()}
+    return {PIPELINE: PipelineGraph(extractor_graph, used).eval()}
 
 
 @contextlib.contextmanager

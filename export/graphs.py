@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightglue_ros.export.lightglue import LightGlue
-from lightglue_ros.export.operators import to_rgb
+from lightglue_ros.export.operators import compact, to_rgb
 from lightglue_ros.export.registry import Extractor
 
 
@@ -44,10 +44,27 @@ class ExtractorGraph(nn.Module):
         return _masked(keypoints, mask), scores, mask, _masked(descriptors, mask)
 
 
+class CompactMatcher(nn.Module):
+    """LightGlue on as many slots as the image with the most keypoints needs; called as `LightGlue` is."""
+
+    def __init__(self, matcher: LightGlue) -> None:
+        super().__init__()
+        self.matcher = matcher
+
+    def forward(
+        self, keypoints: Tensor, keypoint_mask: Tensor, descriptors: Tensor, *others: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Matches [P, K], match scores [P, K] and layers [P], as of all slots."""
+        needed = compact(keypoints, keypoint_mask, descriptors)
+        matches, scores, layers = self.matcher(*needed, *others)
+        left_out = 0, keypoints.shape[1] - needed[0].shape[1]
+        return F.pad(matches, left_out, value=-1), F.pad(scores, left_out), layers
+
+
 class MatcherGraph(nn.Module):
     """Padded features and pairs of images to matches (`contract.INPUTS["matcher"]`)."""
 
-    def __init__(self, matcher: LightGlue) -> None:
+    def __init__(self, matcher: LightGlue | CompactMatcher) -> None:
         super().__init__()
         self.matcher = matcher
 
@@ -72,7 +89,7 @@ class MatcherGraph(nn.Module):
 class PipelineGraph(nn.Module):
     """Images and pairs to keypoints and matches in one run (`contract.INPUTS["pipeline"]`)."""
 
-    def __init__(self, extractor: ExtractorGraph, matcher: LightGlue) -> None:
+    def __init__(self, extractor: ExtractorGraph, matcher: LightGlue | CompactMatcher) -> None:
         super().__init__()
         self.extractor = extractor
         self.matcher = matcher

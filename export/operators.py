@@ -72,8 +72,43 @@ def _onnx_deform_conv2d(features: Any, offsets: Any, weight: Any, bias: Any) -> 
     )
 
 
+@torch.library.custom_op("lightglue_ros::compact", mutates_args=())
+def compact(keypoints: Tensor, mask: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Leave out the slots that are padded in all images; true slots come first.
+
+    An operator of its own, because how many slots are left depends on what is in the mask.
+
+    Args:
+        keypoints: [N, K, 2].
+        mask: bool [N, K].
+        descriptors: [N, K, D].
+
+    Returns:
+        The same with as many slots as the image with the most keypoints has, at least 1.
+    """
+    most = max(1, int(mask.sum(dim=1).amax())) if len(mask) else 1
+    return keypoints[:, :most].clone(), mask[:, :most].clone(), descriptors[:, :most].clone()
+
+
+@compact.register_fake
+def _(keypoints: Tensor, mask: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    most = torch.library.get_ctx().new_dynamic_size(min=2)  # the tracer treats a single slot as special
+    return tuple(
+        tensor.new_empty((tensor.shape[0], most, *tensor.shape[2:]))
+        for tensor in (keypoints, mask, descriptors)
+    )
+
+
+def _onnx_compact(keypoints: Any, mask: Any, descriptors: Any) -> Any:
+    zero, one = opset18.Constant(value_ints=[0]), opset18.Constant(value_ints=[1])
+    counts = opset18.ReduceSum(opset18.Cast(mask, to=7), one, keepdims=0)
+    most = opset18.ReduceMax(opset18.Concat(counts, one, axis=0), zero)
+    return tuple(opset18.Slice(tensor, zero, most, one) for tensor in (keypoints, mask, descriptors))
+
+
 # What `torch.onnx.export` takes as custom_translation_table.
 ONNX_FORMS: dict[Callable, Callable] = {
     torch.ops.lightglue_ros.to_rgb.default: _onnx_to_rgb,
     torch.ops.lightglue_ros.deform_conv2d.default: _onnx_deform_conv2d,
+    torch.ops.lightglue_ros.compact.default: _onnx_compact,
 }

@@ -28,6 +28,8 @@ class ExportOptions:
         channels: C of a static export, 1 for grey cameras; by default what the extractor looks at.
         opset: of the standard operators; by default the least that will do.
         portable: do without ONNX's DeformConv, which ALIKED has and many runtimes have not.
+        compaction: match with as many slots as the image with the most keypoints needs, not with all K; by
+            default in a dynamic export only, for its shapes depend on what is in the images.
     """
 
     split: bool = False
@@ -39,6 +41,7 @@ class ExportOptions:
     channels: int | None = None
     opset: int | None = None
     portable: bool = False
+    compaction: bool | None = None
 
     @property
     def is_static(self) -> bool:
@@ -52,8 +55,9 @@ class ExportOptions:
             ConfigError: a value is impossible, or does not go with another.
         """
         self._check()
+        compaction = not self.is_static if self.compaction is None else self.compaction
         if self.image_size is None:
-            return self
+            return replace(self, compaction=compaction)
         rounded = tuple(-(-side // spec.divisor) * spec.divisor for side in self.image_size)
         return replace(
             self,
@@ -61,6 +65,7 @@ class ExportOptions:
             batch=self.batch or STEREO["batch"],
             pairs=self.pairs or STEREO["pairs"],
             channels=self.channels or spec.channels,
+            compaction=compaction,
         )
 
     def suffixes(self) -> list[str]:
@@ -70,6 +75,7 @@ class ExportOptions:
             self.precision: self.precision != "fp32",
             f"opset{self.opset}": self.opset is not None,
             "portable": self.portable,
+            "all-slots": self.compaction is False and not self.is_static,
         }
         if self.image_size is not None:
             width, height = self.image_size
@@ -97,6 +103,12 @@ class ExportOptions:
                         allowed="a static export fixes all shapes, a dynamic one none",
                         fix="add --image-size, for example --image-size 640x480",
                     )
+        elif self.compaction:
+            raise ConfigError(
+                "compaction is asked for in a static export",
+                allowed="without it, for its shapes depend on what is in the images",
+                fix="leave out --image-size or --compaction",
+            )
         elif min(self.image_size) < 1:
             raise ConfigError(f"image size is {self.image_size}", allowed="1 pixel or more each")
         elif self.max_keypoints > LARGEST_TOP_K:

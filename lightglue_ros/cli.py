@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,13 @@ EXPORT_OPTIONS = (
     "channels",
     "opset",
     "portable",
+    "compaction",
 )
 LONGEST_SIDE = 8192  # pixels of a canvas, as in the node's parameters
 # These are ROS 2 nodes; ROS reads their arguments (--ros-args -p name:=value).
 NODES = {
     "matcher": "publish the matches of camera topics",
+    "viewer": "draw the matches on the images",
     "player": "publish images, videos or a bag as cameras",
 }
 
@@ -65,11 +68,7 @@ def _run_node(name: str, arguments: list[str]) -> int:
     # Until the node has handlers of its own.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _need_ros(name)
-    if name == "matcher":
-        from lightglue_ros.nodes.matcher import main as run
-    else:
-        from lightglue_ros.nodes.player import main as run
-    return run(arguments)
+    return import_module(f"lightglue_ros.nodes.{name}").main(arguments)
 
 
 def _need_ros(command: str) -> None:
@@ -139,6 +138,12 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--opset", type=int, help="of the ONNX operators (the least that will do)")
     command.add_argument(
         "--portable", action="store_true", help="without DeformConv, which ALIKED has and TensorRT may not"
+    )
+    command.add_argument(
+        "--compaction",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="match with no more slots than the images need (unless shapes are fixed)",
     )
     command.add_argument(
         "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"

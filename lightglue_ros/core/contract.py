@@ -75,6 +75,7 @@ class GraphInfo:
         pairs: P of a static export, None where it is dynamic.
         divisor: width and height of the canvas must be multiples of this.
         precision: ``fp32``, ``fp16`` or ``int8``.
+        compaction: whether it matches with as many slots as the image with the most keypoints needs.
         adaptive: whether pairs may stop early and points may be pruned.
         descriptor_dim: D, the width of a descriptor.
         weights_sha256: SHA-256 of each weights file, extractor first.
@@ -94,6 +95,7 @@ class GraphInfo:
     pairs: int | None
     divisor: int
     precision: str
+    compaction: bool
     adaptive: bool
     descriptor_dim: int
     weights_sha256: tuple[str, ...]
@@ -184,6 +186,7 @@ _DECODERS = {
     "pairs": _decode_count,
     "divisor": int,
     "precision": str,
+    "compaction": _decode_bool,
     "adaptive": _decode_bool,
     "descriptor_dim": int,
     "weights_sha256": _decode_list,

@@ -1,8 +1,9 @@
-"""Draws matches: two images side by side with a line for each match, coloured by its score."""
+"""Draws matches: the images of a pair side by side with a line for each match, coloured by its score."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,10 +15,60 @@ _UNMATCHED = (120, 190, 255)
 _OUTLIER = (255, 0, 255)
 
 
+@dataclass(frozen=True)
+class DrawnPair:
+    """A pair of a rig, to be drawn.
+
+    Attributes:
+        title: is written above it.
+        image0: uint8 [H, W] grey or [H, W, 3] RGB.
+        image1: the same, of any size.
+        matches: in pixels of these images.
+    """
+
+    title: str
+    image0: np.ndarray
+    image1: np.ndarray
+    matches: PairMatches
+
+
+def draw_pairs(pairs: Sequence[DrawnPair], longest_side: int) -> np.ndarray:
+    """Draw the pairs of a rig, one below the other.
+
+    Args:
+        pairs: at least one.
+        longest_side: images are shrunk to so many pixels, never enlarged.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    rows = [_draw_shrunk(pair, longest_side) for pair in pairs]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def _draw_shrunk(pair: DrawnPair, longest_side: int) -> np.ndarray:
+    image0, keypoints0 = _shrink(pair.image0, pair.matches.keypoints0, longest_side)
+    image1, keypoints1 = _shrink(pair.image1, pair.matches.keypoints1, longest_side)
+    matches = replace(pair.matches, keypoints0=keypoints0, keypoints1=keypoints1)
+    return draw_matches(image0, image1, matches, pair.title)
+
+
+def _shrink(image: np.ndarray, keypoints: np.ndarray, longest_side: int) -> tuple[np.ndarray, np.ndarray]:
+    height, width = image.shape[:2]
+    if max(height, width) <= longest_side:
+        return image, keypoints
+    factor = longest_side / max(height, width)
+    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    scale = np.array([size[0] / width, size[1] / height], np.float32)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), (keypoints + 0.5) * scale - 0.5
+
+
 def draw_matches(
     image0: np.ndarray,
     image1: np.ndarray,
     matches: PairMatches,
+    title: str | None = None,
     *,
     unmatched: tuple[np.ndarray, np.ndarray] | None = None,
     inliers: np.ndarray | None = None,
@@ -28,6 +79,7 @@ def draw_matches(
         image0: uint8 [H, W] grey or [H, W, 3] RGB.
         image1: the same, of any size.
         matches: in pixels of these images.
+        title: is written above them; None is how many there are.
         unmatched: keypoints [U0, 2] and [U1, 2] without a match, which are drawn faintly.
         inliers: bool [M], matches that agree with the geometry; the others are drawn faintly in magenta.
 
@@ -38,19 +90,20 @@ def draw_matches(
     offset = np.array([image0.shape[1], 0], np.float32)
     ends = np.stack([matches.keypoints0, matches.keypoints1 + offset], axis=1)
     is_inlier = np.ones(len(matches), bool) if inliers is None else inliers
-    faint = picture.copy()
-    if unmatched is not None:
-        for keypoint in (*unmatched[0], *(unmatched[1] + offset)):
+    # The viewer draws many a second, with nothing faint.
+    if unmatched is not None or inliers is not None:
+        faint = picture.copy()
+        for keypoint in () if unmatched is None else (*unmatched[0], *(unmatched[1] + offset)):
             _draw_point(faint, keypoint, _UNMATCHED)
-    for match in np.flatnonzero(~is_inlier):
-        _draw_match(faint, ends[match], _OUTLIER)
-    cv2.addWeighted(faint, _FAINT, picture, 1.0 - _FAINT, 0.0, dst=picture)
+        for match in np.flatnonzero(~is_inlier):
+            _draw_match(faint, ends[match], _OUTLIER)
+        cv2.addWeighted(faint, _FAINT, picture, 1.0 - _FAINT, 0.0, dst=picture)
     colours = score_colours(matches.scores)
     # Best matches last, on top.
     for match in np.argsort(matches.scores):
         if is_inlier[match]:
             _draw_match(picture, ends[match], colours[match].tolist())
-    _write(picture, _counts(len(matches), unmatched, inliers))
+    _write(picture, _counts(len(matches), unmatched, inliers) if title is None else title)
     return picture
 
 
@@ -62,7 +115,8 @@ def _counts(matches: int, unmatched: tuple[np.ndarray, np.ndarray] | None, inlie
 
 
 def _draw_match(picture: np.ndarray, ends: np.ndarray, colour: Sequence[int]) -> None:
-    cv2.line(picture, _pixel(ends[0]), _pixel(ends[1]), colour, 1, cv2.LINE_AA)
+    # Smoothed lines take seven times as long.
+    cv2.line(picture, _pixel(ends[0]), _pixel(ends[1]), colour, 1)
     for point in ends:
         _draw_point(picture, point, colour)
 

@@ -296,7 +296,7 @@ class FrameAssembler(Generic[T]):
         if self._are_missing(present) and now - self._last_frame_at <= self.timeout * 1e9:
             return  # They wait because they do not fit the others, who go on.
         waiting_since = max(self._cameras[camera].idle_since for camera in present)
-        has_pair = self.rig.has_pair_of(present)
+        has_pair = self.rig.is_served_by(present)
         for number, camera in enumerate(self._cameras):
             if number in present:
                 continue
@@ -319,7 +319,7 @@ class FrameAssembler(Generic[T]):
         between = [camera for camera in absent if not camera.is_missing]
         if any(self._is_due(camera, stamp) for camera in between):
             return True
-        return bool(between) and not self.rig.has_pair_of(present)
+        return bool(between) and not self.rig.is_served_by(present)
 
     def _follow_presence(self, present: set[int], stamps: list[int], now: int) -> None:
         """After a frame: who of its cameras is missing no longer, and who of the others is from now on."""

@@ -47,6 +47,39 @@ class Features:
     image_sizes: np.ndarray
 
     @classmethod
+    def pad(
+        cls,
+        keypoints: np.ndarray,
+        scores: np.ndarray,
+        descriptors: np.ndarray,
+        image_size: tuple[int, int],
+        slots: int,
+    ) -> Features:
+        """The features of one image in K = `slots` slots; of more keypoints the first are taken.
+
+        Args:
+            keypoints: [M, 2], best score first.
+            scores: [M].
+            descriptors: [M, D].
+            image_size: (width, height) of the original image.
+            slots: K of the model.
+        """
+        count = min(len(keypoints), slots)
+
+        def padded(values: np.ndarray) -> np.ndarray:
+            filled = np.zeros((1, slots, *values.shape[1:]), np.float32)
+            filled[0, :count] = values[:count]
+            return filled
+
+        return cls(
+            padded(keypoints),
+            padded(scores),
+            np.arange(slots)[None] < count,
+            padded(descriptors),
+            np.array([image_size], np.float32),
+        )
+
+    @classmethod
     def concatenate(cls, parts: Sequence[Features]) -> Features:
         """The features of all images of the parts (at least one part, all of one model), in their order."""
         return cls(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from lightglue_ros.core.errors import ConfigError
 
 MAX_CAMERAS = 8
-# Features of this many past images are kept at most, 0.25 MiB each with XFeat at 1024 keypoints.
+# So many past images are kept at most: their features (0.25 MiB each with XFeat at 1024 keypoints) and what
+# the caller labelled them with, which in the node is the image message, to draw it.
 MAX_FRAMES_BACK = 100
 
 _VIEW = re.compile(r"(?P<camera>[^:@]+)(@-(?P<back>[0-9]{1,4}))?")
@@ -34,7 +35,7 @@ class Rig:
 
     Attributes:
         cameras: their names; a camera's slot in a frame is its place here.
-        pairs: the two views of each pair.
+        pairs: the two views of each pair; none where images are only extracted.
     """
 
     cameras: tuple[str, ...]
@@ -47,8 +48,8 @@ class Rig:
         ``left@-1`` in a pair is the image of the camera ``left`` one frame before, ``left@-5`` five before.
 
         Raises:
-            ConfigError: a name is empty, has a colon or is there twice, there are too many, or a pair
-                does not name two different views of the cameras.
+            ConfigError: a name is empty, has a colon or is there twice, there are too many or none, or a
+                pair does not name two different views of the cameras.
         """
         names = tuple(cameras)
         for name in names:
@@ -74,12 +75,7 @@ class Rig:
                 allowed=f"1 to {MAX_CAMERAS}",
                 fix="run a second matcher for the others",
             )
-        views = tuple(_parse_pair(pair, names) for pair in pairs)
-        if not views:
-            raise ConfigError(
-                "parameter pairs is empty", allowed="at least one 'first:second'", fix=_example(names)
-            )
-        return cls(names, views)
+        return cls(names, tuple(_parse_pair(pair, names) for pair in pairs))
 
     @property
     def most_images(self) -> int:
@@ -90,9 +86,11 @@ class Rig:
         """How many past frames of a camera the pairs need."""
         return max((view.back for pair in self.pairs for view in pair if view.camera == camera), default=0)
 
-    def has_pair_of(self, present: set[int]) -> bool:
-        """Whether there is a pair whose views of the present frame are all of these cameras."""
-        return any(all(view.back or view.camera in present for view in pair) for pair in self.pairs)
+    def is_served_by(self, present: set[int]) -> bool:
+        """Whether a frame of these cameras is of use: without pairs each is, else one with all of a pair."""
+        return not self.pairs or any(
+            all(view.back or view.camera in present for view in pair) for pair in self.pairs
+        )
 
 
 def _parse_pair(pair: str, cameras: tuple[str, ...]) -> tuple[View, View]:

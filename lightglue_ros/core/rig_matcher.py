@@ -82,10 +82,37 @@ class RigMatcher(Generic[T]):
     def match(
         self, images: Sequence[np.ndarray | None], labels: Sequence[T], between: Sequence[int] = ()
     ) -> list[RigPair[T]]:
+        """Extract the images of a frame and match its pairs; see `extract` and `match_features`."""
+        return self.match_features(self.extract(images), labels, between)
+
+    def extract(self, images: Sequence[np.ndarray | Features | None]) -> list[Features | None]:
+        """Extract the images of a frame in one run.
+
+        Args:
+            images: of each camera, uint8 [H, W] grey or [H, W, 3] RGB; features of one image, extracted
+                elsewhere, are handed on as they are; None where there is none.
+
+        Returns:
+            The features of each camera's image.
+
+        Raises:
+            ImageError: an image has another type or shape.
+        """
+        slots = [slot for slot, image in enumerate(images) if isinstance(image, np.ndarray)]
+        extracted = self._pipeline.extract([images[slot] for slot in slots])
+        self.extracted += len(slots)
+        features = [image if isinstance(image, Features) else None for image in images]
+        for row, slot in enumerate(slots):
+            features[slot] = extracted.of_image(row)
+        return features
+
+    def match_features(
+        self, features: Sequence[Features | None], labels: Sequence[T], between: Sequence[int] = ()
+    ) -> list[RigPair[T]]:
         """Match the pairs of a frame.
 
         Args:
-            images: of each camera, uint8 [H, W] grey or [H, W, 3] RGB; None where there is none.
+            features: of each camera's image, as `extract` makes them; None where there is none.
             labels: what is to be said of each image (a stamp, a header); comes back with its pairs, also
                 when the image belongs to the past.
             between: slower cameras that have no image because they are between two; such a frame does not
@@ -93,11 +120,11 @@ class RigMatcher(Generic[T]):
 
         Returns:
             One `RigPair` for each pair of the rig, in their order.
-
-        Raises:
-            ImageError: an image has another type or shape.
         """
-        present = self._extract(images, labels)
+        present = [
+            None if of_image is None else _Image(of_image, label)
+            for of_image, label in zip(features, labels, strict=True)
+        ]
         views = [
             (self._look(present, first), self._look(present, second)) for first, second in self._rig.pairs
         ]
@@ -111,15 +138,6 @@ class RigMatcher(Generic[T]):
             )
             for first, second in views
         ]
-
-    def _extract(self, images: Sequence[np.ndarray | None], labels: Sequence[T]) -> list[_Image[T] | None]:
-        slots = [slot for slot, image in enumerate(images) if image is not None]
-        features = self._pipeline.extract([images[slot] for slot in slots])
-        self.extracted += len(slots)
-        present: list[_Image[T] | None] = [None] * len(images)
-        for row, slot in enumerate(slots):
-            present[slot] = _Image(features.of_image(row), labels[slot])
-        return present
 
     def _look(self, present: list[_Image[T] | None], view: View) -> _Image[T] | None:
         if not view.back:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from lightglue_ros.core import ImageError
+from lightglue_ros.core import Features, ImageError
 from lightglue_ros.core.image_headers import encoded_format, read_header
 from lightglue_ros.core.normalise import Normalisation
 
@@ -51,14 +51,15 @@ class CameraImage:
         header: of the message.
         width: in pixels, also where the message itself does not say.
         height: in pixels.
-        decode: makes uint8 [H, W] grey or [H, W, 3] RGB of it, which may share memory with the message.
+        decode: makes uint8 [H, W] grey or [H, W, 3] RGB of it, which may share memory with the message; or
+            its features, where those came in place of the image.
             Raises `RejectedImageError` if the image turns out to be broken.
     """
 
     header: Header
     width: int
     height: int
-    decode: Callable[[Normalisation], np.ndarray]
+    decode: Callable[[Normalisation], np.ndarray | Features]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,9 @@
 """The matcher node: images of N cameras in, `matches` out.
 
+With `publish_features` it publishes features as well, and without `publish_matches` nothing but these: that
+is an extractor, at the computer of a camera. The matcher elsewhere takes them in place of images
+(`input: features`); what is said of images here then holds for features.
+
 Two threads, so that nothing queues and nobody waits:
 
 - the executor's thread takes messages, checks their headers and sorts them into frames. It never
@@ -12,7 +16,7 @@ They share the worker's one-item mailbox, counters that one side only writes, th
 (under a lock), and the settings, which the executor replaces as a whole and the worker takes over between two
 frames. An image that cannot be used is dropped, counted by its cause and named in the log, and the node
 lives on: most are recognised by the executor's thread; where only decoding tells, as of a broken JPEG, the
-frame goes on without that camera.
+frame goes on without that camera. Pictures of the matches are drawn by a third thread (see `drawing`).
 
 The node is managed (lifecycle): configure loads and warms up the model, activate subscribes, cleanup frees
 the model. With `autostart` it does the first two by itself, and the process ends with status 1 if it cannot.
@@ -24,7 +28,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,15 +44,17 @@ from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 
-from lightglue_ros.core import LightGlueRosError, MatchPipeline
+from lightglue_ros.core import Features, LightGlueRosError, MatchPipeline
 from lightglue_ros.core.frames import FrameAssembler, RigFrame
 from lightglue_ros.core.normalise import Normalisation
 from lightglue_ros.core.rig import Rig
-from lightglue_ros.core.rig_matcher import RigMatcher
+from lightglue_ros.core.rig_matcher import RigMatcher, RigPair
+from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.msg import Matches
-from lightglue_ros.nodes import parameters, qos
+from lightglue_ros.nodes import cameras, drawing, parameters, qos
 from lightglue_ros.nodes.conversions import matches_to_message, stamp_in_ns
-from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError, check_compressed_image, check_image
+from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
+from lightglue_ros.nodes.features import check_features, features_to_message
 from lightglue_ros.nodes.parameters import MatcherParameters
 from lightglue_ros.nodes.rejections import Rejections
 from lightglue_ros.nodes.run import run_node
@@ -75,7 +81,8 @@ class _Settings:
 
     @classmethod
     def of(cls, values: MatcherParameters) -> _Settings:
-        return cls(values, Rig.parse(values.cameras, values.pairs), values.normalisation)
+        pairs = values.pairs if values.publish_matches else []
+        return cls(values, Rig.parse(values.cameras, pairs), values.normalisation)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -107,13 +114,16 @@ class Matcher(LifecycleNode):
         # First, for rclpy destroys a node whose making failed, too.
         self._pipeline: MatchPipeline | None = None
         self._worker: NewestWorker[RigFrame[CameraImage]] | None = None
-        self._image_subscriptions: list[Subscription] = []
+        self._input_subscriptions: list[Subscription] = []
         self._publisher: LifecyclePublisher | None = None
+        self._picture_publisher: LifecyclePublisher | None = None
+        self._features_publishers: list[LifecyclePublisher] = []
+        self._drawer: drawing.Drawer | None = None
         self._diagnostics: Publisher | None = None
         self._diagnostics_timer: Timer | None = None
         self._incompatible: set[Subscription] = set()
         super().__init__("matcher")
-        parameters.declare(self)
+        parameters.declare(self, MatcherParameters)
         self.add_on_set_parameters_callback(self._on_parameters)
 
     # Lifecycle.
@@ -154,10 +164,11 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
-        """End the frame in work at once, and the worker, before the node goes."""
+        """End the frame in work at once, and the threads, before the node goes."""
         if self._worker is not None:
             self._worker.stop(self._pipeline.cancel)
             self._worker = None
+        self._stop_drawing()
         super().destroy_node()
 
     def _try(self, step: Callable[[], None]) -> TransitionCallbackReturn:
@@ -173,7 +184,7 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        settings = _Settings.of(parameters.read(self))
+        settings = _Settings.of(parameters.read(self, MatcherParameters))
         values, rig = settings.values, settings.rig
         self.get_logger().info(f"loading model {values.model}")
         start = time.monotonic()
@@ -191,9 +202,7 @@ class Matcher(LifecycleNode):
         pipeline.warm_up(len(rig.cameras), len(rig.pairs))
         self._pipeline, self._settings, self._applied = pipeline, settings, settings
         self._start_anew()
-        self._publisher = self.create_lifecycle_publisher(
-            Matches, "matches", qos.result_qos(), qos_overriding_options=qos.overridable()
-        )
+        self._create_publishers()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Also when simulated time stands still.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -201,6 +210,23 @@ class Matcher(LifecycleNode):
             DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=clock
         )
         self._log_model(time.monotonic() - start)
+
+    def _create_publishers(self) -> None:
+        values = self._settings.values
+        overridable = {"qos_overriding_options": qos.overridable()}
+        if values.publish_matches:
+            self._publisher = self.create_lifecycle_publisher(
+                Matches, "matches", qos.result_qos(), **overridable
+            )
+        if values.publish_matches and not values.takes_features:
+            self._picture_publisher = self.create_lifecycle_publisher(
+                Image, drawing.TOPIC, qos.picture_qos(), **overridable
+            )
+        if values.publish_features:
+            self._features_publishers = [
+                self.create_lifecycle_publisher(FeaturesMsg, topic, qos.result_qos(), **overridable)
+                for topic in values.features_topics
+            ]
 
     def _start_anew(self) -> None:
         """Forget all images and counts."""
@@ -212,7 +238,12 @@ class Matcher(LifecycleNode):
         self._epoch = 0
         self._missing: frozenset[int] = frozenset()
         self._rejections = Rejections()
-        self._status = MatcherStatus(values.cameras, values.image_topics)
+        self._status = MatcherStatus(values.cameras, values.input_topics, self._results)
+
+    @property
+    def _results(self) -> str:
+        """What is made of the images."""
+        return "matches" if self._settings.values.publish_matches else "features"
 
     def _log_model(self, seconds: float) -> None:
         pipeline = self._pipeline
@@ -228,34 +259,45 @@ class Matcher(LifecycleNode):
         self._start_anew()
         self._worker = NewestWorker(self._match, self._on_match_error)
         values = self._settings.values
-        for camera, topic in enumerate(values.image_topics):
-            self._image_subscriptions.append(self._subscribe(camera, topic))
-        topics = ", ".join(subscription.topic_name for subscription in self._image_subscriptions)
-        self.get_logger().info(f"matching {', '.join(values.pairs)}; waiting for images on {topics}")
+        if self._picture_publisher is not None:
+            self._drawer = drawing.Drawer(
+                self, self._picture_publisher, values.drawing_rate, self._settings.normalisation
+            )
+        for camera, topic in enumerate(values.input_topics):
+            self._input_subscriptions.append(self._subscribe(camera, topic))
+        topics = ", ".join(subscription.topic_name for subscription in self._input_subscriptions)
+        work = f"matching {', '.join(values.pairs)}" if values.publish_matches else "extracting features"
+        self.get_logger().info(f"{work}; waiting for {values.input} on {topics}")
 
     def _subscribe(self, camera: int, topic: str) -> Subscription:
         values = self._settings.values
-        is_compressed = values.image_transport == "compressed"
-        if is_compressed:
-            # Resolved first, so that remapping the images' topic is enough.
-            topic = f"{self.resolve_topic_name(topic)}/compressed"
+        callback = partial(self._on_input, camera)
+        on_incompatible = partial(self._on_incompatible_qos, camera)
+        if not values.takes_features:
+            return cameras.subscribe(self, values, topic, callback, on_incompatible)
         return self.create_subscription(
-            CompressedImage if is_compressed else Image,
+            FeaturesMsg,
             topic,
-            partial(self._on_image, camera),
+            callback,
             qos.image_qos(values.image_qos),
             qos_overriding_options=qos.overridable(),
-            event_callbacks=qos.on_incompatible(partial(self._on_incompatible_qos, camera)),
+            event_callbacks=qos.on_incompatible(on_incompatible),
         )
 
     def _stop(self) -> None:
         self._incompatible.clear()
-        for subscription in self._image_subscriptions:
+        for subscription in self._input_subscriptions:
             self.destroy_subscription(subscription)
-        self._image_subscriptions = []
+        self._input_subscriptions = []
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+        self._stop_drawing()
+
+    def _stop_drawing(self) -> None:
+        if self._drawer is not None:
+            self._drawer.stop()
+            self._drawer = None
 
     def _release(self) -> None:
         self._pipeline = self._rig_matcher = None
@@ -263,13 +305,15 @@ class Matcher(LifecycleNode):
             self.destroy_timer(self._diagnostics_timer)
         if self._diagnostics is not None:
             self.destroy_publisher(self._diagnostics)
-        if self._publisher is not None:
-            self.destroy_lifecycle_publisher(self._publisher)
-        self._diagnostics_timer = self._diagnostics = self._publisher = None
+        for publisher in (self._publisher, self._picture_publisher, *self._features_publishers):
+            if publisher is not None:
+                self.destroy_lifecycle_publisher(publisher)
+        self._diagnostics_timer = self._diagnostics = self._publisher = self._picture_publisher = None
+        self._features_publishers = []
 
     # The executor's thread.
 
-    def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
+    def _on_input(self, camera: int, message: Image | CompressedImage | FeaturesMsg) -> None:
         self._status.image(camera)
         try:
             image = self._check(message)
@@ -282,10 +326,10 @@ class Matcher(LifecycleNode):
             self._tell_missing(frame.missing)
             self._worker.offer(frame)
 
-    def _check(self, message: Image | CompressedImage) -> CameraImage:
-        if isinstance(message, Image):
-            return check_image(message)
-        return check_compressed_image(message, self._settings.values.max_image_pixels)
+    def _check(self, message: Image | CompressedImage | FeaturesMsg) -> CameraImage:
+        if isinstance(message, FeaturesMsg):
+            return check_features(message, self._pipeline.info, self._pipeline.max_keypoints)
+        return cameras.check(message, self._settings.values)
 
     def _reject(self, camera: int, error: RejectedImageError) -> None:
         """Count and name an image that cannot be used; both threads do."""
@@ -296,7 +340,7 @@ class Matcher(LifecycleNode):
         )
 
     def _on_incompatible_qos(self, camera: int) -> None:
-        subscription = self._image_subscriptions[camera]
+        subscription = self._input_subscriptions[camera]
         self._incompatible.add(subscription)
         text = qos.incompatible_text(self, subscription, self._settings.values.image_qos)
         text = text or "a publisher with another QoS came and went"
@@ -336,12 +380,14 @@ class Matcher(LifecycleNode):
             parameters.check_each(changes)
             return
         parameters.check_changeable(self._settings.values, changes)
-        settings = _Settings.of(parameters.read(self, changes))
+        settings = _Settings.of(parameters.read(self, MatcherParameters, changes))
         settings.check(self._pipeline)
         self._settings = settings
         self._assembler.rig = settings.rig
         self._assembler.fixed_slop = settings.values.sync_slop
         self._assembler.timeout = settings.values.camera_timeout
+        if self._drawer is not None:
+            self._drawer.rate = settings.values.drawing_rate
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
@@ -360,6 +406,7 @@ class Matcher(LifecycleNode):
                     **about,
                     "sync slop (ms)": f"{1e3 * self._assembler.slop:.1f}",
                     "images extracted": str(self._rig_matcher.extracted),
+                    "pictures drawn": str(self._drawer.drawn if self._drawer is not None else 0),
                 },
                 self._assembler.counts,
                 self._worker.dropped,
@@ -368,7 +415,7 @@ class Matcher(LifecycleNode):
                 self._assembler.timeout,
                 self._incompatible_text(),
             )
-        status.name, status.hardware_id = f"{self.get_name()}: matching", self._pipeline.provider
+        status.name, status.hardware_id = f"{self.get_name()}: {self._results}", self._pipeline.provider
         return status
 
     # The worker's thread.
@@ -384,14 +431,41 @@ class Matcher(LifecycleNode):
         header = next((label.header for label in labels if label is not None), None)
         if header is None:
             return
-        pairs = self._rig_matcher.match(images, labels, frame.between)
-        self._publisher.publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model))
+        features = self._rig_matcher.extract(images)
+        self._publish_features(labels, features)
+        pairs = self._rig_matcher.match_features(features, labels, frame.between)
+        if self._publisher is not None:
+            self._publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model), pairs)
         inference = self._pipeline.times.inference
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self.get_clock().now().nanoseconds - taken) * 1e-9
         self._status.matched(inference, time.perf_counter() - start - inference, age)
 
-    def _decode(self, camera: int, image: CameraImage | None) -> np.ndarray | None:
+    def _publish_features(
+        self, labels: Sequence[CameraImage | None], features: Sequence[Features | None]
+    ) -> None:
+        values = self._applied.values
+        for camera, publisher in enumerate(self._features_publishers):
+            if features[camera] is not None and publisher.get_subscription_count() > 0:
+                message = features_to_message(
+                    features[camera],
+                    labels[camera].header,
+                    values.cameras[camera],
+                    self._pipeline.info,
+                    values.features_precision,
+                )
+                publisher.publish(message)
+
+    def _publish(self, message: Matches, pairs: Sequence[RigPair[CameraImage]]) -> None:
+        self._publisher.publish(message)
+        if self._drawer is not None and self._drawer.is_wanted() and not self._has_viewer():
+            self._drawer.offer(message, [(pair.label0, pair.label1) for pair in pairs])
+
+    def _has_viewer(self) -> bool:
+        """Whether another node draws."""
+        return self.count_publishers(self._picture_publisher.topic_name) > 1
+
+    def _decode(self, camera: int, image: CameraImage | None) -> np.ndarray | Features | None:
         """Decode an image; one that turns out to be broken leaves its slot empty, as if missing."""
         if image is None:
             return None

@@ -1,10 +1,10 @@
-"""The matcher's parameters: what each is, what it may be, and whether it can change while running."""
+"""The parameters of matcher and viewer: what each is, what it may be, and when it can change."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import (
@@ -22,7 +22,10 @@ from lightglue_ros.core import ConfigError
 from lightglue_ros.core.normalise import NORMALISATIONS, Normalisation
 from lightglue_ros.core.session import PROVIDERS
 from lightglue_ros.nodes.decoding import TRANSPORTS
+from lightglue_ros.nodes.features import PRECISIONS, topic_of
 from lightglue_ros.nodes.qos import IMAGE_QOS
+
+INPUTS = ("images", "features")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ SPECS: dict[str, Spec] = {
     "image_topics": Spec(
         ["left/image_rect", "right/image_rect"],
         "Topic of each camera's images (sensor_msgs/Image), remappable.",
+    ),
+    "input": Spec(
+        "images",
+        f"What comes from the cameras: {', '.join(INPUTS)}; features are those of extractors elsewhere, on "
+        "the topics features/CAMERA.",
+        choices=INPUTS,
     ),
     "image_transport": Spec(
         "raw",
@@ -77,6 +86,17 @@ SPECS: dict[str, Spec] = {
         "Which images to match with each other: 'first:second', or through time 'left@-1:left' for a camera "
         "and the same one frame before.",
         can_change=True,
+    ),
+    "publish_matches": Spec(
+        True, "Match and publish; false with publish_features: extract only, whatever the pairs are."
+    ),
+    "publish_features": Spec(
+        False, "Publish the features of each image on features/CAMERA, for a matcher elsewhere."
+    ),
+    "features_precision": Spec(
+        "fp32",
+        f"Of the descriptors in published features: {', '.join(PRECISIONS)}; fp16 is half the bytes.",
+        choices=PRECISIONS,
     ),
     "model": Spec(
         "xfeat", "Model: a name in the model store, or a folder with extractor.onnx and matcher.onnx."
@@ -121,13 +141,19 @@ SPECS: dict[str, Spec] = {
         f"Quality of service of the image subscriptions: {', '.join(IMAGE_QOS)}.",
         choices=IMAGE_QOS,
     ),
+    "drawing_rate": Spec(
+        5.0,
+        "Most pictures per second on matches/image, drawn only while somebody subscribes; 0 is none.",
+        limits=(0.0, 100.0),
+        can_change=True,
+    ),
     "autostart": Spec(True, "Configure and activate at start-up; else wait for a lifecycle manager."),
 }
 
 
 @dataclass(frozen=True)
-class MatcherParameters:
-    """The values of the matcher's parameters; see `SPECS` for their meaning."""
+class CameraParameters:
+    """The values of the parameters that the viewer has, too; see `SPECS` for their meaning."""
 
     cameras: list[str]
     image_topics: list[str]
@@ -136,19 +162,8 @@ class MatcherParameters:
     mono16_normalisation: str
     mono16_range: list[int]
     mono16_percentiles: list[float]
-    pairs: list[str]
-    model: str
-    provider: str
-    allow_fallback: bool
-    num_threads: int
-    image_width: int
-    image_height: int
-    max_keypoints: int
-    match_threshold: float
-    sync_slop: float
-    camera_timeout: float
     image_qos: str
-    autostart: bool
+    drawing_rate: float
 
     @property
     def normalisation(self) -> Normalisation:
@@ -162,15 +177,64 @@ class MatcherParameters:
         )
 
 
-def declare(node: Node) -> None:
-    """Declare all parameters.
+@dataclass(frozen=True)
+class MatcherParameters(CameraParameters):
+    """The values of the matcher's parameters; see `SPECS` for their meaning."""
+
+    input: str
+    pairs: list[str]
+    publish_matches: bool
+    publish_features: bool
+    features_precision: str
+    model: str
+    provider: str
+    allow_fallback: bool
+    num_threads: int
+    image_width: int
+    image_height: int
+    max_keypoints: int
+    match_threshold: float
+    sync_slop: float
+    camera_timeout: float
+    autostart: bool
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether features come in place of images."""
+        return self.input == "features"
+
+    @property
+    def features_topics(self) -> list[str]:
+        """The topic of each camera's features; none where neither features come nor are published."""
+        has_features = self.takes_features or self.publish_features
+        return [topic_of(camera) for camera in self.cameras] if has_features else []
+
+    @property
+    def input_topics(self) -> list[str]:
+        """The topic of what comes from each camera."""
+        return self.features_topics if self.takes_features else self.image_topics
+
+
+P = TypeVar("P", bound=CameraParameters)
+
+
+def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -> None:
+    """Declare the parameters of a node.
+
+    Args:
+        node: that gets them.
+        kind: its parameters.
+        read_only: none of them can change.
 
     Raises:
         ConfigError: a value given at start-up has the wrong type or is out of range.
     """
-    for name, spec in SPECS.items():
+    for name in (field.name for field in fields(kind)):
+        spec = SPECS[name]
         try:
-            node.declare_parameter(name, spec.default, _descriptor(name, spec))
+            node.declare_parameter(
+                name, spec.default, _descriptor(spec, is_read_only=read_only or name == "autostart")
+            )
         except (InvalidParameterTypeException, InvalidParameterValueException, ParameterException) as error:
             raise ConfigError(
                 f"parameter {name}: {error}",
@@ -179,21 +243,52 @@ def declare(node: Node) -> None:
             ) from error
 
 
-def read(node: Node, changes: Mapping[str, Any] | None = None) -> MatcherParameters:
-    """Read all parameters and check what a range cannot.
+def read(node: Node, kind: type[P], changes: Mapping[str, Any] | None = None) -> P:
+    """Read the parameters of a node and check what a range cannot.
 
     Args:
         node: that declared them.
+        kind: its parameters.
         changes: values that are to be set, in place of those that are.
 
     Raises:
-        ConfigError: a value is none of the choices, or cameras and topics do not fit each other.
+        ConfigError: a value is none of the choices, or the values do not fit each other.
     """
-    present = {f.name: _value(node, f.name) for f in fields(MatcherParameters)}
-    values = MatcherParameters(
-        **(present | {name: _listed(value) for name, value in (changes or {}).items()})
-    )
+    present = {f.name: _value(node, f.name) for f in fields(kind)}
+    values = kind(**(present | {name: _listed(value) for name, value in (changes or {}).items()}))
     check_each(asdict(values))
+    if isinstance(values, MatcherParameters):
+        _check_work(values)
+        for topic in values.features_topics:
+            _check_topic(node, topic, "cameras makes the topic", "cameras: [left, right]")
+        if values.takes_features:
+            return values
+    _check_image_topics(node, values)
+    return values
+
+
+def _check_work(values: MatcherParameters) -> None:
+    if values.takes_features and values.publish_features:
+        raise ConfigError(
+            "parameter publish_features is true and input is features: nothing is extracted here",
+            allowed="one of the two",
+            fix="publish_features: false, or input: images",
+        )
+    if not values.publish_matches and not values.publish_features:
+        raise ConfigError(
+            "parameters publish_matches and publish_features are both false: there is nothing to do",
+            allowed="at least one of them true",
+            fix="publish_matches: true to match, publish_features: true to extract only",
+        )
+    if not values.pairs and values.publish_matches:
+        raise ConfigError(
+            "parameter pairs is empty",
+            allowed="at least one 'first:second'",
+            fix='pairs: ["left:right"], or publish_matches: false to extract only',
+        )
+
+
+def _check_image_topics(node: Node, values: CameraParameters) -> None:
     if len(values.cameras) != len(values.image_topics):
         raise ConfigError(
             f"parameter image_topics has {len(values.image_topics)} topics for {len(values.cameras)} cameras",
@@ -201,8 +296,7 @@ def read(node: Node, changes: Mapping[str, Any] | None = None) -> MatcherParamet
             fix="cameras: [left, right] and image_topics: [left/image_rect, right/image_rect]",
         )
     for topic in values.image_topics:
-        _check_topic(node, topic)
-    return values
+        _check_topic(node, topic, "image_topics has", "image_topics: [left/image_rect, right/image_rect]")
 
 
 def check_each(values: Mapping[str, Any]) -> None:
@@ -234,15 +328,15 @@ def check_changeable(present: MatcherParameters, changes: Mapping[str, Any]) -> 
             )
 
 
-def _check_topic(node: Node, topic: str) -> None:
+def _check_topic(node: Node, topic: str, what: str, fix: str) -> None:
     try:
         expanded = expand_topic_name(topic, node.get_name(), node.get_namespace())
         validate_full_topic_name(expanded)
     except (InvalidTopicNameException, ValueError) as error:
         raise ConfigError(
-            f"parameter image_topics has '{topic}' ({' '.join(str(error).split())})",
+            f"parameter {what} '{topic}' ({' '.join(str(error).split())})",
             allowed="names of letters, digits, '_' and '/', relative or absolute",
-            fix="image_topics: [left/image_rect, right/image_rect]",
+            fix=fix,
         ) from error
 
 
@@ -257,9 +351,8 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def _descriptor(name: str, spec: Spec) -> ParameterDescriptor:
+def _descriptor(spec: Spec, is_read_only: bool) -> ParameterDescriptor:
     when = "while the node runs" if spec.can_change else "in the state unconfigured"
-    is_read_only = name == "autostart"
     descriptor = ParameterDescriptor(
         description=spec.description,
         additional_constraints=f"{_allowed(spec)}; "

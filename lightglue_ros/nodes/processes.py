@@ -45,36 +45,46 @@ def isolate() -> None:
     os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 101))
 
 
-def node_command(command: str, parameters: Mapping[str, Any], params_file: Path | None = None) -> list[str]:
-    """The command line that runs a node of ours (``matcher`` or ``player``) with ROS parameters.
+def node_command(
+    command: str, parameters: Mapping[str, Any], params_file: Path | None = None, name: str | None = None
+) -> list[str]:
+    """The command line that runs a node of ours (``matcher``, ``viewer`` or ``player``) with ROS parameters.
 
     Args:
         command: which node.
         parameters: they go before those of the file.
         params_file: more parameters.
+        name: of the node, if not that of the command.
     """
     script = Path(get_package_prefix("lightglue_ros")) / "lib" / "lightglue_ros" / command
     arguments = [sys.executable, str(script), "--ros-args"]
     if params_file is not None:
         arguments += ["--params-file", str(params_file)]
-    for name, value in parameters.items():
-        arguments += ["-p", f"{name}:={json.dumps(value)}"]
+    if name is not None:
+        arguments += ["-r", f"__node:={name}"]
+    for parameter, value in parameters.items():
+        arguments += ["-p", f"{parameter}:={json.dumps(value)}"]
     return arguments
 
 
 @contextmanager
 def node_process(
-    command: str, parameters: Mapping[str, Any], params_file: Path | None = None, **popen_options: Any
+    command: str,
+    parameters: Mapping[str, Any],
+    params_file: Path | None = None,
+    name: str | None = None,
+    **popen_options: Any,
 ) -> Iterator[subprocess.Popen]:
     """Run a node of ours; at the end interrupt it and wait until it is gone.
 
     Args:
-        command: ``matcher`` or ``player``.
+        command: ``matcher``, ``viewer`` or ``player``.
         parameters: its ROS parameters; they go before those of the file.
         params_file: more parameters.
+        name: of the node, if not that of the command.
         **popen_options: for `subprocess.Popen`.
     """
-    process = subprocess.Popen(node_command(command, parameters, params_file), **popen_options)
+    process = subprocess.Popen(node_command(command, parameters, params_file, name), **popen_options)
     try:
         yield process
     finally:

@@ -47,6 +47,11 @@ def result_qos() -> QoSProfile:
     return copy(QoSPresetProfiles.SYSTEM_DEFAULT.value)
 
 
+def picture_qos() -> QoSProfile:
+    """A profile for a topic of pictures: the newest, and reliable, since RViz asks for that by default."""
+    return QoSProfile(depth=1)
+
+
 def overridable() -> QoSOverridingOptions:
     """Let users change history, depth and reliability with the parameters `qos_overrides.*`."""
     return QoSOverridingOptions.with_default_policies()

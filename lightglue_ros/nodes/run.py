@@ -25,6 +25,9 @@ from rclpy.signals import SignalHandlerOptions
 from lightglue_ros.core import ConfigError, LightGlueRosError
 from lightglue_ros.nodes.processes import profile_environment
 
+# How often the main thread wakes: Python runs a signal's handler only then, and a signal that comes just
+# before the wait begins, or to another thread, does not wake it.
+SIGNAL_SECONDS = 0.1
 # How long putting things away may take; a node is to end within two seconds.
 END_SECONDS = 1.5
 
@@ -52,7 +55,8 @@ def run_node(name: str, make_node: Callable[[threading.Event], Node | None], arg
     runner = _Runner(name, make_node, done)
     try:
         runner.start()
-        done.wait()
+        while not done.wait(SIGNAL_SECONDS):
+            pass
         last_resort = threading.Timer(END_SECONDS, lambda: os._exit(runner.status))
         last_resort.daemon = True
         last_resort.start()

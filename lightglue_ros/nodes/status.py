@@ -27,11 +27,13 @@ class MatcherStatus:
     Args:
         cameras: their names.
         topics: of their images.
+        results: what is made of them.
     """
 
-    def __init__(self, cameras: Sequence[str], topics: Sequence[str]) -> None:
+    def __init__(self, cameras: Sequence[str], topics: Sequence[str], results: str) -> None:
         self._cameras = cameras
         self._topics = topics
+        self._results = results
         self._times: deque[tuple[float, float, float]] = deque(maxlen=_TIMED_FRAMES)
         self._images = [0] * len(cameras)
         self._matched = self._failed = 0
@@ -118,7 +120,7 @@ class MatcherStatus:
     def _judge(
         self, since: Mapping[str, int], is_idle: bool, missing: Sequence[int], incompatible: str
     ) -> tuple[bytes, str]:
-        idle = f"no matches for {time.monotonic() - self._idle_since:.1f} s"
+        idle = f"no {self._results} for {time.monotonic() - self._idle_since:.1f} s"
         if is_idle and since["failed"]:
             return DiagnosticStatus.ERROR, f"{idle}: {self._last_error}"
         if incompatible:
@@ -137,7 +139,7 @@ class MatcherStatus:
         if since["rejected"]:
             return DiagnosticStatus.WARN, f"{since['rejected']} images rejected"
         if not self._matched:
-            return DiagnosticStatus.WARN, f"no matches yet of {', '.join(self._topics)}"
+            return DiagnosticStatus.WARN, f"no {self._results} yet of {', '.join(self._topics)}"
         return DiagnosticStatus.OK, "ok"
 
     def _totals(self, rejected: int) -> dict[str, int]:

@@ -20,19 +20,22 @@ class NewestWorker(Generic[T]):
     Args:
         work: called with one item at a time. Its exceptions go to `on_error`; the thread lives on.
         on_error: called with an exception that `work` raised.
+        name: of the thread.
 
     Attributes:
         dropped: how many items were overtaken by a newer one.
     """
 
-    def __init__(self, work: Callable[[T], None], on_error: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, work: Callable[[T], None], on_error: Callable[[Exception], None], name: str = "inference"
+    ) -> None:
         self.dropped = 0
         self._work = work
         self._on_error = on_error
         self._newest: T | None = None
         self._stopping = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def offer(self, item: T) -> None:

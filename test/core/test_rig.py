@@ -18,7 +18,13 @@ def test_pairs_through_time_say_how_many_frames_back():
 
 def test_a_frame_is_of_use_if_it_holds_the_present_images_of_a_pair():
     rig = Rig.parse(["left", "right", "rear"], ["left:right", "rear@-1:rear", "rear@-1:left"])
-    assert [rig.has_pair_of(present) for present in ({0, 1}, {2}, {0}, {1})] == [True, True, True, False]
+    assert [rig.is_served_by(present) for present in ({0, 1}, {2}, {0}, {1})] == [True, True, True, False]
+
+
+def test_without_pairs_every_image_is_of_use():
+    rig = Rig.parse(["left", "right"], [])
+    assert rig.is_served_by({1})
+    assert rig.most_images == 2
 
 
 def test_eight_cameras_are_the_most():
@@ -35,7 +41,6 @@ def test_eight_cameras_are_the_most():
         ([], [], "cameras is empty"),
         (["left", ""], ["left:right"], "the name ''"),
         (["left", "a:b"], ["left:a:b"], "the name 'a:b'"),
-        (["left", "right"], [], "pairs is empty"),
         (["left", "right"], ["left:rihgt"], "'left:rihgt'"),
         (["left", "right"], ["left"], "'left'"),
         (["left", "right"], ["left:left"], "'left:left'"),

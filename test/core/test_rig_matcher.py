@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core import Features, MatchPipeline
 from lightglue_ros.core.images import list_images, read_image
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigMatcher
@@ -122,3 +122,36 @@ def test_no_image_at_all_is_a_frame_of_missing_pairs(pipeline, runs):
     matcher = RigMatcher(pipeline, Rig.parse(["left", "right"], ["left:right"]))
     assert matcher.match([None, None], [None, None])[0].is_missing
     assert runs == {"images": 0, "matcher": 0}
+
+
+def test_features_that_were_extracted_elsewhere_are_matched_as_if_here(pipeline, motorcycle, runs):
+    rig = Rig.parse(["left", "right"], ["left:right", "left@-1:left"])
+    here, there = RigMatcher(pipeline, rig), RigMatcher(pipeline, rig)
+    for number in range(2):
+        sent = [_through_a_message(features) for features in here.extract(motorcycle)]
+        expected = here.match(motorcycle, [number, number])
+        # One of the two as an image, for a rig may have both.
+        found = there.match([sent[0], motorcycle[1]], [number, number])
+        for pair, alone in zip(found, expected, strict=True):
+            assert pair.is_missing == alone.is_missing
+            assert_same(pair.matches, alone.matches)
+    assert len(found[0].matches) > 100
+    assert there.extracted == 2
+
+
+def test_of_too_many_keypoints_the_best_are_taken(pipeline, motorcycle):
+    whole = pipeline.extract(motorcycle[:1])
+    count = int(whole.mask.sum())
+    few = Features.pad(whole.keypoints[0], whole.scores[0], whole.descriptors[0], (741, 500), slots=100)
+    assert count > 100
+    assert few.mask.all()
+    np.testing.assert_array_equal(few.keypoints, whole.keypoints[:, :100])
+    np.testing.assert_array_equal(few.image_sizes, whole.image_sizes)
+
+
+def _through_a_message(features):
+    """Without its padding, and padded again."""
+    count = int(features.mask.sum())
+    unpadded = (features.keypoints[0, :count], features.scores[0, :count], features.descriptors[0, :count])
+    width, height = features.image_sizes[0]
+    return Features.pad(*unpadded, (width, height), slots=features.mask.shape[1])

@@ -16,6 +16,7 @@ INFO = GraphInfo(
     pairs=None,
     divisor=32,
     precision="fp32",
+    compaction=True,
     adaptive=False,
     descriptor_dim=64,
     weights_sha256=("a" * 64, "b" * 64),

@@ -82,6 +82,7 @@ def test_a_file_says_what_it_is(exported_as):
         pairs=None,
         divisor=expected.divisor,
         precision="fp32",
+        compaction=True,
         adaptive=False,
         descriptor_dim=expected.width,
         weights_sha256=tuple(file.sha256 for file in MODELS[expected.model].weights),
@@ -193,6 +194,7 @@ def test_without_the_stereo_pair_random_images_are_enough(exported_before, monke
         ({"image_size": (640, 480)}, "xfeat-640x480"),
         ({"image_size": (640, 480), "batch": 4, "pairs": 3, "channels": 1}, "xfeat-640x480-n4-p3-c1"),
         ({"opset": 20, "portable": True}, "xfeat-opset20-portable"),
+        ({"compaction": False}, "xfeat-all-slots"),
     ],
 )
 def test_the_default_folder_is_the_models_own_in_the_store_with_what_is_special(options, name):
@@ -208,6 +210,7 @@ def test_the_default_folder_is_the_models_own_in_the_store_with_what_is_special(
         ({"batch": 2}, r"batch is 2 while the image size is dynamic; .* add --image-size"),
         ({"image_size": (640, 480), "pairs": 0}, r"pairs is 0; allowed: 1 or more"),
         ({"image_size": (640, 480), "channels": 4}, r"channels is 4; allowed: 1 \(grey\) or 3"),
+        ({"image_size": (640, 480), "compaction": True}, r"compaction is asked for in a static export"),
         ({"image_size": (0, 480)}, r"image size is \(0, 480\)"),
         ({"image_size": (640, 480), "max_keypoints": 3841}, r"max_keypoints is 3841; allowed: up to 3840"),
     ],

@@ -9,6 +9,7 @@ from lightglue_ros.core.geometry import same_row_share
 from lightglue_ros.export.selfcheck import compare
 
 PAIRS = np.array([[0, 1]])
+of_each = pytest.mark.parametrize("model", ["xfeat", "disk"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,7 @@ def found(extract, match, motorcycle):
     return features | match(features, PAIRS)
 
 
+@of_each
 def test_keypoints_and_matches_are_those_of_the_original(golden, found):
     all_but_descriptors = {name: array for name, array in golden.items() if name != "descriptors"}
     differences = compare(all_but_descriptors, found, PAIRS)
@@ -35,6 +37,7 @@ def test_keypoints_and_matches_are_those_of_the_original(golden, found):
     assert differences.largest["layers"] == 0
 
 
+@of_each
 def test_descriptors_are_those_of_the_original(golden, found):
     # Equal scores may come in another order, so each keypoint looks for the original's at its place.
     count = golden["descriptors"].shape[1]

@@ -6,17 +6,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from random_weights import lightglue_weights, superpoint_weights
 
 from lightglue_ros.core import ConfigError, MatchPipeline
 from lightglue_ros.core.contract import GraphInfo
 from lightglue_ros.export import exporter, tensorrt
-from lightglue_ros.export.graphs import PipelineGraph
-from lightglue_ros.export.lightglue import LightGlue
+from lightglue_ros.export.graphs import CompactMatcher, PipelineGraph
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.precision import to_fp16
 from lightglue_ros.export.registry import MODELS
-from lightglue_ros.export.weights import resolve
 
 # One of each architecture: sizes of the same network have the same operators.
 ARCHITECTURES = ("xfeat", "disk", "aliked", "superpoint")
@@ -94,42 +91,16 @@ def test_a_static_export_takes_fewer_images_and_pairs_but_not_more(fp16_export, 
         pipeline.set_image_size((320, 240))
 
 
-@pytest.fixture(scope="module")
-def networks():
-    """Makes a model's extractor and a LightGlue of a single layer, which has the operators of all layers."""
-
-    def make(name, *, portable=True):
-        spec = MODELS[name]
-        spec = replace(spec, matcher=replace(spec.matcher, layers=1))
-        if name == "superpoint":
-            extractor = spec.build_extractor(superpoint_weights(seed=0))
-            return spec, (
-                extractor,
-                LightGlue.from_state_dict(spec.matcher, lightglue_weights(spec.matcher, 0)),
-            )
-        return spec, exporter.load_networks(spec, resolve(spec.weights, (), print), portable=portable)
-
-    return make
-
-
-def write(spec, extractor, matcher, options, folder):
-    options = options.settle(spec)
-    graphs = exporter._graphs(extractor, matcher, options)
-    info = replace(exporter._describe(spec, [], options), graph="pipeline")
-    path = folder / "pipeline.onnx"
-    exporter._write(graphs["pipeline"], info, options.opset or 18, path)
-    return path
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_static_portable_exports_have_only_operators_of_tensorrts_list(networks, name, precision, tmp_path):
-    spec, (extractor, matcher) = networks(name)
-    if precision == "fp16":
-        extractor, matcher = to_fp16(extractor), to_fp16(matcher)
-    path = write(spec, extractor, matcher, replace(SMALL, precision=precision), tmp_path)
+def test_static_portable_exports_have_only_operators_of_tensorrts_list(
+    networks, write_graph, name, precision
+):
+    spec, parts = networks(name, precision=precision)
+    path = write_graph("pipeline", spec, parts, replace(SMALL, precision=precision))
     assert tensorrt.find_obstacles(onnx.load(path)) == []
-    assert read_info(path).tensorrt
+    info = read_info(path)
+    assert (info.tensorrt, info.compaction) == (True, False)
 
 
 def test_tensorrts_list_notices_what_it_does_not_take():
@@ -155,9 +126,9 @@ def test_tensorrts_list_notices_what_it_does_not_take():
     ]
 
 
-def test_with_deform_conv_an_export_says_which_runtime_it_needs(networks, tmp_path):
-    spec, (extractor, matcher) = networks("aliked", portable=False)
-    path = write(spec, extractor, matcher, replace(SMALL, portable=False, opset=19), tmp_path)
+def test_with_deform_conv_an_export_says_which_runtime_it_needs(networks, write_graph):
+    spec, parts = networks("aliked", portable=False)
+    path = write_graph("pipeline", spec, parts, replace(SMALL, portable=False, opset=19))
     info = read_info(path)
     operators = {node.op_type for node in onnx.load(path).graph.node}
     assert "DeformConv" in operators
@@ -172,6 +143,31 @@ def test_where_onnxruntime_has_no_deform_conv_the_portable_form_is_exported(monk
     assert "has no DeformConv (that takes 1.25): exporting the portable form" in lines[0]
     monkeypatch.undo()
     assert exporter._settle(ExportOptions(), MODELS["xfeat"], lines.append).opset == 18
+
+
+@pytest.mark.parametrize("counts", [(30, 12, 0), (48, 48, 48), (1, 0, 0), (0, 0, 0)])
+def test_compaction_matches_with_the_slots_that_are_needed_and_gives_the_same(networks, counts):
+    """On three images with so many keypoints each, the second like the first."""
+    spec, (_, matcher) = networks("xfeat")
+    slots, seen = 48, []
+    random = torch.Generator().manual_seed(0)
+    descriptors = torch.nn.functional.normalize(
+        torch.randn(3, slots, spec.matcher.input_dim, generator=random), dim=2
+    )
+    keypoints = 640 * torch.rand(3, slots, 2, generator=random)
+    keypoints[1], descriptors[1] = keypoints[0], descriptors[0]
+    mask = torch.arange(slots) < torch.tensor(counts).unsqueeze(1)
+    sizes, pairs = torch.full((3, 2), 640.0), torch.tensor([[0, 1], [1, 2]])
+    others = sizes, pairs, torch.tensor([0.1])
+    with torch.inference_mode():
+        expected = matcher(keypoints, mask, descriptors, *others)
+        hook = matcher.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+        found = CompactMatcher(matcher)(keypoints, mask, descriptors, *others)
+        hook.remove()
+    assert seen == [max(1, *counts)]
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], atol=1e-5, rtol=0)
+    assert (found[0] >= 0).any() == (min(counts[:2]) > 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -1,9 +1,10 @@
-"""`ros2 launch lightglue_ros matcher.launch.py`, where ROS 2 is whole."""
+"""`ros2 launch lightglue_ros matcher.launch.py` and `split.launch.py`, where ROS 2 is whole."""
 
 import os
 import shutil
 import signal
 import subprocess
+from functools import partial
 
 import pytest
 
@@ -15,11 +16,11 @@ if shutil.which("ros2") is None:
 
 @pytest.fixture
 def launched(ros, make_robot, model_folder):
-    """Starts the launch file with the given arguments; the cameras beside it are in its namespace."""
+    """Starts a launch file with the given arguments; the cameras beside it are in its namespace."""
     processes = []
 
-    def start(*arguments, namespace=""):
-        command = ["ros2", "launch", "lightglue_ros", "matcher.launch.py", *arguments]
+    def start(*arguments, namespace="", file="matcher.launch.py"):
+        command = ["ros2", "launch", "lightglue_ros", file, *arguments]
         # Ctrl-C reaches the whole group in a terminal; here it goes to ros2 launch, which hands it on.
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         processes.append(process)
@@ -62,3 +63,33 @@ def test_a_wrong_parameters_file_ends_the_launch(launched, tmp_path):
     said, _ = process.communicate(timeout=20.0)
     assert process.returncode != 0
     assert "none.yaml" in said
+
+
+def test_a_viewer_is_started_if_asked_for_with_the_same_parameters(launched, tmp_path):
+    parameters = tmp_path / "mine.yaml"
+    parameters.write_text("/**:\n  ros__parameters:\n    cameras: [right, left]\n    image_topics: [b, a]\n")
+    robot = launched(f"params_file:={parameters}", "viewer:=true")
+    robot.wait_until(lambda: robot.count_publishers("matches/image") == 2, "matcher and viewer")
+    for topic in ("a", "b"):
+        robot.wait_until(lambda topic=topic: robot.count_subscribers(topic) == 2, f"subscriptions to {topic}")
+
+
+def test_extractors_and_matcher_start_from_one_parameters_file_apart_or_together(launched, motorcycle):
+    left, right = motorcycle
+    split = partial(launched, file="split.launch.py")
+    matcher = split("part:=matcher")
+    matcher.wait_until(lambda: matcher.count_subscribers("features/left") == 1, "the matcher")
+    cameras = split("part:=left,right", "features_precision:=fp16")
+    (pair,) = cameras.show_until(
+        {"left": left, "right": right}, lambda message: len(message.pairs[0].scores) > 100, "matches"
+    ).pairs
+    assert (pair.camera0, pair.camera1) == ("left", "right")
+    names = set(cameras.get_node_names())
+    assert {"extractor_left", "extractor_right", "matcher"} <= names
+
+
+def test_an_unknown_part_ends_the_launch_with_what_there_is(launched):
+    process = launched("part:=rear", file="split.launch.py").process
+    said, _ = process.communicate(timeout=20.0)
+    assert process.returncode != 0
+    assert "allowed: all, or some of left, right, matcher" in said

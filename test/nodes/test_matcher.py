@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -232,3 +233,21 @@ def test_a_parameters_file_that_is_not_there_is_one_line(ros, tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "none.yaml" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("size", "has_colour", "limit"), [((640, 480), False, 3.0), ((1920, 1080), True, 12.0)]
+)
+def test_little_time_goes_by_outside_of_inference(robot, motorcycle, size, has_colour, limit):
+    """Decoding, canvas, dropping the padding and publishing of a stereo frame, in milliseconds."""
+    images = [cv2.resize(image, size) for image in motorcycle]
+    images = images if has_colour else [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+    stereo = robot(image_width=640, image_height=480)
+    for _ in range(15):
+        stereo.match(dict(zip(("left", "right"), images, strict=True)))
+
+    def is_timed():
+        return int(stereo.diagnostics.get("frames matched", 0)) >= 15
+
+    stereo.wait_until(is_timed, "diagnostics of 15 frames")
+    assert float(stereo.diagnostics["outside inference p50 (ms)"]) < limit

@@ -1,0 +1,89 @@
+"""The viewer node: draws `matches` on the cameras' images and publishes that as `matches/image`.
+
+It is for the computer of somebody who looks, or for a matcher that takes features and has no images. (A
+matcher that has images draws them itself, unless a viewer is there.) The newest images of each camera wait
+until the matches of them arrive.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+
+from builtin_interfaces.msg import Time
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
+
+from lightglue_ros.msg import Matches
+from lightglue_ros.nodes import cameras, parameters, qos
+from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
+from lightglue_ros.nodes.drawing import LOG_PERIOD, TOPIC, Drawer
+from lightglue_ros.nodes.parameters import CameraParameters
+from lightglue_ros.nodes.run import run_node
+
+# Images of each camera that wait for their matches: a second at 30 Hz.
+HISTORY = 30
+
+
+class Viewer(Node):
+    """Draws matches; see the head of this module.
+
+    Raises:
+        ConfigError: a parameter cannot be used.
+    """
+
+    def __init__(self) -> None:
+        # First, for rclpy destroys a node whose making failed, too.
+        self._drawer: Drawer | None = None
+        super().__init__("viewer")
+        parameters.declare(self, CameraParameters, read_only=True)
+        self._values = values = parameters.read(self, CameraParameters)
+        self._images: dict[str, deque[CameraImage]] = {
+            camera: deque(maxlen=HISTORY) for camera in values.cameras
+        }
+        self._drawer = Drawer(
+            self,
+            self.create_publisher(Image, TOPIC, qos.picture_qos(), qos_overriding_options=qos.overridable()),
+            values.drawing_rate,
+            values.normalisation,
+        )
+        for camera, topic in zip(values.cameras, values.image_topics, strict=True):
+            tell = partial(self._tell_incompatible, topic)
+            cameras.subscribe(self, values, topic, partial(self._on_image, camera), tell)
+        self.create_subscription(
+            Matches, "matches", self._on_matches, qos.result_qos(), qos_overriding_options=qos.overridable()
+        )
+
+    def destroy_node(self) -> None:
+        """End the drawing before the node goes."""
+        if self._drawer is not None:
+            self._drawer.stop()
+            self._drawer = None
+        super().destroy_node()
+
+    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+        try:
+            self._images[camera].append(cameras.check(message, self._values))
+        except RejectedImageError as error:
+            self.get_logger().warning(f"camera {camera}: {error}", throttle_duration_sec=LOG_PERIOD)
+
+    def _on_matches(self, message: Matches) -> None:
+        if not self._drawer.is_wanted():
+            return
+        images = [
+            (self._find(pair.camera0, pair.stamp0), self._find(pair.camera1, pair.stamp1))
+            for pair in message.pairs
+        ]
+        self._drawer.offer(message, images)
+
+    def _find(self, camera: str, stamp: Time) -> CameraImage | None:
+        images = self._images.get(camera, deque())
+        return next((image for image in reversed(images) if image.header.stamp == stamp), None)
+
+    def _tell_incompatible(self, topic: str) -> None:
+        self.get_logger().warning(f"a publisher of {topic} does not offer the QoS that image_qos asks for")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; the exit status is 1 if it could not start."""
+    return run_node("viewer", lambda _done: Viewer(), args)

@@ -1,0 +1,165 @@
+"""Extractors at the cameras' computers and a matcher elsewhere, each in a process of its own."""
+
+import contextlib
+from functools import partial
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from std_msgs.msg import Header
+
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.msg import Features, PairMatches
+from lightglue_ros.nodes import qos
+from lightglue_ros.nodes.conversions import message_to_matches
+from lightglue_ros.nodes.features import features_to_message
+from lightglue_ros.nodes.processes import node_process
+
+SIZE = {"image_width": 640, "image_height": 480}
+
+
+@pytest.fixture
+def extractors(ros, model_folder):
+    """Starts an extractor of each camera."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*cameras, **parameters):
+            for camera in cameras:
+                values = {
+                    "cameras": [camera],
+                    "image_topics": [f"{camera}/image_rect"],
+                    "publish_features": True,
+                    "publish_matches": False,
+                    **SIZE,
+                    **parameters,
+                }
+                stack.enter_context(node_process("matcher", values, name=f"extractor_{camera}"))
+
+        yield start
+
+
+def test_extractors_and_matcher_apart_give_the_matches_of_one_matcher_on_images(
+    robot, extractors, motorcycle
+):
+    left, right = motorcycle
+    images = {"left": left, "right": right}
+    whole = robot(**SIZE)
+    (expected,) = whole.match(images).pairs
+    whole.process.terminate()
+    assert whole.process.wait(10.0) == 0
+
+    extractors("left", "right")
+    rig = robot(input="features", connected=False, **SIZE)
+    ok = partial(_has_status, PairMatches.STATUS_OK)
+    message = rig.show_until(images, ok, "matches of features")
+    (pair,) = message.pairs
+    assert len(pair.scores) > 500
+    for field in ("keypoints0", "keypoints1", "indices0", "indices1"):
+        assert getattr(pair, field) == getattr(expected, field)
+    np.testing.assert_allclose(pair.scores, expected.scores, atol=1e-4)
+    assert pair.stamp0 == pair.stamp1 == message.header.stamp
+    assert (pair.frame_id0, pair.frame_id1) == ("left_optical", "right_optical")
+    assert (pair.width0, pair.height0, pair.layers) == (741, 500, 6)
+    # Whoever extracts does not match, and the other way round.
+    assert rig.count_publishers("matches") == 1
+    assert {
+        topic: rig.count_publishers(topic) for topic in ("features/left", "features/right", "matches/image")
+    } == {
+        "features/left": 1,
+        "features/right": 1,
+        "matches/image": 0,
+    }
+
+    missing = partial(_has_status, PairMatches.STATUS_MISSING)
+    rig.show_until({"left": left}, missing, "the right camera to be missing")
+
+
+def test_features_of_another_model_are_rejected_by_cause_and_the_next_good_ones_matched(robot, motorcycle):
+    pipeline = MatchPipeline("xfeat", image_size=(320, 224))
+    rig = robot(input="features", connected=False)
+    publishers = {
+        camera: rig.create_publisher(Features, f"features/{camera}", qos.result_qos())
+        for camera in ("left", "right")
+    }
+    features = pipeline.extract(motorcycle)
+
+    def show(**other):
+        stamp = rig.get_clock().now().to_msg()
+        for slot, (camera, publisher) in enumerate(publishers.items()):
+            message = features_to_message(
+                features.of_image(slot), Header(stamp=stamp, frame_id=camera), camera, pipeline.info, "fp32"
+            )
+            for field, value in other.items():
+                setattr(message, field, value)
+            publisher.publish(message)
+
+    def is_counted(cause):
+        return int(rig.diagnostics.get(f"images rejected: {cause}", 0)) > 0
+
+    for other, cause in (
+        ({"model": "disk"}, "other_model"),
+        ({"weights_sha256": ""}, "other_weights"),
+        ({"descriptor_dim": 128}, "other_descriptors"),
+        ({"keypoints": [0.0]}, "wrong_size"),
+    ):
+        rig.repeat_until(partial(show, **other), partial(is_counted, cause), f"{cause} to be counted")
+    assert not rig.messages
+    rig.repeat_until(show, lambda: rig.messages, "matches of good features")
+    found = message_to_matches(rig.messages[0].pairs[0])
+    (expected,) = pipeline.match_features(features, [(0, 1)])
+    np.testing.assert_array_equal(found.indices1, expected.indices1)
+    rig.process.terminate()
+    said = rig.process.communicate(timeout=10.0)[1]
+    assert "camera left: features have the model 'disk'; allowed: 'xfeat'" in said
+
+
+def test_a_matcher_on_images_publishes_features_too_and_past_ones_are_matched(robot, motorcycle):
+    left, right = motorcycle
+    stereo = robot(publish_features=True, features_precision="fp16", pairs=["left:right", "left@-1:left"])
+    received = []
+    stereo.create_subscription(Features, "features/right", received.append, qos.result_qos())
+    message = stereo.show_until(
+        {"left": left, "right": right},
+        lambda message: [pair.status for pair in message.pairs] == [PairMatches.STATUS_OK] * 2,
+        "both pairs",
+    )
+    stereo.repeat_until(
+        lambda: stereo.show({"left": left, "right": right}), lambda: received, "features of the right camera"
+    )
+    features, pair = received[-1], message.pairs[0]
+    assert (features.camera, features.header.frame_id) == ("right", "right_optical")
+    keypoints = np.asarray(features.keypoints).reshape(-1, 2)
+    np.testing.assert_array_equal(
+        keypoints[np.asarray(pair.indices1)], np.asarray(pair.keypoints1).reshape(-1, 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"pairs": []}, "pairs is empty; allowed: at least one 'first:second'"),
+        ({"publish_matches": False}, "there is nothing to do; allowed: at least one of them true"),
+        ({"input": "features", "publish_matches": False}, "there is nothing to do"),
+        (
+            {"input": "features", "publish_features": True},
+            "nothing is extracted here; allowed: one of the two",
+        ),
+        ({"input": "feature"}, "parameter input is 'feature'; allowed: images, features"),
+        ({"publish_features": True, "features_precision": "int8"}, "allowed: fp32, fp16"),
+        (
+            {"input": "features", "cameras": ["front-left", "right"], "pairs": ["front-left:right"]},
+            "'features/front-left'",
+        ),
+    ],
+)
+def test_parameters_that_do_not_fit_each_other_are_refused(failing_matcher, parameters, says):
+    status, said = failing_matcher(**parameters)
+    assert status == 1
+    assert says in said
+    assert "Traceback" not in said
+
+
+def _has_status(status, message):
+    return message.pairs[0].status == status

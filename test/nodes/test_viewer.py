@@ -1,0 +1,132 @@
+"""Pictures of the matches, by the matcher itself and by the viewer."""
+
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from sensor_msgs.msg import Image
+
+from lightglue_ros.core.draw import DrawnPair, draw_pairs
+from lightglue_ros.nodes import drawing, qos
+from lightglue_ros.nodes.conversions import message_to_matches
+from lightglue_ros.nodes.processes import node_process
+
+RATE = 1.0
+
+
+def look(robot):
+    """Subscribe to the pictures; returns the list that they come to."""
+    pictures = []
+    robot.pictures = robot.create_subscription(Image, drawing.TOPIC, pictures.append, qos.picture_qos())
+    return pictures
+
+
+def expected_picture(message, images):
+    """The picture of a message on matches with one pair."""
+    (pair,) = message.pairs
+    title = f"left:right  {len(pair.scores)} matches"
+    return draw_pairs([DrawnPair(title, *images, message_to_matches(pair))], drawing.LONGEST_SIDE)
+
+
+def pixels(picture):
+    assert picture.encoding == "rgb8"
+    return np.asarray(picture.data, np.uint8).reshape(picture.height, picture.width, 3)
+
+
+def test_the_matcher_draws_while_somebody_looks_at_a_limited_rate_and_else_not(robot, motorcycle):
+    images = dict(zip(("left", "right"), motorcycle, strict=True))
+    stereo = robot(drawing_rate=RATE)
+
+    def frames(count):
+        for _ in range(count):
+            stereo.match(images)
+
+    frames(3)
+    assert stereo.wait_for_diagnostics()["pictures drawn"] == "0"
+
+    pictures = look(stereo)
+    seen = []
+    start = time.monotonic()
+    while time.monotonic() - start < 3.0 or not pictures:
+        seen.append(stereo.match(images))
+    elapsed = time.monotonic() - start
+    assert elapsed < 30.0
+    assert 2 <= len(pictures) <= RATE * elapsed + 1 < len(seen)
+    by_stamp = {(m.header.stamp.sec, m.header.stamp.nanosec): m for m in seen}
+    picture = pictures[-2]
+    message = by_stamp[picture.header.stamp.sec, picture.header.stamp.nanosec]
+    assert picture.header == message.header
+    np.testing.assert_array_equal(pixels(picture), expected_picture(message, motorcycle))
+
+    assert stereo.set_parameters(drawing_rate=0.0)[0].successful
+    frames(2)
+    assert stereo.set_parameters(drawing_rate=RATE)[0].successful
+    stereo.destroy_subscription(stereo.pictures)
+    stereo.wait_until(lambda: stereo.count_subscribers(drawing.TOPIC) == 0, "nobody to look")
+    stereo.wait_for_diagnostics()
+    drawn = stereo.wait_for_diagnostics()["pictures drawn"]
+    frames(5)
+    assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
+
+
+def test_a_missing_image_is_drawn_black_and_said_to_be_missing(robot, motorcycle):
+    left, _ = motorcycle
+    stereo = robot(camera_timeout=0.2)
+    pictures = look(stereo)
+    stereo.repeat_until(lambda: stereo.show({"left": left}), lambda: pictures, "a picture")
+    picture = pixels(pictures[0])
+    assert picture[:, :640].any()
+    assert not picture[:, 640:].any()
+
+
+def test_a_viewer_draws_in_place_of_the_matcher(robot, motorcycle):
+    images = dict(zip(("left", "right"), motorcycle, strict=True))
+    with node_process("viewer", {"drawing_rate": 100.0}) as viewer:
+        stereo = robot(drawing_rate=100.0)
+        stereo.processes.append(viewer)
+        pictures = look(stereo)
+        stereo.wait_until(
+            lambda: (
+                stereo.count_publishers(drawing.TOPIC) == 2
+                and all(stereo.count_subscribers(f"{camera}/image_rect") == 2 for camera in images)
+                and stereo.count_subscribers("matches") == 2
+            ),
+            "matcher and viewer",
+        )
+        # The matcher draws until it knows of the viewer as well.
+        before, drawn = None, ""
+        while drawn != before:
+            stereo.match(images)
+            before, drawn = drawn, stereo.wait_for_diagnostics()["pictures drawn"]
+        seen = []
+        pictures.clear()
+
+        def has_picture():
+            stamps = [picture.header.stamp for picture in pictures]
+            return any(message.header.stamp in stamps for message in seen)
+
+        while not has_picture():
+            seen.append(stereo.match(images))
+        picture, message = next(
+            (picture, message)
+            for message in seen
+            for picture in pictures
+            if picture.header.stamp == message.header.stamp
+        )
+        np.testing.assert_array_equal(pixels(picture), expected_picture(message, motorcycle))
+        assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
+        viewer.terminate()
+        assert viewer.wait(5.0) == 0
+
+
+def test_a_viewer_that_cannot_start_says_why(ros):
+    with node_process(
+        "viewer", {"cameras": ["left"], "drawing_rate": 5.0}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        _, said = process.communicate(timeout=30.0)
+    assert process.returncode == 1
+    assert "2 topics for 1 cameras" in said
