@@ -23,8 +23,9 @@ setup(
         "cpu": ["onnxruntime>=1.20"],
         "gpu": ["onnxruntime-gpu>=1.20"],
         "bag": ["rosbags>=0.11"],
+        "h5": ["h5py>=3"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip"],
-        "dev": ["hypothesis", "pytest", "pyyaml", "rosbags>=0.11", "ruff"],
+        "dev": ["h5py>=3", "hypothesis", "pytest", "pyyaml", "rosbags>=0.11", "ruff"],
     },
     entry_points={"console_scripts": ["lightglue_ros = lightglue_ros.cli:main"]},
 )

@@ -6,7 +6,6 @@ This module only reads arguments and prints; each command's work is elsewhere an
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from importlib import import_module
@@ -16,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 from lightglue_ros import __version__
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lightglue_ros.export.registry import ModelSpec
+    from lightglue_ros.matching import Geometry
 
 EXPORT_OPTIONS = (
     "split",
@@ -199,7 +201,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _add_match(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("match", help="match images")
-    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="two or more image files")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or globs")
     command.add_argument(
         "--pairs", metavar="I:J,...", help="which images to match, from 0 (each with the next)"
     )
@@ -207,8 +209,26 @@ def _add_match(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--match-threshold", type=float, metavar="SCORE", help="least score of a match (0.1)"
     )
-    command.add_argument("--draw", type=Path, metavar="PNG", help="draw the first pair, side by side")
+    command.add_argument(
+        "--verify",
+        metavar="GEOMETRY",
+        help="mark the matches that agree with one fundamental, homography or essential matrix, within a "
+        "pixel of the canvas",
+    )
+    command.add_argument(
+        "--intrinsics", metavar="FX,FY,CX,CY", help="of the camera in pixels, for --verify essential"
+    )
+    command.add_argument(
+        "--draw",
+        type=Path,
+        metavar="PNG",
+        help="draw the first pair, side by side; or a folder, for all pairs",
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="write the matches of all pairs")
+    command.add_argument("--npz", type=Path, metavar="FILE", help="the same as NumPy arrays")
+    command.add_argument(
+        "--h5", type=Path, metavar="DIR", help="features.h5, matches.h5 and pairs.txt, as hloc reads them"
+    )
     command.set_defaults(run=_match)
 
 
@@ -226,14 +246,18 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
 
 
 def _match(arguments: argparse.Namespace) -> int:
+    from lightglue_ros import matching
     from lightglue_ros.core import ConfigError, MatchPipeline
-    from lightglue_ros.core.draw import draw_matches
-    from lightglue_ros.core.images import read_image, write_image
+    from lightglue_ros.core.images import find_images
 
-    pairs = _pairs(arguments.pairs, len(arguments.images))
+    paths = find_images(arguments.images)
+    pairs = _pairs(arguments.pairs, len(paths))
     if not pairs:
         raise ConfigError("there is nothing to match", allowed="at least two images, or --pairs")
-    images = [read_image(path) for path in arguments.images]
+    geometry = _geometry(arguments.verify, arguments.intrinsics)
+    outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, arguments.h5)
+    outputs.check()
+    matching.have_model(arguments.model, lambda line: print(line, file=sys.stderr, flush=True))
     options = {} if arguments.match_threshold is None else {"match_threshold": arguments.match_threshold}
     pipeline = MatchPipeline(
         arguments.model,
@@ -243,27 +267,8 @@ def _match(arguments: argparse.Namespace) -> int:
         **options,
     )
     width, height = pipeline.image_size
-    print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}")
-    results = pipeline.match(images, pairs)
-    for (first, second), matches in zip(pairs, results, strict=True):
-        print(f"{arguments.images[first]} {arguments.images[second]}: {len(matches)} matches")
-    if arguments.draw:
-        first, second = pairs[0]
-        write_image(arguments.draw, draw_matches(images[first], images[second], results[0]))
-    if arguments.json:
-        entries = [
-            {
-                "image0": str(arguments.images[first]),
-                "image1": str(arguments.images[second]),
-                "keypoints0": matches.keypoints0.tolist(),
-                "keypoints1": matches.keypoints1.tolist(),
-                "scores": matches.scores.tolist(),
-                "indices0": matches.indices0.tolist(),
-                "indices1": matches.indices1.tolist(),
-            }
-            for (first, second), matches in zip(pairs, results, strict=True)
-        ]
-        arguments.json.write_text(json.dumps(entries))
+    print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}", flush=True)
+    matching.run(pipeline, paths, pairs, outputs, geometry)
     return 0
 
 
@@ -273,9 +278,43 @@ def _pairs(text: str | None, images: int) -> list[tuple[int, int]]:
     if text is None:
         return [(first, first + 1) for first in range(images - 1)]
     try:
-        return [(int(first), int(second)) for first, second in (pair.split(":") for pair in text.split(","))]
+        pairs = [(int(first), int(second)) for first, second in (pair.split(":") for pair in text.split(","))]
     except ValueError as error:
         raise ConfigError(f"--pairs is '{text}'", allowed="numbers of images such as 0:1,1:2") from error
+    if not all(number in range(images) for pair in pairs for number in pair):
+        raise ConfigError(f"--pairs is '{text}'", allowed=f"numbers of images, from 0 to {images - 1}")
+    return pairs
+
+
+def _geometry(name: str | None, intrinsics: str | None) -> Geometry | None:
+    from lightglue_ros.core import ConfigError
+    from lightglue_ros.core.verification import GEOMETRIES
+    from lightglue_ros.matching import Geometry
+
+    if name is not None and name not in GEOMETRIES:
+        raise ConfigError(f"--verify is '{name}'", allowed=", ".join(GEOMETRIES))
+    if (name == "essential") != (intrinsics is not None):
+        raise ConfigError(
+            "--verify essential and --intrinsics go together, and one is missing",
+            fix="lightglue_ros match ... --verify essential --intrinsics fx,fy,cx,cy",
+        )
+    if name is None:
+        return None
+    return Geometry(name, None if intrinsics is None else _camera_matrix(intrinsics))
+
+
+def _camera_matrix(text: str) -> np.ndarray:
+    import numpy as np
+
+    from lightglue_ros.core import ConfigError
+
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--intrinsics is '{text}'", allowed="four numbers fx,fy,cx,cy") from error
+    if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
+        raise ConfigError(f"--intrinsics is '{text}'", allowed="finite numbers, and fx and fy greater than 0")
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:

@@ -137,6 +137,16 @@ class Canvas:
         self._covered[slot] = size
 
 
+def canvas_pixel(image_size: Sequence[float], canvas_size: tuple[int, int]) -> float:
+    """How many pixels of an original image one pixel of its canvas is, 1 or more.
+
+    Args:
+        image_size: (width, height) of the original image.
+        canvas_size: (width, height) that it is shrunk to fit.
+    """
+    return float(max(1.0, image_size[0] / canvas_size[0], image_size[1] / canvas_size[1]))
+
+
 def _channels(image: np.ndarray) -> int:
     return 1 if image.ndim == 2 else image.shape[2]
 

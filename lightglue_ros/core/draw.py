@@ -10,6 +10,10 @@ import numpy as np
 
 from lightglue_ros.core.pipeline import PairMatches
 
+_FAINT = 0.5  # share of a colour that is drawn faintly
+_UNMATCHED = (120, 190, 255)
+_OUTLIER = (255, 0, 255)
+
 
 @dataclass(frozen=True)
 class DrawnPair:
@@ -61,7 +65,13 @@ def _shrink(image: np.ndarray, keypoints: np.ndarray, longest_side: int) -> tupl
 
 
 def draw_matches(
-    image0: np.ndarray, image1: np.ndarray, matches: PairMatches, title: str | None = None
+    image0: np.ndarray,
+    image1: np.ndarray,
+    matches: PairMatches,
+    title: str | None = None,
+    *,
+    unmatched: tuple[np.ndarray, np.ndarray] | None = None,
+    inliers: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw the matches of two images.
 
@@ -70,24 +80,49 @@ def draw_matches(
         image1: the same, of any size.
         matches: in pixels of these images.
         title: is written above them; None is how many there are.
+        unmatched: keypoints [U0, 2] and [U1, 2] without a match, which are drawn faintly.
+        inliers: bool [M], matches that agree with the geometry; the others are drawn faintly in magenta.
 
     Returns:
         uint8 [max(H0, H1), W0 + W1, 3] RGB; lines go from red (score 0) over yellow to green (score 1).
     """
     picture = _side_by_side(image0, image1)
     offset = np.array([image0.shape[1], 0], np.float32)
+    ends = np.stack([matches.keypoints0, matches.keypoints1 + offset], axis=1)
+    is_inlier = np.ones(len(matches), bool) if inliers is None else inliers
+    # The viewer draws many a second, with nothing faint.
+    if unmatched is not None or inliers is not None:
+        faint = picture.copy()
+        for keypoint in () if unmatched is None else (*unmatched[0], *(unmatched[1] + offset)):
+            _draw_point(faint, keypoint, _UNMATCHED)
+        for match in np.flatnonzero(~is_inlier):
+            _draw_match(faint, ends[match], _OUTLIER)
+        cv2.addWeighted(faint, _FAINT, picture, 1.0 - _FAINT, 0.0, dst=picture)
     colours = score_colours(matches.scores)
     # Best matches last, on top.
     for match in np.argsort(matches.scores):
-        start = _pixel(matches.keypoints0[match])
-        end = _pixel(matches.keypoints1[match] + offset)
-        colour = colours[match].tolist()
-        # Smoothed lines take seven times as long.
-        cv2.line(picture, start, end, colour, 1)
-        cv2.circle(picture, start, 2, colour, -1, cv2.LINE_AA)
-        cv2.circle(picture, end, 2, colour, -1, cv2.LINE_AA)
-    _write(picture, f"{len(matches)} matches" if title is None else title)
+        if is_inlier[match]:
+            _draw_match(picture, ends[match], colours[match].tolist())
+    _write(picture, _counts(len(matches), unmatched, inliers) if title is None else title)
     return picture
+
+
+def _counts(matches: int, unmatched: tuple[np.ndarray, np.ndarray] | None, inliers: np.ndarray | None) -> str:
+    text = f"{matches} matches"
+    if unmatched is not None:
+        text += f" of {matches + len(unmatched[0])} and {matches + len(unmatched[1])} keypoints"
+    return text if inliers is None else f"{text}, {np.count_nonzero(inliers)} inliers"
+
+
+def _draw_match(picture: np.ndarray, ends: np.ndarray, colour: Sequence[int]) -> None:
+    # Smoothed lines take seven times as long.
+    cv2.line(picture, _pixel(ends[0]), _pixel(ends[1]), colour, 1)
+    for point in ends:
+        _draw_point(picture, point, colour)
+
+
+def _draw_point(picture: np.ndarray, point: np.ndarray, colour: Sequence[int]) -> None:
+    cv2.circle(picture, _pixel(point), 2, colour, -1, cv2.LINE_AA)
 
 
 def score_colours(scores: np.ndarray) -> np.ndarray:
