@@ -217,18 +217,19 @@ def test_what_is_not_installed_is_named_with_the_command(folder, tmp_path, absen
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_a_sequence_is_matched_as_its_pairs_are_alone(shared_data, pipeline, tmp_path):
+def test_a_sequence_is_matched_as_its_pairs_are_alone(shared_data, model_folder, tmp_path):
     frames = shared_data / "kitti_seq1" / "image_l"
-    done = match(frames, "--npz", tmp_path / "m.npz")
+    done = match(frames, "--image-size", "320x96", "--npz", tmp_path / "m.npz")
     assert done.returncode == 0, done.stderr
     arrays, paths = np.load(tmp_path / "m.npz"), find_images([frames])
     assert arrays["pairs"].tolist() == [[number, number + 1] for number in range(50)]
+    pipeline = MatchPipeline(model_folder, "cpu", (320, 96))
     for number in (0, 23, 49):
         images = [read_image(path) for path in paths[number : number + 2]]
         (alone,) = pipeline.match(images, [(0, 1)])
         of_pair = arrays["pair_of_match"] == number
         assert_same_matches({name: arrays[name][of_pair] for name in ARRAYS}, alone)
-    assert np.bincount(arrays["pair_of_match"]).min() > 300
+    assert np.bincount(arrays["pair_of_match"]).min() > 200
 
 
 def test_most_matches_of_wide_baselines_are_inliers(shared_data, tmp_path):
