@@ -26,7 +26,7 @@ from lightglue_ros.core.session import onnxruntime, onnxruntime_is_older_than
 from lightglue_ros.export import selfcheck, tensorrt
 from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, MatcherGraph, PipelineGraph
 from lightglue_ros.export.lightglue import LightGlue
-from lightglue_ros.export.operators import ONNX_FORMS
+from lightglue_ros.export.operators import onnx_forms
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.precision import to_fp16
 from lightglue_ros.export.registry import Extractor, ModelSpec, find_spec
@@ -86,9 +86,9 @@ def export_model(
     """
     spec = find_spec(name)
     wanted = ExportOptions(**options)
-    settled = _settle(wanted, spec, report)
+    settled, deform_conv = _settle(wanted, spec, report)
     files = resolve(spec.weights, weights, report)
-    networks = load_networks(spec, files, portable=settled.portable)
+    networks = load_networks(spec, files, portable=not deform_conv)
     info = _describe(spec, files, settled)
     folder = Path(output).expanduser() if output else store.models_dir() / stored_name(name, wanted)
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,18 +117,20 @@ def stored_name(name: str, options: ExportOptions) -> str:
     return "-".join([name, *options.suffixes()])
 
 
-def _settle(options: ExportOptions, spec: ModelSpec, report: Callable[[str], None]) -> ExportOptions:
-    """The options checked against the model, with nothing left to decide."""
+def _settle(
+    options: ExportOptions, spec: ModelSpec, report: Callable[[str], None]
+) -> tuple[ExportOptions, bool]:
+    """The options checked against the model, with nothing left to decide, and whether DeformConv is used."""
     options = options.settle(spec)
-    portable = options.portable or spec.build_portable_extractor is None
-    if not portable and onnxruntime_is_older_than(MIN_ONNXRUNTIME_WITH_DEFORM_CONV):
+    deform_conv = spec.build_portable_extractor is not None and not options.portable
+    if deform_conv and onnxruntime_is_older_than(MIN_ONNXRUNTIME_WITH_DEFORM_CONV):
         report(
             f"ONNX Runtime {onnxruntime().__version__} has no DeformConv (that takes "
-            f"{MIN_ONNXRUNTIME_WITH_DEFORM_CONV}): exporting the portable form"
+            f"{MIN_ONNXRUNTIME_WITH_DEFORM_CONV}): exporting the extractor without it"
         )
-        portable = True
-    least = PORTABLE_OPSET if portable else DEFORM_CONV_OPSET
-    return replace(options, portable=portable, opset=max(options.opset or least, least))
+        deform_conv = False
+    least = DEFORM_CONV_OPSET if deform_conv else PORTABLE_OPSET
+    return replace(options, opset=max(options.opset or least, least)), deform_conv
 
 
 def load_networks(
@@ -199,7 +201,10 @@ def _describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOption
         divisor=spec.divisor,
         precision=options.precision,
         compaction=options.compaction,
-        adaptive=False,
+        fused=options.is_fused,
+        adaptive=options.adaptive,
+        depth_confidence=options.depth_confidence,
+        width_confidence=options.width_confidence,
         descriptor_dim=spec.matcher.input_dim,
         weights_sha256=checksums,
         licence=spec.licence if checksums == published else "unknown (weights of your own)",
@@ -248,7 +253,7 @@ def _write(module: nn.Module, info: GraphInfo, opset: int, path: Path) -> None:
                 output_names=list(OUTPUTS[info.graph]),
                 dynamic_shapes=None if info.is_static else _free_axes(inputs, info.divisor),
                 opset_version=opset,
-                custom_translation_table=ONNX_FORMS,
+                custom_translation_table=onnx_forms(fused=info.fused),
                 dynamo=True,
                 external_data=False,
                 verbose=False,

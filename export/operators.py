@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import onnx
 import torch
 from onnxscript import opset18, opset19
+from onnxscript.values import Op, Opset
 from torch import Tensor
 from torch.nn import functional as F
+
+
+_INTEGER, _FLOAT = onnx.defs.OpSchema.AttrType.INT, onnx.defs.OpSchema.AttrType.FLOAT
+
+
+def _operator_of_onnxruntime(name: str, inputs: Sequence[str], **attributes: Any) -> Op:
+    """An operator of ONNX Runtime's own domain with one output (its docs/ContribOperators.md)."""
+    parameters = [onnx.defs.OpSchema.FormalParameter(it, f"T{number}") for number, it in enumerate(inputs)]
+    types = ["tensor(float)", "tensor(float16)", "tensor(int64)", "tensor(uint8)", "tensor(int8)"]
+    schema = onnx.defs.OpSchema(
+        name,
+        "com.microsoft",
+        1,
+        inputs=parameters,
+        outputs=[onnx.defs.OpSchema.FormalParameter("output", "T0")],
+        type_constraints=[(parameter.type_str, types, "") for parameter in parameters],
+        attributes=[onnx.defs.OpSchema.Attribute(it, kind) for it, kind in attributes.items()],
+    )
+    return Op(Opset("com.microsoft", 1), name, schema)
+
+
+_rotary_embedding = _operator_of_onnxruntime(
+    "RotaryEmbedding",
+    ("input", "position_ids", "cos_cache", "sin_cache"),
+    num_heads=_INTEGER,
+    rotary_embedding_dim=_INTEGER,
+)
+_multi_head_attention = _operator_of_onnxruntime(
+    "MultiHeadAttention", ("query", "key", "value"), num_heads=_INTEGER, scale=_FLOAT
+)
 
 
 @torch.library.custom_op("lightglue_ros::to_rgb", mutates_args=())
@@ -106,9 +138,132 @@ def _onnx_compact(keypoints: Any, mask: Any, descriptors: Any) -> Any:
     return tuple(opset18.Slice(tensor, zero, most, one) for tensor in (keypoints, mask, descriptors))
 
 
+@torch.library.custom_op("lightglue_ros::rotate", mutates_args=())
+def rotate(
+    values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: int, channels: int
+) -> Tensor:
+    """Rotary encoding of position: turns the first channels of each head, channel c with channels / 2 + c.
+
+    Args:
+        values: [S, K, heads * C], C at least `channels`.
+        rows: int64 [S, K], where the cosines and sines of each vector stand.
+        cosines: [R, channels / 2].
+        sines: [R, channels / 2].
+        heads: how many heads lie side by side.
+        channels: of each head, how many are turned.
+
+    Returns:
+        The turned values, same shape.
+    """
+    by_head = values.unflatten(2, (heads, -1))
+    first, second = by_head[..., : channels // 2], by_head[..., channels // 2 : channels]
+    cosine, sine = (table[rows].unsqueeze(2) for table in (cosines, sines))
+    turned = [first * cosine - second * sine, second * cosine + first * sine, by_head[..., channels:]]
+    return torch.cat(turned, dim=3).flatten(2)
+
+
+@rotate.register_fake
+def _(values: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(values)
+
+
+def _onnx_rotate(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: int) -> Any:
+    half = channels // 2
+    by_head = opset18.Reshape(values, opset18.Constant(value_ints=[0, 0, heads, values.shape[2] // heads]))
+    last, end = opset18.Constant(value_ints=[3]), opset18.Constant(value_ints=[2**31 - 1])
+    at = {place: opset18.Constant(value_ints=[place]) for place in (0, half, channels)}
+    first = opset18.Slice(by_head, at[0], at[half], last)
+    second = opset18.Slice(by_head, at[half], at[channels], last)
+    rest = opset18.Slice(by_head, at[channels], end, last)
+    heads_axis = opset18.Constant(value_ints=[2])
+    cosine, sine = (opset18.Unsqueeze(opset18.Gather(it, rows), heads_axis) for it in (cosines, sines))
+    turned = opset18.Concat(
+        opset18.Sub(opset18.Mul(first, cosine), opset18.Mul(second, sine)),
+        opset18.Add(opset18.Mul(second, cosine), opset18.Mul(first, sine)),
+        rest,
+        axis=3,
+    )
+    return opset18.Reshape(turned, opset18.Constant(value_ints=[0, 0, values.shape[2]]))
+
+
+def _fused_rotate(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: int) -> Any:
+    return _rotary_embedding(
+        values, rows, cosines, sines, num_heads=heads, rotary_embedding_dim=channels
+    )
+
+
+@torch.library.custom_op("lightglue_ros::attend", mutates_args=())
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, key_channels: int, value_channels: int
+) -> Tensor:
+    """Softmax attention of heads that lie side by side, without a scale and without a mask.
+
+    Args:
+        query: [S, K, heads * key_channels].
+        key: [S, K, heads * key_channels].
+        value: [S, K, heads * value_channels].
+        heads: number of heads.
+        key_channels: of each head of query and key.
+        value_channels: of each head of value.
+
+    Returns:
+        Messages, as `value`.
+    """
+    query, key, value = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (query, key, value))
+    messages = (query @ key.transpose(2, 3)).softmax(-1) @ value
+    return messages.transpose(1, 2).flatten(2)
+
+
+@attend.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(value)
+
+
+def _onnx_attend(
+    query: Any, key: Any, value: Any, heads: int, key_channels: int, value_channels: int
+) -> Any:
+    if heads == 1:  # the same without transpositions, each of which is a copy
+        return _onnx_softmax_attention(query, opset18.Transpose(key, perm=[0, 2, 1]), value)
+
+    def by_head(part: Any, channels: int, *perm: int) -> Any:
+        shape = opset18.Constant(value_ints=[0, 0, heads, channels])
+        return opset18.Transpose(opset18.Reshape(part, shape), perm=perm)
+
+    messages = _onnx_softmax_attention(
+        by_head(query, key_channels, 0, 2, 1, 3),
+        by_head(key, key_channels, 0, 2, 3, 1),
+        by_head(value, value_channels, 0, 2, 1, 3),
+    )
+    side_by_side = opset18.Constant(value_ints=[0, 0, heads * value_channels])
+    return opset18.Reshape(opset18.Transpose(messages, perm=[0, 2, 1, 3]), side_by_side)
+
+
+def _onnx_softmax_attention(query: Any, turned_key: Any, value: Any) -> Any:
+    return opset18.MatMul(opset18.Softmax(opset18.MatMul(query, turned_key), axis=-1), value)
+
+
+def _fused_attend(
+    query: Any, key: Any, value: Any, heads: int, key_channels: int, value_channels: int
+) -> Any:
+    if heads == 1:  # measured: as fast as the fused operator, or faster
+        return _onnx_attend(query, key, value, heads, key_channels, value_channels)
+    return _multi_head_attention(query, key, value, num_heads=heads, scale=1.0)
+
+
 # What `torch.onnx.export` takes as custom_translation_table.
-ONNX_FORMS: dict[Callable, Callable] = {
+_STANDARD_FORMS: dict[Callable, Callable] = {
     torch.ops.lightglue_ros.to_rgb.default: _onnx_to_rgb,
     torch.ops.lightglue_ros.deform_conv2d.default: _onnx_deform_conv2d,
     torch.ops.lightglue_ros.compact.default: _onnx_compact,
+    torch.ops.lightglue_ros.rotate.default: _onnx_rotate,
+    torch.ops.lightglue_ros.attend.default: _onnx_attend,
 }
+_FUSED_FORMS: dict[Callable, Callable] = {
+    torch.ops.lightglue_ros.rotate.default: _fused_rotate,
+    torch.ops.lightglue_ros.attend.default: _fused_attend,
+}
+
+
+def onnx_forms(*, fused: bool) -> dict[Callable, Callable]:
+    """The operators' ONNX forms; fused ones are ONNX Runtime's own and not in the standard."""
+    return _STANDARD_FORMS | (_FUSED_FORMS if fused else {})
