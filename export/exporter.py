@@ -24,7 +24,9 @@ from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER, OUTPUTS, PIP
 from lightglue_ros.core.errors import ModelError
 from lightglue_ros.core.session import onnxruntime, onnxruntime_is_older_than
 from lightglue_ros.export import selfcheck, tensorrt
-from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, MatcherGraph, PipelineGraph
+from lightglue_ros.export.adaptive import AdaptiveLightGlue
+from lightglue_ros.export.assembly import assemble
+from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, MatcherGraph, PipelineGraph, parts_of
 from lightglue_ros.export.lightglue import LightGlue
 from lightglue_ros.export.operators import onnx_forms
 from lightglue_ros.export.options import ExportOptions
@@ -88,7 +90,7 @@ def export_model(
     wanted = ExportOptions(**options)
     settled, deform_conv = _settle(wanted, spec, report)
     files = resolve(spec.weights, weights, report)
-    networks = load_networks(spec, files, portable=not deform_conv)
+    networks = load_networks(spec, files, settled, deform_conv=deform_conv)
     info = _describe(spec, files, settled)
     folder = Path(output).expanduser() if output else store.models_dir() / stored_name(name, wanted)
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,20 +136,21 @@ def _settle(
 
 
 def load_networks(
-    spec: ModelSpec, files: Sequence[LocalFile], *, portable: bool = True
+    spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions, *, deform_conv: bool = False
 ) -> tuple[Extractor, LightGlue]:
     """The extractor and the matcher in PyTorch with the given weights, extractor first.
 
     Args:
         spec: the model.
         files: its weights, extractor first.
-        portable: whether the extractor must do without DeformConv.
+        options: settled for the model.
+        deform_conv: whether the extractor may have DeformConv.
 
     Raises:
         ModelError: a file is not a state dict, or does not fit the model.
     """
     extractor_file, matcher_file = files[0].path, files[-1].path
-    build = (portable and spec.build_portable_extractor) or spec.build_extractor
+    build = spec.build_extractor if deform_conv else spec.build_portable_extractor or spec.build_extractor
     try:
         extractor = build(_read_state_dict(extractor_file))
     except (KeyError, RuntimeError) as error:
@@ -158,7 +161,8 @@ def load_networks(
         if key.startswith(spec.matcher_prefix)
     }
     try:
-        matcher = LightGlue.from_state_dict(spec.matcher, matcher_weights)
+        kind = AdaptiveLightGlue if options.adaptive else LightGlue
+        matcher = kind.from_state_dict(options.matcher_config(spec), matcher_weights)
     except (KeyError, RuntimeError) as error:
         raise _do_not_fit(matcher_file, spec, error) from error
     return extractor, matcher
@@ -223,7 +227,7 @@ def _summary(info: GraphInfo) -> str:
 
 def _graphs(extractor: Extractor, matcher: LightGlue, options: ExportOptions) -> dict[str, nn.Module]:
     extractor_graph = ExtractorGraph(extractor, options.max_keypoints).eval()
-    used = CompactMatcher(matcher) if options.compaction else matcher
+    used = CompactMatcher(matcher) if options.compaction and not options.adaptive else matcher
     if options.split:
         return {EXTRACTOR: extractor_graph, MATCHER: MatcherGraph(used).eval()}
     return {PIPELINE: PipelineGraph(extractor_graph, used).eval()}
@@ -241,33 +245,47 @@ def _staged(folder: Path, graphs: Mapping[str, nn.Module]) -> Iterator[dict[str,
 
 
 def _write(module: nn.Module, info: GraphInfo, opset: int, path: Path) -> None:
-    inputs = INPUTS[info.graph]
-    example = _example_inputs(info)
+    model = _traced(module, info, opset)
+    _tidy(model, info)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def _traced(module: nn.Module, info: GraphInfo, opset: int) -> onnx.ModelProto:
+    inputs, outputs = INPUTS[info.graph], OUTPUTS[info.graph]
+
+    def trace(
+        module: nn.Module, examples: Mapping[str, Tensor], free: Any, output_names: Sequence[str]
+    ) -> onnx.ModelProto:
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(examples.values()),
+            input_names=list(examples),
+            output_names=list(output_names),
+            dynamic_shapes=free,
+            opset_version=opset,
+            custom_translation_table=onnx_forms(fused=info.fused),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        # PyTorch 2.6 wraps some operators in functions of its own domain.
+        return onnx.inliner.inline_local_functions(program.model_proto)
+
     try:
         with _silence():
-            torch.onnx.export(
-                module,
-                tuple(example[name] for name in inputs),
-                str(path),
-                input_names=list(inputs),
-                output_names=list(OUTPUTS[info.graph]),
-                dynamic_shapes=None if info.is_static else _free_axes(inputs, info.divisor),
-                opset_version=opset,
-                custom_translation_table=onnx_forms(fused=info.fused),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            if info.adaptive and info.graph != EXTRACTOR:
+                parts = parts_of(module, info.max_keypoints, info.divisor)
+                return assemble(parts, inputs, outputs, trace)
+            example = _example_inputs(info)
+            free = None if info.is_static else _free_axes(inputs, info.divisor)
+            model = trace(module, {name: example[name] for name in inputs}, free, outputs)
     except Exception as error:
         raise ModelError(
             f"PyTorch {torch.__version__} cannot export {info.graph}: {_first_line(error)}",
             fix="pip install 'torch==2.13.*' 'onnxscript>=0.6'",
         ) from error
-    # PyTorch 2.6 wraps some operators in functions of its own domain.
-    model = onnx.inliner.inline_local_functions(onnx.load(path))
-    _tidy(model, info)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    return model
 
 
 def _free_axes(inputs: Sequence[str], divisor: int) -> tuple[dict[int, Any], ...]:

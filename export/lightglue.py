@@ -67,8 +67,8 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
         """Both [S, K, width]; the updated tokens, same shape."""
-        hidden = self.norm(_linear(self.expand, torch.cat([tokens, messages], dim=2)))
-        return tokens + _linear(self.shrink, _gelu(hidden))
+        hidden = self.norm(linear(self.expand, torch.cat([tokens, messages], dim=2)))
+        return tokens + linear(self.shrink, _gelu(hidden))
 
     def load(self, weights: Mapping[str, Tensor], block: str, projection: str) -> None:
         """Read the block's weights, with the attention's output projection multiplied in."""
@@ -77,8 +77,8 @@ class FeedForward(nn.Module):
         offset = for_message @ weights[f"{block}.{projection}.bias"]
         self.expand.weight.copy_(torch.cat([for_token, for_context], dim=1))
         self.expand.bias.copy_(weights[f"{block}.ffn.0.bias"] + offset)
-        _copy_linear(self.norm, weights, f"{block}.ffn.1")
-        _copy_linear(self.shrink, weights, f"{block}.ffn.3")
+        copy_linear(self.norm, weights, f"{block}.ffn.1")
+        copy_linear(self.shrink, weights, f"{block}.ffn.3")
 
 
 class SelfAttention(nn.Module):
@@ -99,12 +99,12 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tensor, key_mask: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Tokens [S, K, width], key mask [S, K, width + heads] as of `_mask_channels`; the updated tokens."""
         query, key = (self._turned(layer, tokens, rotary) for layer in (self.query, self.key))
-        messages = _attend(self.config, query, key + key_mask, _linear(self.value, tokens))
+        messages = _attend(self.config, query, key + key_mask, linear(self.value, tokens))
         return self.feed_forward(tokens, messages)
 
     def _turned(self, layer: nn.Linear, tokens: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         rows, cosines, sines = rotary
-        return rotate(_linear(layer, tokens), rows, cosines, sines, self.config.heads, self.config.head_dim)
+        return rotate(linear(layer, tokens), rows, cosines, sines, self.config.heads, self.config.head_dim)
 
     def load(self, weights: Mapping[str, Tensor], block: str) -> None:
         """Read the block's weights; the reference interleaves query, key and value channel by channel."""
@@ -136,7 +136,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor, key_mask: Tensor, other_side: Tensor) -> Tensor:
         """Tokens [S, K, width], key mask [S, K, width + heads]; side s attends to side other_side[s]."""
-        query, value = _linear(self.query_key, tokens), _linear(self.value, tokens)
+        query, value = linear(self.query_key, tokens), linear(self.value, tokens)
         others = (part.index_select(0, other_side) for part in (query + key_mask, value))
         return self.feed_forward(tokens, _attend(self.config, query, *others))
 
@@ -147,7 +147,7 @@ class CrossAttention(nn.Module):
             part = weights[f"{block}.to_qk.{kind}"].unflatten(0, (heads, head_dim)) * head_dim**-0.25
             by_head = torch.cat([part, torch.full_like(part[:, :1], one)], dim=1)
             getattr(self.query_key, kind).copy_(by_head.flatten(0, 1))
-        _copy_linear(self.value, weights, f"{block}.to_v")
+        copy_linear(self.value, weights, f"{block}.to_v")
         self.feed_forward.load(weights, block, "to_out")
 
 
@@ -169,16 +169,15 @@ class Assignment(nn.Module):
             tokens: [2 P, K, width].
             mask: bool [2 P, K].
         """
-        query = _linear(self.projection, tokens)
+        query = linear(self.projection, tokens)
         key = query + _mask_channels(_mask_logits(mask, tokens.dtype) - 1, tokens.shape[2], heads=1)
         matching = (query @ key.index_select(0, _other_side(tokens)).transpose(1, 2)).softmax(-1)
-        matching = matching * self.matchable(tokens).unsqueeze(2)
-        pairs = tokens.shape[0] // 2
-        return matching[:pairs] * matching[pairs:].transpose(1, 2)
+        there, back = both_sides(matching * self.matchable(tokens).unsqueeze(2))
+        return there * back.transpose(1, 2)
 
     def matchable(self, tokens: Tensor) -> Tensor:
         """Probability [2 P, K] that a keypoint has a partner."""
-        return _linear(self.matchability, tokens).sigmoid().squeeze(2)
+        return linear(self.matchability, tokens).sigmoid().squeeze(2)
 
     def load(self, weights: Mapping[str, Tensor], block: str) -> None:
         """Read the head's weights; both sides of a product share the scale, each taking its square root."""
@@ -186,7 +185,7 @@ class Assignment(nn.Module):
             part = weights[f"{block}.final_proj.{kind}"]
             part = part * part.shape[0] ** -0.25
             getattr(self.projection, kind).copy_(torch.cat([part, torch.full_like(part[:1], one)]))
-        _copy_linear(self.matchability, weights, f"{block}.matchability")
+        copy_linear(self.matchability, weights, f"{block}.matchability")
 
 
 class Sides(NamedTuple):
@@ -267,7 +266,7 @@ class LightGlue(nn.Module):
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Read the weights."""
         if self.config.has_projection:
-            _copy_linear(self.input, weights, "input_proj")
+            copy_linear(self.input, weights, "input_proj")
         self.frequencies.weight.copy_(weights["posenc.Wr.weight"])
         for number, layer in enumerate(self.layers):
             layer.load(weights, f"transformers.{number}")
@@ -323,11 +322,11 @@ class LightGlue(nn.Module):
         cosines, sines = (values.to(precision) for values in (angles.cos(), angles.sin()))
         rows = chosen.unsqueeze(1) * slots + torch.arange(slots)
         known = torch.where(keypoint_mask.unsqueeze(2), descriptors, 0.0)[chosen].to(precision)
-        tokens = _linear(self.input, known) if self.config.has_projection else known
+        tokens = linear(self.input, known) if self.config.has_projection else known
         return Sides(tokens, keypoint_mask[chosen], rows, cosines, sines)
 
 
-def _copy_linear(layer: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+def copy_linear(layer: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     layer.weight.copy_(weights[f"{name}.weight"])
     layer.bias.copy_(weights[f"{name}.bias"])
 
@@ -350,7 +349,7 @@ def _gelu(values: Tensor) -> Tensor:
     return values * (1 + torch.erf(values / 2**0.5)) * 0.5
 
 
-def _linear(layer: nn.Linear, tokens: Tensor) -> Tensor:
+def linear(layer: nn.Linear, tokens: Tensor) -> Tensor:
     """A linear layer on [S, K, C], as one product of matrices: with its offset it is one step then."""
     sides, slots = tokens.shape[:2]
     return layer(tokens.flatten(0, 1)).view(sides, slots, layer.out_features)
@@ -359,6 +358,11 @@ def _linear(layer: nn.Linear, tokens: Tensor) -> Tensor:
 def _attend(config: LightGlueConfig, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention with one channel more in each head of query and key; messages [S, K, width]."""
     return attend(query, key, value, config.heads, config.head_dim + 1, config.head_dim)
+
+
+def both_sides(values: Tensor) -> tuple[Tensor, Tensor]:
+    """[2 P, ...] to what belongs to the pairs' first images [P, ...] and to their second ones."""
+    return values.view(2, values.shape[0] // 2, *values.shape[1:]).unbind(0)
 
 
 def _other_side(sides: Tensor) -> Tensor:
@@ -385,8 +389,8 @@ def mutual_matches(assignment: Tensor, mask: Tensor, threshold: Tensor) -> tuple
     Returns:
         partners int32 [P, K] or -1, and their scores float32 [P, K] or 0.
     """
-    pairs, slots = assignment.shape[:2]
     score, partner = assignment.max(dim=2)
-    is_mutual = assignment.argmax(dim=1).gather(1, partner) == torch.arange(slots)
-    matched = is_mutual & mask[:pairs] & mask[pairs:].gather(1, partner) & (score > threshold)
+    is_mutual = assignment.argmax(dim=1).gather(1, partner) == torch.arange(assignment.shape[1])
+    first, second = both_sides(mask)
+    matched = is_mutual & first & second.gather(1, partner) & (score > threshold)
     return torch.where(matched, partner, -1).to(torch.int32), torch.where(matched, score, 0.0)

@@ -133,9 +133,52 @@ def _(keypoints: Tensor, mask: Tensor, descriptors: Tensor) -> tuple[Tensor, Ten
 
 def _onnx_compact(keypoints: Any, mask: Any, descriptors: Any) -> Any:
     zero, one = opset18.Constant(value_ints=[0]), opset18.Constant(value_ints=[1])
-    counts = opset18.ReduceSum(opset18.Cast(mask, to=7), one, keepdims=0)
-    most = opset18.ReduceMax(opset18.Concat(counts, one, axis=0), zero)
+    most = _onnx_most(mask)
     return tuple(opset18.Slice(tensor, zero, most, one) for tensor in (keypoints, mask, descriptors))
+
+
+def _onnx_most(mask: Any) -> Any:
+    """How many are true in the row that has the most, at least 1: int64 [1]."""
+    zero, one = opset18.Constant(value_ints=[0]), opset18.Constant(value_ints=[1])
+    counts = opset18.ReduceSum(opset18.Cast(mask, to=7), one, keepdims=0)
+    return opset18.ReduceMax(opset18.Concat(counts, one, axis=0), zero)
+
+
+@torch.library.custom_op("lightglue_ros::where_true", mutates_args=())
+def where_true(chosen: Tensor) -> Tensor:
+    """Indices int64 [F] of what is true in bool [P].
+
+    An operator of its own, because a tracer makes NonZero of it, the slowest operator there is on a GPU.
+    """
+    return chosen.nonzero().squeeze(1)
+
+
+@where_true.register_fake
+def _(chosen: Tensor) -> Tensor:
+    return chosen.new_empty((torch.library.get_ctx().new_dynamic_size(min=2),), dtype=torch.int64)
+
+
+def _onnx_where_true(chosen: Any) -> Any:
+    zero, one = opset18.Constant(value_int=0), opset18.Constant(value_int=1)
+    count = opset18.Squeeze(opset18.Shape(chosen))
+    return opset18.Compress(opset18.Range(zero, count, one), chosen, axis=0)
+
+
+@torch.library.custom_op("lightglue_ros::first_slots", mutates_args=())
+def first_slots(values: Tensor, keep: Tensor) -> Tensor:
+    """As many columns of values [S, K] as the row with the most true in keep [S, K] has, at least 1."""
+    most = max(1, int(keep.sum(dim=1).amax())) if len(keep) else 1
+    return values[:, :most].clone()
+
+
+@first_slots.register_fake
+def _(values: Tensor, keep: Tensor) -> Tensor:
+    return values.new_empty((values.shape[0], torch.library.get_ctx().new_dynamic_size(min=2)))
+
+
+def _onnx_first_slots(values: Any, keep: Any) -> Any:
+    zero, one = opset18.Constant(value_ints=[0]), opset18.Constant(value_ints=[1])
+    return opset18.Slice(values, zero, _onnx_most(keep), one)
 
 
 @torch.library.custom_op("lightglue_ros::rotate", mutates_args=())
@@ -255,6 +298,8 @@ _STANDARD_FORMS: dict[Callable, Callable] = {
     torch.ops.lightglue_ros.to_rgb.default: _onnx_to_rgb,
     torch.ops.lightglue_ros.deform_conv2d.default: _onnx_deform_conv2d,
     torch.ops.lightglue_ros.compact.default: _onnx_compact,
+    torch.ops.lightglue_ros.where_true.default: _onnx_where_true,
+    torch.ops.lightglue_ros.first_slots.default: _onnx_first_slots,
     torch.ops.lightglue_ros.rotate.default: _onnx_rotate,
     torch.ops.lightglue_ros.attend.default: _onnx_attend,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lightglue_ros.core.errors import ConfigError
-from lightglue_ros.export.lightglue import NEVER
+from lightglue_ros.export.lightglue import NEVER, LightGlueConfig
 from lightglue_ros.export.registry import ModelSpec
 from lightglue_ros.export.tensorrt import LARGEST_TOP_K
 
@@ -86,6 +86,10 @@ class ExportOptions:
             compaction=compaction,
             **confidences,
         )
+
+    def matcher_config(self, spec: ModelSpec) -> LightGlueConfig:
+        """The shape of the model's matcher, of settled options."""
+        return replace(spec.matcher, **{name: getattr(self, name) for name in CONFIDENCES})
 
     def _confidence(self, name: str, spec: ModelSpec) -> float:
         if not self.adaptive:

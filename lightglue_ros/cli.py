@@ -31,6 +31,9 @@ EXPORT_OPTIONS = (
     "opset",
     "portable",
     "compaction",
+    "adaptive",
+    "depth_confidence",
+    "width_confidence",
 )
 LONGEST_SIDE = 8192  # pixels of a canvas, as in the node's parameters
 # These are ROS 2 nodes; ROS reads their arguments (--ros-args -p name:=value).
@@ -137,13 +140,22 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--opset", type=int, help="of the ONNX operators (the least that will do)")
     command.add_argument(
-        "--portable", action="store_true", help="without DeformConv, which ALIKED has and TensorRT may not"
+        "--portable", action="store_true", help="for other runtimes: only operators that those have, too"
     )
     command.add_argument(
         "--compaction",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="match with no more slots than the images need (unless shapes are fixed)",
+    )
+    command.add_argument(
+        "--adaptive", action="store_true", help="pairs stop early, points are pruned, as in the original"
+    )
+    command.add_argument(
+        "--depth-confidence", type=float, metavar="C", help="sure points to stop at, with --adaptive; -1 never"
+    )
+    command.add_argument(
+        "--width-confidence", type=float, metavar="C", help="certainty to prune at, with --adaptive; -1 never"
     )
     command.add_argument(
         "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"
