@@ -260,7 +260,7 @@ def parts(matcher: AdaptiveLightGlue, slots: int) -> list[Part]:
         slots: K.
     """
     config = matcher.config
-    precision = matcher.layers[0].cross_attention.value.weight.dtype
+    precision = matcher.precision
     images, pairs, sides, points = Free("N"), Free("P"), Free("P", times=2), Free("K")
     encoding = TensorSpec(precision, (Free("R"), config.head_dim // 2))
     threshold = TensorSpec(torch.float32, (1,))

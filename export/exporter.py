@@ -27,6 +27,7 @@ from lightglue_ros.export import selfcheck, tensorrt
 from lightglue_ros.export.adaptive import AdaptiveLightGlue
 from lightglue_ros.export.assembly import assemble
 from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, MatcherGraph, PipelineGraph, parts_of
+from lightglue_ros.export.int8 import to_int8
 from lightglue_ros.export.lightglue import LightGlue
 from lightglue_ros.export.operators import onnx_forms
 from lightglue_ros.export.options import ExportOptions
@@ -96,9 +97,9 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     report(f"{spec.name}: weights {', '.join(file.path.name for file in files)} ({info.licence})")
 
-    modules = _graphs(*networks, settled)
-    rounded = _graphs(*map(to_fp16, networks), settled) if settled.precision == "fp16" else modules
     scenes = selfcheck.find_scenes(report)
+    modules = _graphs(*networks, settled)
+    rounded = _graphs(*_rounded(networks, settled, scenes, info), settled)
     with _staged(folder, modules) as staged:
         for graph, module in rounded.items():
             report(f"exporting {graph}.onnx: {_summary(info)}, opset {settled.opset}")
@@ -231,6 +232,22 @@ def _graphs(extractor: Extractor, matcher: LightGlue, options: ExportOptions) ->
     if options.split:
         return {EXTRACTOR: extractor_graph, MATCHER: MatcherGraph(used).eval()}
     return {PIPELINE: PipelineGraph(extractor_graph, used).eval()}
+
+
+def _rounded(
+    networks: tuple[Extractor, LightGlue],
+    options: ExportOptions,
+    scenes: Sequence[selfcheck.Scene],
+    info: GraphInfo,
+) -> tuple[Extractor, LightGlue]:
+    """The networks in the precision that is wanted."""
+    extractor, matcher = networks
+    if options.precision == "fp16":
+        return to_fp16(extractor), to_fp16(matcher)
+    if options.precision == "int8":
+        graph = ExtractorGraph(extractor, options.max_keypoints).eval()
+        return extractor, to_int8(matcher, [selfcheck.features(graph, scene, info) for scene in scenes])
+    return networks
 
 
 @contextlib.contextmanager

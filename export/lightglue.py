@@ -81,12 +81,31 @@ class FeedForward(nn.Module):
         copy_linear(self.shrink, weights, f"{block}.ffn.3")
 
 
-class SelfAttention(nn.Module):
-    """Self-attention within one image, with rotary encoding of relative position (section 3.1).
+class Attention(nn.Module):
+    """Softmax attention to keypoints only, of heads that lie side by side.
 
     Each head of query and key has a channel more than the reference's: 1 in the query, and in the key the
     logit that keeps padding out, so that no mask has to be added to the K x K logits.
+
+    Args:
+        config: of the network.
+        key_channel: what the additional channel of the keys holds before.
     """
+
+    def __init__(self, config: LightGlueConfig, key_channel: float) -> None:
+        super().__init__()
+        self.config, self.key_channel = config, key_channel
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Messages [S, K, width] for query and key [S, K, width + heads], value [S, K, width], mask [S, K]."""
+        heads, head_dim = self.config.heads, self.config.head_dim
+        logits = _mask_logits(mask, key.dtype) - self.key_channel
+        key = key + _mask_channels(logits, self.config.width, heads)
+        return attend(query, key, value, heads, head_dim + 1, head_dim)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention within one image, with rotary encoding of relative position (section 3.1)."""
 
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
@@ -94,17 +113,17 @@ class SelfAttention(nn.Module):
         self.query = nn.Linear(config.width, config.width + config.heads)
         self.key = nn.Linear(config.width, config.width + config.heads)
         self.value = nn.Linear(config.width, config.width)
+        self.attention = Attention(config, key_channel=0)
         self.feed_forward = FeedForward(config.width)
 
-    def forward(self, tokens: Tensor, key_mask: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Tokens [S, K, width], key mask [S, K, width + heads] as of `_mask_channels`; the updated tokens."""
+    def forward(self, tokens: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Tokens [S, K, width], mask bool [S, K], the last three of `Sides`; the updated tokens."""
         query, key = (self._turned(layer, tokens, rotary) for layer in (self.query, self.key))
-        messages = _attend(self.config, query, key + key_mask, linear(self.value, tokens))
+        messages = self.attention(query, key, linear(self.value, tokens), mask)
         return self.feed_forward(tokens, messages)
 
     def _turned(self, layer: nn.Linear, tokens: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        rows, cosines, sines = rotary
-        return rotate(linear(layer, tokens), rows, cosines, sines, self.config.heads, self.config.head_dim)
+        return rotate(linear(layer, tokens), *rotary, self.config.heads, self.config.head_dim)
 
     def load(self, weights: Mapping[str, Tensor], block: str) -> None:
         """Read the block's weights; the reference interleaves query, key and value channel by channel."""
@@ -122,23 +141,21 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to the other image, query and key being one projection (section 3.1).
-
-    With one more channel a head as in `SelfAttention`: 1 in what is projected.
-    """
+    """Attention to the other image, query and key being one projection (section 3.1)."""
 
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
         self.config = config
         self.query_key = nn.Linear(config.width, config.width + config.heads)
         self.value = nn.Linear(config.width, config.width)
+        self.attention = Attention(config, key_channel=1)
         self.feed_forward = FeedForward(config.width)
 
-    def forward(self, tokens: Tensor, key_mask: Tensor, other_side: Tensor) -> Tensor:
-        """Tokens [S, K, width], key mask [S, K, width + heads]; side s attends to side other_side[s]."""
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Tokens [S, K, width] and mask bool [S, K]; the updated tokens."""
         query, value = linear(self.query_key, tokens), linear(self.value, tokens)
-        others = (part.index_select(0, other_side) for part in (query + key_mask, value))
-        return self.feed_forward(tokens, _attend(self.config, query, *others))
+        others = (part.index_select(0, _other_side(tokens)) for part in (query, value, mask))
+        return self.feed_forward(tokens, self.attention(query, *others))
 
     def load(self, weights: Mapping[str, Tensor], block: str) -> None:
         """Read the block's weights; query and key share the scale, each taking its square root."""
@@ -213,16 +230,12 @@ class Layer(nn.Module):
 
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
-        self.config = config
         self.self_attention = SelfAttention(config)
         self.cross_attention = CrossAttention(config)
 
     def forward(self, sides: Sides) -> Tensor:
         """The updated tokens [S, K, width]."""
-        logits = _mask_logits(sides.mask, sides.tokens.dtype)
-        masks = (_mask_channels(values, self.config.width, self.config.heads) for values in (logits, logits - 1))
-        tokens = self.self_attention(sides.tokens, next(masks), sides[2:])
-        return self.cross_attention(tokens, next(masks), _other_side(tokens))
+        return self.cross_attention(self.self_attention(sides.tokens, sides.mask, sides[2:]), sides.mask)
 
     def load(self, weights: Mapping[str, Tensor], layer: str) -> None:
         """Read the layer's weights."""
@@ -305,6 +318,11 @@ class LightGlue(nn.Module):
         layers = (pairs[:, 0] * 0 + self.config.layers).to(torch.int32)
         return matches, scores, layers
 
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the tokens."""
+        return self.layers[0].cross_attention.feed_forward.norm.weight.dtype
+
     def begin(
         self,
         keypoints: Tensor,
@@ -314,7 +332,7 @@ class LightGlue(nn.Module):
         pairs: Tensor,
     ) -> Sides:
         """What goes into the first layer, of the inputs of `forward`."""
-        precision = self.layers[0].cross_attention.value.weight.dtype
+        precision = self.precision
         chosen = pairs.transpose(0, 1).flatten()
         slots = keypoints.shape[1]
         positions = _normalise_keypoints(keypoints, keypoint_mask, image_sizes)
@@ -353,11 +371,6 @@ def linear(layer: nn.Linear, tokens: Tensor) -> Tensor:
     """A linear layer on [S, K, C], as one product of matrices: with its offset it is one step then."""
     sides, slots = tokens.shape[:2]
     return layer(tokens.flatten(0, 1)).view(sides, slots, layer.out_features)
-
-
-def _attend(config: LightGlueConfig, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention with one channel more in each head of query and key; messages [S, K, width]."""
-    return attend(query, key, value, config.heads, config.head_dim + 1, config.head_dim)
 
 
 def both_sides(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,19 +13,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+PADDING_CHANNELS = 16  # of attention in int8
 _INTEGER, _FLOAT = onnx.defs.OpSchema.AttrType.INT, onnx.defs.OpSchema.AttrType.FLOAT
 
 
-def _operator_of_onnxruntime(name: str, inputs: Sequence[str], **attributes: Any) -> Op:
-    """An operator of ONNX Runtime's own domain with one output (its docs/ContribOperators.md)."""
-    parameters = [onnx.defs.OpSchema.FormalParameter(it, f"T{number}") for number, it in enumerate(inputs)]
+def _operator_of_onnxruntime(
+    name: str, inputs: Sequence[str], output: str = "T0", **attributes: Any
+) -> Op:
+    """An operator of ONNX Runtime's own domain with one output (its docs/ContribOperators.md).
+
+    Args:
+        name: of the operator.
+        inputs: their names, with a question mark where they may be left out.
+        output: type of the output, by default the first input's.
+        attributes: their types.
+    """
+    kinds = onnx.defs.OpSchema.FormalParameterOption
+    parameters = [
+        onnx.defs.OpSchema.FormalParameter(
+            it.rstrip("?"), f"T{number}", param_option=kinds.Optional if it.endswith("?") else kinds.Single
+        )
+        for number, it in enumerate(inputs)
+    ]
     types = ["tensor(float)", "tensor(float16)", "tensor(int64)", "tensor(uint8)", "tensor(int8)"]
     schema = onnx.defs.OpSchema(
         name,
         "com.microsoft",
         1,
         inputs=parameters,
-        outputs=[onnx.defs.OpSchema.FormalParameter("output", "T0")],
+        outputs=[onnx.defs.OpSchema.FormalParameter("output", output)],
         type_constraints=[(parameter.type_str, types, "") for parameter in parameters],
         attributes=[onnx.defs.OpSchema.Attribute(it, kind) for it, kind in attributes.items()],
     )
@@ -40,6 +56,11 @@ _rotary_embedding = _operator_of_onnxruntime(
 )
 _multi_head_attention = _operator_of_onnxruntime(
     "MultiHeadAttention", ("query", "key", "value"), num_heads=_INTEGER, scale=_FLOAT
+)
+_matmul_integer_to_float = _operator_of_onnxruntime(
+    "MatMulIntegerToFloat",
+    ("A", "B", "a_scale", "b_scale", "a_zero_point", "b_zero_point", "bias?"),
+    output="tensor(float)",
 )
 
 
@@ -293,6 +314,154 @@ def _fused_attend(
     return _multi_head_attention(query, key, value, num_heads=heads, scale=1.0)
 
 
+@torch.library.custom_op("lightglue_ros::quantise", mutates_args=())
+def quantise(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Values in steps of a scale, rounded to uint8; 0 is the zero point."""
+    return (values / scale).round().add(zero_point).clamp(0, 255).to(torch.uint8)
+
+
+@quantise.register_fake
+def _(values: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(values, dtype=torch.uint8)
+
+
+def _onnx_quantise(values: Any, scale: Any, zero_point: Any) -> Any:
+    return opset18.QuantizeLinear(values, scale, zero_point)
+
+
+@torch.library.custom_op("lightglue_ros::multiply_int8", mutates_args=())
+def multiply_int8(
+    values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, weight_scales: Tensor, bias: Tensor
+) -> Tensor:
+    """Quantised values times quantised weights, plus an offset, in float32.
+
+    Args:
+        values: uint8 [R, I].
+        scale: float32, of the values.
+        zero_point: uint8, of the values.
+        weight: int8 [I, O].
+        weight_scales: float32 [O].
+        bias: float32 [O].
+    """
+    centred = values.float() - zero_point.float()
+    return centred @ weight.float() * (scale * weight_scales) + bias  # sums below 2^24 are exact in float32
+
+
+@multiply_int8.register_fake
+def _(values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, *_: Any) -> Tensor:
+    return values.new_empty((values.shape[0], weight.shape[1]), dtype=torch.float32)
+
+
+def _onnx_multiply_int8(
+    values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any, bias: Any
+) -> Any:
+    sums = opset18.Cast(opset18.MatMulInteger(values, weight, zero_point), to=1)
+    return opset18.Add(opset18.Mul(sums, opset18.Mul(scale, weight_scales)), bias)
+
+
+def _fused_multiply_int8(
+    values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any, bias: Any
+) -> Any:
+    zeros = opset18.Cast(opset18.Mul(weight_scales, opset18.Constant(value_float=0.0)), to=3)
+    return _matmul_integer_to_float(values, weight, scale, weight_scales, zero_point, zeros, bias)
+
+
+@torch.library.custom_op("lightglue_ros::attend_int8", mutates_args=())
+def attend_int8(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    query_scale: Tensor,
+    key_scale: Tensor,
+    heads: int,
+    channels: int,
+) -> Tensor:
+    """`attend` with queries and keys quantised, and a mask.
+
+    The mask is PADDING_CHANNELS more channels of each head: the largest number in queries, in keys 0 or, in
+    padded ones, the least. Padded keys are 0 otherwise, so that their logit is far below any other.
+
+    Args:
+        query: [S, K, heads * channels].
+        key: [S, K, heads * channels].
+        value: [S, K, heads * channels].
+        mask: bool [S, K], of the keys.
+        query_scale: float32, of a step of the queries; 127 steps are the largest.
+        key_scale: float32, of a step of the keys.
+        heads: number of heads.
+        channels: of each head.
+
+    Returns:
+        Messages, as `value`.
+    """
+    query, key = ((part / scale).round() for part, scale in ((query, query_scale), (key, key_scale)))
+    query, key, value = (part.unflatten(2, (heads, channels)).transpose(1, 2) for part in (query, key, value))
+    known = mask[:, None, :, None]
+    query = F.pad(query.clamp(-128, 127), (0, PADDING_CHANNELS), value=127)
+    key = torch.where(known, key.clamp(-128, 127), 0)
+    padding = torch.where(known, 0.0, -128.0).expand(-1, heads, -1, PADDING_CHANNELS)
+    logits = query @ torch.cat([key, padding], dim=3).transpose(2, 3) * (query_scale * key_scale)
+    return (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
+
+
+@attend_int8.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(value)
+
+
+def _attend_int8_with(multiply: Callable) -> Callable:
+    def translate(
+        query: Any,
+        key: Any,
+        value: Any,
+        mask: Any,
+        query_scale: Any,
+        key_scale: Any,
+        heads: int,
+        channels: int,
+    ) -> Any:
+        shape = opset18.Constant(value_ints=[0, 0, heads, channels])
+        middle = opset18.Cast(opset18.Constant(value_int=128), to=2)
+        query = opset18.Reshape(opset18.QuantizeLinear(query, query_scale, middle), shape)
+        ends = opset18.Constant(value_ints=[0, 0, 0, 0, 0, 0, 0, PADDING_CHANNELS])
+        query = opset18.Pad(query, ends, opset18.Cast(opset18.Constant(value_int=255), to=2))
+        zero = opset18.Cast(opset18.Constant(value_int=0), to=3)
+        key = opset18.Reshape(opset18.QuantizeLinear(key, key_scale, zero), shape)
+        known = opset18.Unsqueeze(mask, opset18.Constant(value_ints=[2, 3]))
+        least = opset18.Cast(opset18.Constant(value_ints=[-128] * PADDING_CHANNELS), to=3)
+        padding = opset18.Where(known, zero, least)
+        by_head = opset18.Constant(value_ints=[1, 1, heads, 1])
+        key = opset18.Concat(opset18.Where(known, key, zero), opset18.Tile(padding, by_head), axis=3)
+        logits = multiply(
+            opset18.Transpose(query, perm=[0, 2, 1, 3]),
+            opset18.Transpose(key, perm=[0, 2, 3, 1]),
+            query_scale,
+            key_scale,
+            middle,
+            zero,
+        )
+        values = opset18.Transpose(opset18.Reshape(value, shape), perm=[0, 2, 1, 3])
+        messages = opset18.MatMul(opset18.Softmax(logits, axis=-1), values)
+        side_by_side = opset18.Constant(value_ints=[0, 0, heads * channels])
+        return opset18.Reshape(opset18.Transpose(messages, perm=[0, 2, 1, 3]), side_by_side)
+
+    return translate
+
+
+def _onnx_multiply_scaled(
+    values: Any, others: Any, scale: Any, other_scale: Any, zero_point: Any, other_zero_point: Any
+) -> Any:
+    sums = opset18.MatMulInteger(values, others, zero_point, other_zero_point)
+    return opset18.Mul(opset18.Cast(sums, to=1), opset18.Mul(scale, other_scale))
+
+
+def _fused_multiply_scaled(
+    values: Any, others: Any, scale: Any, other_scale: Any, zero_point: Any, other_zero_point: Any
+) -> Any:
+    return _matmul_integer_to_float(values, others, scale, other_scale, zero_point, other_zero_point)
+
+
 # What `torch.onnx.export` takes as custom_translation_table.
 _STANDARD_FORMS: dict[Callable, Callable] = {
     torch.ops.lightglue_ros.to_rgb.default: _onnx_to_rgb,
@@ -303,9 +472,16 @@ _STANDARD_FORMS: dict[Callable, Callable] = {
     torch.ops.lightglue_ros.rotate.default: _onnx_rotate,
     torch.ops.lightglue_ros.attend.default: _onnx_attend,
 }
+_STANDARD_FORMS |= {
+    torch.ops.lightglue_ros.quantise.default: _onnx_quantise,
+    torch.ops.lightglue_ros.multiply_int8.default: _onnx_multiply_int8,
+    torch.ops.lightglue_ros.attend_int8.default: _attend_int8_with(_onnx_multiply_scaled),
+}
 _FUSED_FORMS: dict[Callable, Callable] = {
     torch.ops.lightglue_ros.rotate.default: _fused_rotate,
     torch.ops.lightglue_ros.attend.default: _fused_attend,
+    torch.ops.lightglue_ros.multiply_int8.default: _fused_multiply_int8,
+    torch.ops.lightglue_ros.attend_int8.default: _attend_int8_with(_fused_multiply_scaled),
 }
 
 

@@ -10,7 +10,7 @@ from lightglue_ros.export.registry import ModelSpec
 from lightglue_ros.export.tensorrt import LARGEST_TOP_K
 
 DEFAULT_MAX_KEYPOINTS = 1024
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 OPSETS = range(18, 24)
 CONFIDENCES = ("depth_confidence", "width_confidence")
 STEREO = {"batch": 2, "pairs": 1}  # of a static export where nothing else is said
@@ -23,7 +23,8 @@ class ExportOptions:
     Attributes:
         split: extractor.onnx and matcher.onnx instead of pipeline.onnx.
         max_keypoints: K, the number of keypoint slots per image.
-        precision: ``fp32``, or ``fp16`` for GPUs (coordinates, indices and the assignment stay in fp32).
+        precision: ``fp32``; ``fp16`` for GPUs (coordinates, indices and the assignment stay in fp32); ``int8``
+            for CPUs (the matcher's linear layers, see `int8`).
         image_size: (width, height) of a static export's canvas, rounded up to the model's divisor.
         batch: N of a static export; 2 where nothing is said.
         pairs: P of a static export; 1 where nothing is said.
