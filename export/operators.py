@@ -17,9 +17,7 @@ PADDING_CHANNELS = 16  # of attention in int8
 _INTEGER, _FLOAT = onnx.defs.OpSchema.AttrType.INT, onnx.defs.OpSchema.AttrType.FLOAT
 
 
-def _operator_of_onnxruntime(
-    name: str, inputs: Sequence[str], output: str = "T0", **attributes: Any
-) -> Op:
+def _operator_of_onnxruntime(name: str, inputs: Sequence[str], output: str = "T0", **attributes: Any) -> Op:
     """An operator of ONNX Runtime's own domain with one output (its docs/ContribOperators.md).
 
     Args:
@@ -203,9 +201,7 @@ def _onnx_first_slots(values: Any, keep: Any) -> Any:
 
 
 @torch.library.custom_op("lightglue_ros::rotate", mutates_args=())
-def rotate(
-    values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: int, channels: int
-) -> Tensor:
+def rotate(values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: int, channels: int) -> Tensor:
     """Rotary encoding of position: turns the first channels of each head, channel c with channels / 2 + c.
 
     Args:
@@ -251,9 +247,7 @@ def _onnx_rotate(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, c
 
 
 def _fused_rotate(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: int) -> Any:
-    return _rotary_embedding(
-        values, rows, cosines, sines, num_heads=heads, rotary_embedding_dim=channels
-    )
+    return _rotary_embedding(values, rows, cosines, sines, num_heads=heads, rotary_embedding_dim=channels)
 
 
 @torch.library.custom_op("lightglue_ros::attend", mutates_args=())
@@ -283,9 +277,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(value)
 
 
-def _onnx_attend(
-    query: Any, key: Any, value: Any, heads: int, key_channels: int, value_channels: int
-) -> Any:
+def _onnx_attend(query: Any, key: Any, value: Any, heads: int, key_channels: int, value_channels: int) -> Any:
     if heads == 1:  # the same without transpositions, each of which is a copy
         return _onnx_softmax_attention(query, opset18.Transpose(key, perm=[0, 2, 1]), value)
 

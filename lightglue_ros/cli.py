@@ -152,7 +152,10 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         "--adaptive", action="store_true", help="pairs stop early, points are pruned, as in the original"
     )
     command.add_argument(
-        "--depth-confidence", type=float, metavar="C", help="sure points to stop at, with --adaptive; -1 never"
+        "--depth-confidence",
+        type=float,
+        metavar="C",
+        help="sure points to stop at, with --adaptive; -1 never",
     )
     command.add_argument(
         "--width-confidence", type=float, metavar="C", help="certainty to prune at, with --adaptive; -1 never"
