@@ -2,9 +2,9 @@
 
 Each pair stops after the layer at which the reference stops when it is given that pair alone on the CPU, and
 is matched by that layer's head; points that the reference prunes leave attention (section 3.3; forward of
-cvg/LightGlue). What is left after each layer, pairs and points, is gathered into smaller tensors, down to none,
-and an operation on nothing costs next to nothing. So there is no If and no Loop in the graph, whose bodies ONNX
-Runtime optimises less, and one file serves all pairs in one run.
+cvg/LightGlue). What is left after each layer, pairs and points, is gathered into smaller tensors, down to
+none, and an operation on nothing costs next to nothing. So there is no If and no Loop in the graph, whose
+bodies ONNX Runtime optimises less, and one file serves all pairs in one run.
 """
 
 from __future__ import annotations

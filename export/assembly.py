@@ -1,7 +1,7 @@
 """Graphs put together from parts that are traced one by one.
 
-A tracer follows shapes, and what goes on after a step that keeps as much as the data say has a shape of its own
-in each step. Traced one by one, every part begins with shapes that are simply free.
+A tracer follows shapes, and what goes on after a step that keeps as much as the data say has a shape of its
+own in each step. Traced one by one, every part begins with shapes that are simply free.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Part:
 
     Attributes:
         name: what the names of its nodes begin with.
-        module: its forward step takes all inputs as `*inputs`, in their order, and gives a tensor for each output.
+        module: its forward step takes all inputs as `*inputs` and gives a tensor for each output.
         inputs: the graph's inputs, or outputs of parts before.
         outputs: names of what it gives.
-        traced_as: parts of one such name differ in nothing but the values of their parameters and buffers, and
-            are traced once.
+        traced_as: parts of one such name differ in nothing but the values of their parameters and buffers,
+            and are traced once.
     """
 
     name: str

@@ -1,11 +1,11 @@
 """int8 for CPUs: the transformer's linear layers and attention logits with both factors of 8 bits.
 
 Scales of the inputs are fixed when the model is exported, by running it in float32 on the scenes that every
-export is checked on. Scales taken while running would look at the whole batch, and a pair's result would depend
-on its neighbours. Weights have a scale for each output channel.
+export is checked on. Scales taken while running would look at the whole batch, and a pair's result would
+depend on its neighbours. Weights have a scale for each output channel.
 
-What stays in float32: the extractor and the projection of descriptors, softmax and its product with the values
-(most probabilities are less than 1/255), layer norm and GELU, and the heads (assignment, matchability,
+What stays in float32: the extractor and the projection of descriptors, softmax and its product with the
+values (most probabilities are less than 1/255), layer norm and GELU, and the heads (assignment, matchability,
 confidence), whose thresholds decide.
 """
 

@@ -34,8 +34,8 @@ class LightGlueConfig:
         heads: attention heads in each block.
         layers: transformer layers, each a self- and a cross-attention block.
         depth_confidence: share of points that must be sure before an adaptive pair stops; -1 is never.
-        width_confidence: how sure an adaptive matcher must be that a point has no partner before it is pruned;
-            -1 is never. Both are the reference's defaults (section 3.3).
+        width_confidence: how sure an adaptive matcher must be that a point has no partner before it is
+            pruned; -1 is never. Both are the reference's defaults (section 3.3).
     """
 
     input_dim: int
@@ -97,7 +97,14 @@ class Attention(nn.Module):
         self.config, self.key_channel = config, key_channel
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """Messages [S, K, width] for query and key [S, K, width + heads], value [S, K, width], mask [S, K]."""
+        """Messages [S, K, width].
+
+        Args:
+            query: [S, K, width + heads].
+            key: [S, K, width + heads].
+            value: [S, K, width].
+            mask: bool [S, K], of the keys.
+        """
         heads, head_dim = self.config.heads, self.config.head_dim
         logits = _mask_logits(mask, key.dtype) - self.key_channel
         key = key + _mask_channels(logits, self.config.width, heads)
@@ -345,6 +352,7 @@ class LightGlue(nn.Module):
 
 
 def copy_linear(layer: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    """Read weight and bias of the layer that has this name in the weights."""
     layer.weight.copy_(weights[f"{name}.weight"])
     layer.bias.copy_(weights[f"{name}.bias"])
 

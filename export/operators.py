@@ -12,7 +12,6 @@ from onnxscript.values import Op, Opset
 from torch import Tensor
 from torch.nn import functional as F
 
-
 PADDING_CHANNELS = 16  # of attention in int8
 _INTEGER, _FLOAT = onnx.defs.OpSchema.AttrType.INT, onnx.defs.OpSchema.AttrType.FLOAT
 
