@@ -7,9 +7,11 @@ from pathlib import Path
 
 from tables import Table
 
+COLUMNS = 3  # of tables in a picture
+
 
 def draw(tables: Sequence[Table], path: Path) -> None:
-    """One picture, the tables side by side.
+    """One picture of all tables.
 
     Raises:
         SystemExit: matplotlib is not installed.
@@ -18,22 +20,27 @@ def draw(tables: Sequence[Table], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise SystemExit("--plot needs matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(5.5 * len(tables), 4), layout="constrained")
-    for axes, table in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
+    rows = -(-len(tables) // COLUMNS)
+    figure = Figure(figsize=(5.5 * min(len(tables), COLUMNS), 3.5 * rows), layout="constrained")
+    for number, table in enumerate(tables, start=1):
+        axes = figure.add_subplot(rows, min(len(tables), COLUMNS), number)
+        axes.set_title(table.title, fontsize="small", wrap=True)
         places, heights = table.column(table.x), table.column(table.y)
         names = table.column(table.series) if table.series else [""] * len(places)
-        is_text = any(isinstance(place, str) for place in places)
         for name in dict.fromkeys(names):
-            points = [(x, y) for x, y, own in zip(places, heights, names, strict=True) if own == name]
-            if is_text:
-                axes.barh(*zip(*points, strict=True), label=name)
+            x, y = zip(
+                *[it[:2] for it in zip(places, heights, names, strict=True) if it[2] == name], strict=True
+            )
+            if isinstance(x[0], str):
+                axes.barh(x, y, label=name)
             else:
-                axes.plot(*zip(*points, strict=True), marker="o", label=name)
-        axes.set_title(table.title, fontsize="small", wrap=True)
-        axes.set_xlabel(table.y if is_text else table.x)
-        axes.set_ylabel("" if is_text else table.y)
-        if is_text:
+                axes.plot(x, y, marker="o", label=name)
+                axes.set_ylim(bottom=0)
+        if isinstance(places[0], str):
             axes.invert_yaxis()
+            axes.set_xlabel(table.y)
+        else:
+            axes.set(xlabel=table.x, ylabel=table.y)
         if table.series:
             axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)

@@ -14,13 +14,16 @@ Work = Callable[[], object]
 REST = 0.02  # seconds
 
 
-def interleaved(works: Mapping[str, Sequence[Work]], rounds: int) -> dict[str, float]:
+def interleaved(
+    works: Mapping[str, Sequence[Work]], rounds: int, statistic: Callable[[np.ndarray], float] = np.median
+) -> dict[str, float]:
     """Seconds of a run of each: the mean over its works, of which the median over the rounds.
 
     Args:
         works: for each name as many works, the first of all names doing the same thing, and so on. Each
             should have run once before.
         rounds: how often each work is timed; every second time in reverse order.
+        statistic: what to take instead of the median.
     """
     names, count = list(works), len(next(iter(works.values())))
     seconds = {name: np.zeros((rounds, count)) for name in names}
@@ -28,7 +31,7 @@ def interleaved(works: Mapping[str, Sequence[Work]], rounds: int) -> dict[str, f
         for number in range(count):
             for name in names if turn % 2 == 0 else reversed(names):
                 seconds[name][turn, number] = seconds_of(works[name][number])
-    return {name: float(np.median(spent.mean(axis=1))) for name, spent in seconds.items()}
+    return {name: float(statistic(spent.mean(axis=1))) for name, spent in seconds.items()}
 
 
 def seconds_of(work: Work) -> float:
