@@ -11,8 +11,8 @@ KITTI frames i and i + 6 (without ../shared/data the motorcycle pair). Whoever c
 is left out of that row; an export of ours with more slots takes them as an image with fewer keypoints.
 
 Everybody takes turns, pair by pair. A time is that of a run: the mean over the pairs, of which the median
-over the rounds. Ratios are to the first row with as many keypoints and pairs: 2 is twice as slow. Matches are
-compared with those of the original that goes through all layers with all points, else with the first row's.
+over the rounds. Ratios are to the first row with as many keypoints: 2 is twice as slow. Matches are compared
+with those of the original that goes through all layers with all points, else with the first row's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tables import Table, keep, parser_of, print_head, print_table
 from timing import interleaved
 
 ORIGINAL = "original"
-COLUMNS = ("K", "pairs a run", "matcher", "ms", "ratio", "layers", "matches a pair", "the same (%)")
+COLUMNS = ("K", "matcher", "ms", "ratio", "layers", "matches a pair", "the same (%)")
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:
-        table = measure(arguments)
+        tables = measure(arguments)
     except LightGlueRosError as error:
         sys.exit(str(error))
-    keep([table], arguments)
+    keep(tables, arguments)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -89,30 +89,41 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(arguments: argparse.Namespace) -> Table:
-    """All groups of rows, printed as well."""
+def measure(arguments: argparse.Namespace) -> list[Table]:
+    """A table for each number of pairs a run, printed as well."""
     exports = {model: Exported(model, arguments.threads) for model in arguments.ours}
     extractor = max(exports.values(), key=lambda export: export.info.max_keypoints)
     sides = [our_side(model, export) for model, export in exports.items()]
     sides += peer_sides(arguments, extractor)
     views = find_views(arguments.data, max(arguments.views, *arguments.batches))
     features = extract(extractor, views)
-    most = int(features["keypoint_mask"].sum(axis=1).min())
 
     print_head("The matcher alone", f"PyTorch {torch.__version__}", *versions(arguments))
-    rows = []
-    for count in arguments.keypoints:
-        if count > most:
-            print(f"K = {count} is left out: of these images one has {most} keypoints", file=sys.stderr)
-            continue
-        for batch in arguments.batches:
-            rows += group(sides, features, count, batch, arguments.rounds)
     size = f"{views.image_size[0]}x{views.image_size[1]}"
-    title = f"{extractor.info.extractor} on {views.name} at {size}, {len(views.images) // 2} pairs"
     threads = arguments.threads or torch.get_num_threads()
-    table = Table(f"{title}, {threads} threads", COLUMNS, rows, x="K", y="ms", series="matcher")
-    print_table(table)
-    return table
+    tables = []
+    for batch in arguments.batches:
+        rows = [
+            row
+            for count in enough_keypoints(features, arguments.keypoints)
+            for row in group(sides, features, count, batch, arguments.rounds)
+        ]
+        title = (
+            f"{extractor.info.extractor}, {batch} pairs a run, {len(views.images) // 2} of {views.name} at "
+            f"{size}, {threads} threads"
+        )
+        tables.append(Table(title, COLUMNS, rows, x="K", y="ms", series="matcher"))
+        print_table(tables[-1])
+    return tables
+
+
+def enough_keypoints(features: Tensors, counts: Sequence[int]) -> list[int]:
+    """Those of the numbers of keypoints that every image has."""
+    most = int(features["keypoint_mask"].sum(axis=1).min())
+    for count in counts:
+        if count > most:
+            print(f"K = {count} is left out: one of these images has {most} keypoints", file=sys.stderr)
+    return [count for count in counts if count <= most]
 
 
 def our_side(model: str, export: Exported) -> Side:
@@ -190,7 +201,7 @@ def group(sides: Sequence[Side], features: Tensors, count: int, batch: int, roun
         same = np.mean([compare(wanted, got, run).same["matches"] for wanted, got, run in both])
         spent = 1e3 * seconds[name], seconds[name] / first
         cells = f"{layers:.1f}" if layers else "", float(matches), 1e2 * float(same)
-        rows.append((count, batch, name, *spent, *cells))
+        rows.append((count, name, *spent, *cells))
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
 

@@ -28,9 +28,8 @@ def draw(tables: Sequence[Table], path: Path) -> None:
         places, heights = table.column(table.x), table.column(table.y)
         names = table.column(table.series) if table.series else [""] * len(places)
         for name in dict.fromkeys(names):
-            x, y = zip(
-                *[it[:2] for it in zip(places, heights, names, strict=True) if it[2] == name], strict=True
-            )
+            chosen = [row for row, own in enumerate(names) if own == name]
+            x, y = ([column[row] for row in chosen] for column in (places, heights))
             if isinstance(x[0], str):
                 axes.barh(x, y, label=name)
             else:
