@@ -81,6 +81,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--originals", action="store_true", help="the original, adaptive and not")
     parser.add_argument("--transformers", action="store_true", help="transformers', adaptive and not")
     parser.add_argument("--peer", nargs="+", type=Path, default=[], metavar="FILE.onnx")
+    parser.add_argument(
+        "--flush-peers",
+        action="store_true",
+        help="each peer twice, the second time with denormal numbers taken as zero, as ours are",
+    )
     parser.add_argument("--keypoints", nargs="+", type=int, default=[1024], metavar="K")
     parser.add_argument("--batches", nargs="+", type=int, default=[1], help="pairs a run")
     parser.add_argument("--views", type=int, default=4, help="different pairs of images, 1 to 45")
@@ -141,8 +146,10 @@ def peer_sides(arguments: argparse.Namespace, ours: Exported) -> list[Side]:
     """The others that were asked for and are there; what is not there is said."""
     sides, model = [], ours.info.model
     for path in arguments.peer:
-        peer = LightGlueOnnx(path, arguments.threads)
-        sides.append(Side(path.stem, peer.slots, peer.slots, peer.bind))
+        for flush in (False, True) if arguments.flush_peers else (False,):
+            peer = LightGlueOnnx(path, arguments.threads, flush=flush)
+            name = f"{path.stem}, denormals flushed" if flush else path.stem
+            sides.append(Side(name, peer.slots, peer.slots, peer.bind))
     if arguments.originals:
         missing = missing_packages(model) if model in PACKAGES else [f"an original of {model}"]
         if missing:

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import torch
 
 from exported import Tensors
+from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
 from lightglue_ros.core.errors import ModelError
 from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD
-from lightglue_ros.core.session import onnxruntime
 
 # What LightGlue-ONNX turns off for its graphs with early stopping, whose Ifs lie in each other.
 NOT_FOR_NESTED_IFS = ("MatMulAddFusion", "GatherSliceToSplitFusion")
@@ -33,6 +35,7 @@ class LightGlueOnnx:
     Args:
         path: of the .onnx file.
         num_threads: 0 is one per core.
+        flush: treat denormal numbers as zero, as we do and it does not.
 
     Attributes:
         slots: K.
@@ -42,21 +45,14 @@ class LightGlueOnnx:
         ModelError: it cannot be loaded or has other inputs and outputs.
     """
 
-    def __init__(self, path: Path, num_threads: int = 0) -> None:
-        ort = onnxruntime()
+    def __init__(self, path: Path, num_threads: int = 0, *, flush: bool = False) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3  # errors only; it warns of what it cannot fold
-        providers = ["CPUExecutionProvider"]
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers)
-        except Exception:
-            try:
-                self._session = ort.InferenceSession(
-                    str(path), options, providers, disabled_optimizers=set(NOT_FOR_NESTED_IFS)
-                )
-            except Exception as error:
-                raise ModelError(f"ONNX Runtime cannot load {path} ({str(error).splitlines()[0]})") from error
+        if flush:
+            options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        self._denormals = flushed_denormals if flush else nullcontext
+        self._session = _opened(path, options)
         shapes = {tensor.name: tensor.shape for tensor in self._session.get_inputs()}
         outputs = [tensor.name for tensor in self._session.get_outputs()]
         if set(shapes) != {"keypoints", "descriptors"} or outputs != ["matches", "mscores"]:
@@ -79,13 +75,28 @@ class LightGlueOnnx:
             matches = np.full((len(pairs), self.slots), -1, np.int32)
             scores = np.zeros((len(pairs), self.slots), np.float32)
             for number, tensors in enumerate(inputs):
-                found, found_scores = self._session.run(None, tensors)
+                with self._denormals():
+                    found, found_scores = self._session.run(None, tensors)
                 pair, first, second = found.T
                 matches[pair + number * step // 2, first] = second
                 scores[pair + number * step // 2, first] = found_scores
             return {"matches": matches, "match_scores": scores, "layers": np.zeros(len(pairs), np.int32)}
 
         return run
+
+
+def _opened(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    """As LightGlue-ONNX opens it, which leaves out some optimisers where there is early stopping."""
+    for disabled in ((), NOT_FOR_NESTED_IFS):
+        try:
+            with restored_floating_point():
+                return ort.InferenceSession(
+                    str(path), options, ["CPUExecutionProvider"], disabled_optimizers=set(disabled)
+                )
+        # ONNX Runtime's exceptions have no common base below RuntimeError and Exception.
+        except Exception as failed:
+            reason = str(failed).strip().splitlines()[0]
+    raise ModelError(f"ONNX Runtime cannot load {path} ({reason})")
 
 
 class TransformersLightGlue:

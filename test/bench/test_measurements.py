@@ -137,6 +137,11 @@ def test_the_growth_of_a_model_is_measured(tmp_path, model_folder):
     assert [[row[0] for row in table["rows"]] for table in tables] == [[1, 2], ["64x64"], [1], [1024]]
 
 
+def test_a_ring_of_four_cameras_is_measured(tmp_path, model_folder):
+    (table,) = tables_of(tmp_path, "peers_pipeline.py", model_folder, "--image-size", 64, 64)
+    assert [row[0] for row in table["rows"]] == ["ours: xfeat"]
+
+
 def test_operators_and_the_limit_are_measured(tmp_path, model_folder):
     options = ["--keypoints", 64, "--image-size", 64, 64]
     *_, limit = tables_of(tmp_path, "where_time_goes.py", model_folder, *options)
