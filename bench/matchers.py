@@ -12,7 +12,8 @@ is left out of that row; an export of ours with more slots takes them as an imag
 
 Everybody takes turns, pair by pair. A time is that of a run: the mean over the pairs, of which the median
 over the rounds. Ratios are to the first row with as many keypoints: 2 is twice as slow. Matches are compared
-with those of the original that goes through all layers with all points, else with the first row's.
+with those of the original, of which whoever stops early and prunes points (and says so in its metadata) gets
+the one that does so too; without the originals with the first row's.
 """
 
 from __future__ import annotations
@@ -49,12 +50,14 @@ class Side:
         name: what the table calls it.
         slots: how many keypoints an image must have; None where it takes any number up to `most`.
         most: how many it can take.
+        adaptive: whether it stops early and prunes points.
         bind: makes a function that matches pairs, int64 [P, 2], of features and gives what ours gives.
     """
 
     name: str
     slots: int | None
     most: int
+    adaptive: bool
     bind: Callable[[Tensors, np.ndarray], Callable[[], Tensors]]
 
     def takes(self, count: int) -> bool:
@@ -139,7 +142,7 @@ def our_side(model: str, export: Exported) -> Side:
         padded = best(features, features["keypoint_mask"].shape[1], slots)
         return lambda: export.match(padded, pairs)
 
-    return Side(f"ours: {Path(model).name}", None, slots, bind)
+    return Side(f"ours: {Path(model).name}", None, slots, export.info.adaptive, bind)
 
 
 def peer_sides(arguments: argparse.Namespace, ours: Exported) -> list[Side]:
@@ -149,7 +152,7 @@ def peer_sides(arguments: argparse.Namespace, ours: Exported) -> list[Side]:
         for flush in (False, True) if arguments.flush_peers else (False,):
             peer = LightGlueOnnx(path, arguments.threads, flush=flush)
             name = f"{path.stem}, denormals flushed" if flush else path.stem
-            sides.append(Side(name, peer.slots, peer.slots, peer.bind))
+            sides.append(Side(name, peer.slots, peer.slots, False, peer.bind))
     if arguments.originals:
         missing = missing_packages(model) if model in PACKAGES else [f"an original of {model}"]
         if missing:
@@ -172,15 +175,13 @@ def original_side(model: str, slots: int, adaptive: bool) -> Side:
     def bind(features: Tensors, pairs: np.ndarray) -> Callable[[], Tensors]:
         return lambda: original.match(features, pairs)
 
-    return Side(_labelled(ORIGINAL, adaptive), None, slots, bind)
+    return Side(_labelled(ORIGINAL, adaptive), None, slots, adaptive, bind)
 
 
 def transformers_side(weights: Path, adaptive: bool) -> Side:
     """LightGlue of transformers, with these weights."""
-    tensors = torch.load(weights, weights_only=True)
-    return Side(
-        _labelled("transformers", adaptive), None, sys.maxsize, TransformersLightGlue(tensors, adaptive).bind
-    )
+    network = TransformersLightGlue(torch.load(weights, weights_only=True), adaptive)
+    return Side(_labelled("transformers", adaptive), None, sys.maxsize, adaptive, network.bind)
 
 
 def _labelled(name: str, adaptive: bool) -> str:
@@ -198,17 +199,18 @@ def group(sides: Sequence[Side], features: Tensors, count: int, batch: int, roun
     works = {side.name: [side.bind(chosen, run) for run in runs] for side in sides}
     outputs = {name: [work() for work in bound] for name, bound in works.items()}
     seconds = interleaved(works, rounds)
-    expected = outputs.get(ORIGINAL) or outputs[sides[0].name]
-    first = seconds[sides[0].name]
+    first = sides[0].name
     rows = []
-    for name, found in outputs.items():
+    for side in sides:
+        found = outputs[side.name]
+        expected = outputs.get(_labelled(ORIGINAL, side.adaptive)) or outputs[first]
         layers = np.concatenate([output["layers"] for output in found]).mean()
         matches = np.concatenate([(output["matches"] >= 0).sum(axis=1) for output in found]).mean()
         both = zip(expected, found, runs, strict=True)
         same = np.mean([compare(wanted, got, run).same["matches"] for wanted, got, run in both])
-        spent = 1e3 * seconds[name], seconds[name] / first
+        spent = 1e3 * seconds[side.name], seconds[side.name] / seconds[first]
         cells = f"{layers:.1f}" if layers else "", float(matches), 1e2 * float(same)
-        rows.append((count, name, *spent, *cells))
+        rows.append((count, side.name, *spent, *cells))
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
