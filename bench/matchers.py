@@ -5,10 +5,10 @@
     for k in 512 1024 2048; do lightglue_ros export disk --split --max-keypoints $k; done
     python bench/matchers.py --ours disk-k512 disk disk-k2048 --originals --keypoints 512 1024 2048
 
-and, where they are there, `--transformers` and `--peer LIGHTGLUE_ONNX.onnx ...` (see peers.py for what such a
-file must be). All get the same features, those of our extractor: the best K keypoints of each image, pairs of
-KITTI frames i and i + 6 (without ../shared/data the motorcycle pair). Whoever cannot take that many keypoints
-is left out of that row; an export of ours with more slots takes them as an image with fewer keypoints.
+and, where they are there, `--transformers` and `--peer LIGHTGLUE_ONNX.onnx ...` (from export_peers.py). All
+get the same features, those of our extractor: the best K keypoints of each image, pairs of KITTI frames i and
+i + 6 (without ../shared/data the motorcycle pair). Whoever cannot take that many keypoints is left out of
+that row; an export of ours with more slots takes them as an image with fewer keypoints.
 
 Everybody takes turns, pair by pair. A time is that of a run: the mean over the pairs, of which the median
 over the rounds. Ratios are to the first row with as many keypoints: 2 is twice as slow. Matches are compared

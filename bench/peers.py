@@ -2,11 +2,11 @@
 
     pip install transformers
 
-LightGlue-ONNX (fabio-sim) exports pipelines; its matcher alone is its `LightGlue` module, exported with the
-options of its command line and the names that it uses itself: `keypoints` float32 [2 P, K, 2], normalised as
-LightGlue does, and `descriptors` float32 [2 P, K, D], the images of a pair one after the other, to `matches`
-int64 [M, 3], rows of (pair, keypoint, keypoint), and `mscores` float32 [M]. It has no mask: every image has
-exactly K keypoints.
+LightGlue-ONNX (fabio-sim) exports pipelines; its matcher alone (export_peers.py) is its `LightGlue` module,
+exported with the options of its command line and the names that it uses itself: `keypoints` float32 [2 P, K,
+2], normalised as LightGlue does, and `descriptors` float32 [2 P, K, D], the images of a pair one after the
+other, to `matches` int64 [M, 3], rows of (pair, keypoint, keypoint), and `mscores` float32 [M]. It has no
+mask: every image has exactly K keypoints.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
     . tools/env.sh
     lightglue_ros export disk --split --max-keypoints 512
-    python bench/peers_pipeline.py disk-k512 LIGHTGLUE_ONNX_PIPELINE.onnx ...
+    python bench/export_peers.py ../LightGlue-ONNX disk --keypoints 512 --image-size 640 480 -o /tmp/peers
+    python bench/peers_pipeline.py disk-k512 /tmp/peers/disk_pipeline_k512.onnx
 
-The peer's files are what its command line exports (`lightglue-onnx export disk -b 2 -h 480 -w 640
---num-keypoints 512`): images float32 [2 P, 3, H, W] to keypoints, matches and mscores. One with more than two
-images a run gets several pairs at once. Either way it extracts every image twice, once for each of its pairs.
-It gets its images as it wants them, ours the cameras' (views cut out of the motorcycle pair), whose placing
-on the canvas counts. The two normalise keypoints differently, so their matches are not the same.
+The peer's files are what its command line exports: images float32 [2 P, 3, H, W] to keypoints, matches and
+mscores. One with more than two images a run gets several pairs at once. Either way it extracts every image
+twice, once for each of its pairs. It gets its images as it wants them, ours the cameras' (views cut out of
+the motorcycle pair), whose placing on the canvas counts. The two normalise keypoints differently, so their
+matches are not the same.
 """
 
 from __future__ import annotations
