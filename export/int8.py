@@ -20,38 +20,78 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lightglue_ros.export.lightglue import Attention, LightGlue, LightGlueConfig
+from lightglue_ros.export.lightglue import Attention, Expansion, LightGlue, LightGlueConfig
 from lightglue_ros.export.operators import attend_int8, multiply_int8, quantise
 
 Matcher = TypeVar("Matcher", bound=LightGlue)
 LEVELS = 255  # between the least and the largest number of 8 bits
 STEPS = 127  # from 0 to the largest number of 8 bits with a sign
+MIDDLE = 128  # the zero point where numbers of both signs are as large
+AFTER_GELU = ".shrink"  # what goes in there is hardly ever negative
 WITH_MASK_CHANNELS = (".query", ".key", ".query_key")
 
 
-class QuantisedLinear(nn.Module):
-    """A linear layer with int8 weights on inputs that are quantised with a fixed scale and zero point."""
+class _Product(nn.Module):
+    """Products with int8 weights of what is quantised with one scale and zero point.
 
-    def __init__(self, layer: nn.Linear, least: float, largest: float) -> None:
+    Args:
+        weight: float32 [in, out].
+        bias: float32 [out].
+        scale: of a step of what comes in.
+        zero_point: the number of 8 bits that is 0.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, scale: float, zero_point: int) -> None:
         super().__init__()
-        least, largest = min(least, 0.0), max(largest, 0.0)
-        scale = max(largest - least, 1e-6) / LEVELS
-        weight = layer.weight.detach().t()
-        weight_scales = weight.abs().amax(dim=0) / (STEPS)
+        weight_scales = weight.abs().amax(dim=0) / STEPS
         weight_scales = torch.where(weight_scales > 0, weight_scales, 1.0)
-        self.out_features = layer.out_features
+        self.out_features = weight.shape[1]
         self.register_buffer("scale", torch.tensor(scale))
-        self.register_buffer("zero_point", torch.tensor(round(-least / scale), dtype=torch.uint8))
+        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.uint8))
         self.register_buffer("weight", (weight / weight_scales).round().to(torch.int8).contiguous())
         self.register_buffer("weight_scales", weight_scales)
-        self.register_buffer("bias", layer.bias.detach().clone())
+        self.register_buffer("bias", bias.clone())
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Values float32 [R, in] to float32 [R, out]."""
-        quantised = quantise(values, self.scale, self.zero_point)
+    def multiply(self, quantised: Tensor) -> Tensor:
+        """uint8 [R, in] to float32 [R, out]."""
         return multiply_int8(
             quantised, self.scale, self.zero_point, self.weight, self.weight_scales, self.bias
         )
+
+
+class QuantisedLinear(_Product):
+    """A linear layer with int8 weights on inputs between two numbers, in as many steps as there are."""
+
+    def __init__(self, layer: nn.Linear, least: float, largest: float) -> None:
+        scale = max(largest - least, 1e-6) / LEVELS
+        zero_point = min(max(round(-least / scale), 0), LEVELS)
+        super().__init__(layer.weight.detach().t(), layer.bias.detach(), scale, zero_point)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values float32 [R, in] to float32 [R, out]."""
+        return self.multiply(quantise(values, self.scale, self.zero_point))
+
+
+class QuantisedExpansion(_Product):
+    """`Expansion` with int8 weights. Tokens are quantised as attention's linear layers do it, once for all.
+
+    Messages have a scale of their own; in what multiplies them it is brought to that of the tokens.
+    """
+
+    def __init__(self, expansion: Expansion, largest_token: float, largest_message: float) -> None:
+        token, message = (max(it, 1e-6) / STEPS for it in (largest_token, largest_message))
+        for_tokens, for_messages = expansion.linear.weight.detach().t().chunk(2)
+        weight = torch.cat([for_tokens, for_messages * (message / token)])
+        super().__init__(weight, expansion.linear.bias.detach(), token, MIDDLE)
+        self.register_buffer("message_scale", torch.tensor(message))
+
+    def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
+        """Both [S, K, width] to [S, K, 2 * width]."""
+        parts = [
+            quantise(part.flatten(0, 1), scale, self.zero_point)
+            for part, scale in ((tokens, self.scale), (messages, self.message_scale))
+        ]
+        return self.multiply(torch.cat(parts, dim=1)).view(*tokens.shape[:2], self.out_features)
 
 
 class QuantisedAttention(nn.Module):
@@ -76,7 +116,13 @@ def to_int8(matcher: Matcher, scenes: Sequence[tuple[Tensor, ...]]) -> Matcher:
         matcher: in float32.
         scenes: inputs of its forward step; what its layers see on them is what is quantised for.
     """
-    seen = {name: _Range() for name, module in matcher.layers.named_modules() if _is_quantised(module)}
+    modules = dict(matcher.layers.named_modules())
+    expansions = tuple(name for name, module in modules.items() if isinstance(module, Expansion))
+    seen = {
+        name: _Range()
+        for name, module in modules.items()
+        if _is_quantised(module) and not name.startswith(tuple(f"{it}." for it in expansions))
+    }
     with _observed(matcher, seen), torch.inference_mode():
         for inputs in scenes:
             LightGlue.forward(matcher, *inputs)
@@ -104,17 +150,21 @@ class _Range:
 
 
 def _is_quantised(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | Attention)
+    return isinstance(module, nn.Linear | Attention | Expansion)
 
 
 def _quantised(matcher: LightGlue, name: str, seen: _Range) -> nn.Module:
     """The quantised form of a module of the layers."""
     module, config = matcher.layers.get_submodule(name), matcher.config
+    if isinstance(module, Expansion):
+        return QuantisedExpansion(module, seen.magnitude(0), seen.magnitude(1))
     if isinstance(module, Attention):
         return QuantisedAttention(config, seen.magnitude(0), seen.magnitude(1))
     if name.endswith(WITH_MASK_CHANNELS):
         module = _without_mask_channels(module, config)
-    return QuantisedLinear(module, seen.least[0], seen.largest[0])
+    if name.endswith(AFTER_GELU):
+        return QuantisedLinear(module, seen.least[0], seen.largest[0])
+    return QuantisedLinear(module, -seen.magnitude(0), seen.magnitude(0) * STEPS / MIDDLE)
 
 
 def _without_mask_channels(layer: nn.Linear, config: LightGlueConfig) -> nn.Linear:

@@ -56,18 +56,30 @@ class LightGlueConfig:
         return self.input_dim != self.width
 
 
+class Expansion(nn.Module):
+    """The first linear layer of a `FeedForward`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * width, 2 * width)
+
+    def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
+        """Both [S, K, width] to [S, K, 2 * width]."""
+        return linear(self.linear, torch.cat([tokens, messages], dim=2))
+
+
 class FeedForward(nn.Module):
     """Token update from (token, attention's message): linear, layer norm, GELU, linear (section 3.1)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(2 * width, 2 * width)
+        self.expand = Expansion(width)
         self.norm = nn.LayerNorm(2 * width)
         self.shrink = nn.Linear(2 * width, width)
 
     def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
         """Both [S, K, width]; the updated tokens, same shape."""
-        hidden = self.norm(linear(self.expand, torch.cat([tokens, messages], dim=2)))
+        hidden = self.norm(self.expand(tokens, messages))
         return tokens + linear(self.shrink, _gelu(hidden))
 
     def load(self, weights: Mapping[str, Tensor], block: str, projection: str) -> None:
@@ -75,8 +87,8 @@ class FeedForward(nn.Module):
         for_token, for_message = weights[f"{block}.ffn.0.weight"].chunk(2, dim=1)
         for_context = for_message @ weights[f"{block}.{projection}.weight"]
         offset = for_message @ weights[f"{block}.{projection}.bias"]
-        self.expand.weight.copy_(torch.cat([for_token, for_context], dim=1))
-        self.expand.bias.copy_(weights[f"{block}.ffn.0.bias"] + offset)
+        self.expand.linear.weight.copy_(torch.cat([for_token, for_context], dim=1))
+        self.expand.linear.bias.copy_(weights[f"{block}.ffn.0.bias"] + offset)
         copy_linear(self.norm, weights, f"{block}.ffn.1")
         copy_linear(self.shrink, weights, f"{block}.ffn.3")
 

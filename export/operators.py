@@ -370,8 +370,8 @@ def attend_int8(
 ) -> Tensor:
     """`attend` with queries and keys quantised, and a mask.
 
-    The mask is one more channel of each head: the largest number in queries, in keys 0 or, in padded ones, the
-    least. Padded keys are 0 otherwise, and have a scale of their own, which makes PADDED of their logits.
+    The mask is one more channel of each head: the largest number in queries, in keys 0 or, in padded ones,
+    the least. Padded keys are 0 otherwise, and have a scale of their own, which makes PADDED of their logits.
 
     Args:
         query: [S, K, heads * channels].

@@ -176,7 +176,7 @@ def test_parts_of_two_models_are_refused(model_folder, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "value", "says"),
     [
-        ("contract_version", "0", "contract version 0, this runtime follows 2"),
+        ("contract_version", "0", "contract version 0, this runtime follows 3"),
         (
             "min_onnxruntime",
             "99.0",
