@@ -14,12 +14,12 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 
 from lightglue_ros.core import PairMatches
+from lightglue_ros.core.decoding import CameraImage, RejectedImageError
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
 from lightglue_ros.core.normalise import Normalisation
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
-from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
 from lightglue_ros.nodes.worker import NewestWorker
 
 TOPIC = "matches/image"

@@ -29,11 +29,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -45,62 +43,29 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import Features, LightGlueRosError, MatchPipeline
+from lightglue_ros.core.decoding import CameraImage, RejectedImageError, decode_frame
 from lightglue_ros.core.frames import FrameAssembler, RigFrame
-from lightglue_ros.core.normalise import Normalisation
-from lightglue_ros.core.rig import Rig
+from lightglue_ros.core.messages import stamp_in_ns
+from lightglue_ros.core.parameters import (
+    SPECS,
+    MatcherParameters,
+    MatcherSettings,
+    check_changeable,
+    check_each,
+)
+from lightglue_ros.core.rejections import Rejections
 from lightglue_ros.core.rig_matcher import RigMatcher, RigPair
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import cameras, drawing, parameters, qos
-from lightglue_ros.nodes.conversions import matches_to_message, stamp_in_ns
-from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
+from lightglue_ros.nodes.conversions import matches_to_message
 from lightglue_ros.nodes.features import check_features, features_to_message
-from lightglue_ros.nodes.parameters import MatcherParameters
-from lightglue_ros.nodes.rejections import Rejections
 from lightglue_ros.nodes.run import run_node
 from lightglue_ros.nodes.status import MatcherStatus
 from lightglue_ros.nodes.worker import NewestWorker
 
 LOG_PERIOD = 5.0
 DIAGNOSTICS_PERIOD = 1.0
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What the worker matches with.
-
-    Attributes:
-        values: of the parameters.
-        rig: made of them.
-        normalisation: of 16-bit images, made of them as well.
-    """
-
-    values: MatcherParameters
-    rig: Rig
-    normalisation: Normalisation
-
-    @classmethod
-    def of(cls, values: MatcherParameters) -> _Settings:
-        pairs = values.pairs if values.publish_matches else []
-        return cls(values, Rig.parse(values.cameras, pairs), values.normalisation)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.values.image_width, self.values.image_height
-
-    @property
-    def max_keypoints(self) -> int | None:
-        return self.values.max_keypoints or None
-
-    def check(self, pipeline: MatchPipeline) -> None:
-        """Raise a ConfigError where the model cannot do this."""
-        pipeline.check(
-            image_size=self.image_size,
-            max_keypoints=self.max_keypoints,
-            match_threshold=self.values.match_threshold,
-            images=self.rig.most_images,
-            pairs=len(self.rig.pairs),
-        )
 
 
 class Matcher(LifecycleNode):
@@ -184,22 +149,10 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        settings = _Settings.of(parameters.read(self, MatcherParameters))
-        values, rig = settings.values, settings.rig
-        self.get_logger().info(f"loading model {values.model}")
+        settings = MatcherSettings.of(parameters.read(self, MatcherParameters))
+        self.get_logger().info(f"loading model {settings.values.model}")
         start = time.monotonic()
-        pipeline = MatchPipeline(
-            values.model,
-            values.provider,
-            settings.image_size,
-            max_keypoints=settings.max_keypoints,
-            match_threshold=values.match_threshold,
-            num_threads=values.num_threads,
-            allow_fallback=values.allow_fallback,
-        )
-        pipeline.need_split()
-        settings.check(pipeline)
-        pipeline.warm_up(len(rig.cameras), len(rig.pairs))
+        pipeline = settings.load()
         self._pipeline, self._settings, self._applied = pipeline, settings, settings
         self._start_anew()
         self._create_publishers()
@@ -368,7 +321,7 @@ class Matcher(LifecycleNode):
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Take all changes or none."""
-        ours = {change.name: change.value for change in changes if change.name in parameters.SPECS}
+        ours = {change.name: change.value for change in changes if change.name in SPECS}
         try:
             self._change(ours)
         except LightGlueRosError as error:
@@ -377,10 +330,10 @@ class Matcher(LifecycleNode):
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         if self._pipeline is None:
-            parameters.check_each(changes)
+            check_each(changes)
             return
-        parameters.check_changeable(self._settings.values, changes)
-        settings = _Settings.of(parameters.read(self, MatcherParameters, changes))
+        check_changeable(self._settings.values, changes)
+        settings = MatcherSettings.of(parameters.read(self, MatcherParameters, changes))
         settings.check(self._pipeline)
         self._settings = settings
         self._assembler.rig = settings.rig
@@ -426,8 +379,7 @@ class Matcher(LifecycleNode):
         if frame.epoch != self._epoch:
             self._rig_matcher.forget()
             self._epoch = frame.epoch
-        images = [self._decode(camera, image) for camera, image in enumerate(frame.images)]
-        labels = [None if image is None else label for label, image in zip(frame.images, images, strict=True)]
+        images, labels = decode_frame(frame.images, settings.normalisation, self._reject)
         header = next((label.header for label in labels if label is not None), None)
         if header is None:
             return
@@ -465,17 +417,7 @@ class Matcher(LifecycleNode):
         """Whether another node draws."""
         return self.count_publishers(self._picture_publisher.topic_name) > 1
 
-    def _decode(self, camera: int, image: CameraImage | None) -> np.ndarray | Features | None:
-        """Decode an image; one that turns out to be broken leaves its slot empty, as if missing."""
-        if image is None:
-            return None
-        try:
-            return image.decode(self._applied.normalisation)
-        except RejectedImageError as error:
-            self._reject(camera, error)
-            return None
-
-    def _apply_settings(self) -> _Settings:
+    def _apply_settings(self) -> MatcherSettings:
         """Take over settings that have changed since the last frame."""
         settings = self._settings
         if settings is not self._applied:

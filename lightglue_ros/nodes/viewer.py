@@ -14,11 +14,11 @@ from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
+from lightglue_ros.core.decoding import CameraImage, RejectedImageError
+from lightglue_ros.core.parameters import CameraParameters
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import cameras, parameters, qos
-from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
 from lightglue_ros.nodes.drawing import LOG_PERIOD, TOPIC, Drawer
-from lightglue_ros.nodes.parameters import CameraParameters
 from lightglue_ros.nodes.run import run_node
 
 # Images of each camera that wait for their matches: a second at 30 Hz.

@@ -6,6 +6,7 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from std_msgs.msg import Header
 
 from lightglue_ros.core import PairMatches
+from lightglue_ros.core.decoding import CameraImage
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigPair
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
@@ -14,7 +15,6 @@ from lightglue_ros.nodes.conversions import (
     matches_to_message,
     message_to_matches,
 )
-from lightglue_ros.nodes.decoding import CameraImage
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 7, 3), np.uint8)
 
