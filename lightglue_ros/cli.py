@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_export(commands)
     _add_match(commands)
+    _add_bag(commands)
     _add_bench(commands)
     _add_demo(commands)
     for name, text in NODES.items():
@@ -315,6 +316,62 @@ def _camera_matrix(text: str) -> np.ndarray:
     if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
         raise ConfigError(f"--intrinsics is '{text}'", allowed="finite numbers, and fx and fy greater than 0")
     return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+def _add_bag(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "bag",
+        help="match recorded bags",
+        description="Matches recorded rosbag2 as the node would have, and writes them again with /matches. "
+        "No frame is dropped. The same command goes on where it was interrupted.",
+    )
+    command.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="folders, .db3 or .mcap files")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="folder of the new bag; of several bags a folder for all",
+    )
+    command.add_argument(
+        "--params-file",
+        type=Path,
+        metavar="YAML",
+        help="rig, pairs and model, in the file that the node reads",
+    )
+    command.add_argument(
+        "-p",
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME:=VALUE",
+        help="a parameter of the node, before those of the file; may be repeated",
+    )
+    command.add_argument("--matches-only", action="store_true", help="leave out the messages of the input")
+    command.add_argument("--storage", metavar="KIND", help="sqlite3 or mcap (that of the input)")
+    command.add_argument(
+        "--jobs", type=_positive, metavar="N", help="tasks at once (1; with Ray one a core of the cluster)"
+    )
+    command.add_argument("--engine", default="processes", help="processes, or ray for a cluster (processes)")
+    command.set_defaults(run=_bag)
+
+
+def _bag(arguments: argparse.Namespace) -> int:
+    from lightglue_ros.core.parameters import MatcherSettings, read_file
+    from lightglue_ros.matching import have_model
+    from lightglue_ros.offline.engines import make_engine
+    from lightglue_ros.offline.job import Output
+    from lightglue_ros.offline.run import run
+
+    settings = MatcherSettings.of(read_file(arguments.params_file, arguments.param))
+    have_model(settings.values.model, lambda line: print(line, file=sys.stderr, flush=True))
+    output = Output(arguments.output, arguments.matches_only, arguments.storage)
+    engine = make_engine(arguments.engine, arguments.jobs)
+    try:
+        return run(arguments.bags, output, settings, engine)
+    finally:
+        engine.close()
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:

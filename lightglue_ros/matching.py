@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,6 +16,7 @@ from lightglue_ros.core.images import read_image, write_image
 from lightglue_ros.core.store import find_model
 from lightglue_ros.core.verification import Verification, verify
 from lightglue_ros.formats import HlocFiles, need_folder_of, write_json, write_npz
+from lightglue_ros.progress import Progress
 
 # In one run of the graphs, and no more pairs: at 640x480 DISK takes 330 MiB for each image of a run.
 IMAGES_PER_RUN = 4
@@ -149,7 +148,7 @@ def run(
         ConfigError: a file of the outputs cannot be written.
     """
     results = []
-    progress = Progress(len(pairs))
+    progress = Progress("pairs", len(pairs))
     with ExitStack() as stack:
         hloc = outputs.h5 and stack.enter_context(HlocFiles(outputs.h5, paths, pipeline))
         for pair in match_files(pipeline, paths, pairs, geometry):
@@ -159,7 +158,7 @@ def run(
             if hloc:
                 hloc.add(pair)
             results.append(replace(pair, features=None))
-            progress.show(len(results))
+            progress.add(1)
     progress.end()
     if outputs.json:
         write_json(outputs.json, paths, results)
@@ -257,30 +256,3 @@ def _draw(output: Path | None, paths: Sequence[Path], pair: MatchedPair, done: i
     images = read_image(paths[pair.first]), read_image(paths[pair.second])
     inliers = None if pair.verification is None else pair.verification.inliers
     write_image(path, draw_matches(*images, pair.matches, unmatched=pair.unmatched, inliers=inliers))
-
-
-class Progress:
-    """A line on stderr: on a terminal how far the pairs are, and in any case how long all of them took."""
-
-    def __init__(self, pairs: int) -> None:
-        self._pairs = pairs
-        self._done = 0
-        self._start = time.monotonic()
-
-    def show(self, done: int) -> None:
-        """Say how many pairs are done, and about how long the rest takes."""
-        self._done = done
-        left = (time.monotonic() - self._start) / done * (self._pairs - done)
-        if sys.stderr.isatty():
-            print(f"{done} of {self._pairs} pairs, {left:.0f} s left", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Make room for another line."""
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Say how long it took."""
-        self.clear()
-        seconds = time.monotonic() - self._start
-        print(f"{self._done} pairs in {seconds:.1f} s, {self._done / seconds:.1f} a second", file=sys.stderr)

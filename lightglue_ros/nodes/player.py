@@ -153,8 +153,9 @@ class Player(Node):
             number += 1
 
     def _bag_moments(self, path: str, topics: list[str]) -> Iterator[Moment]:
-        bag = Bag(path, topics)
-        publishers = {topic: self._publisher(MESSAGE_TYPES[kind], topic) for topic, kind in bag.types.items()}
+        bag = Bag(path)
+        types = bag.image_types(topics)
+        publishers = {topic: self._publisher(MESSAGE_TYPES[kind], topic) for topic, kind in types.items()}
         self._image_publishers = list(publishers.values())
         return self._moments_of_bag(bag, publishers)
 
@@ -162,7 +163,7 @@ class Player(Node):
         offset = 0
         while True:
             first, position, count = 0, offset, 0
-            for message in bag:
+            for message in bag.messages(publishers):
                 first = first if count else message.time
                 count += 1
                 position = offset + round((message.time - first) / self._speed)
