@@ -1,11 +1,14 @@
 """Saves what can be read of a bag whose end is missing: a recorder that was killed, a full disk, a cut copy.
 
 A database is read in the order in which it was written, and an MCAP file as a stream, without its index at
-the end. Either ends at the first thing that cannot be read.
+the end. Either ends at the first thing that cannot be read. Of a long database that is cut before its first
+few thousand messages nothing can be read, because the root of that table lies behind them.
 """
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -49,7 +52,36 @@ def recover(path: Path, folder: Path) -> int:
 
 
 def _messages_of_sqlite3(file: Path, writer: BagWriter) -> _Recovered:
-    # Immutable, for a journal that was left behind must not be rolled back into the user's file.
+    padded = writer.folder / f"padded_{file.name}"
+    shutil.copyfile(file, padded)
+    is_cut = _pad_sqlite3(padded)
+    try:
+        messages = _messages_of_padded(padded, writer)
+        if is_cut:
+            # The one at the cut may end with zeros.
+            messages = (first for first, _ in itertools.pairwise(messages))
+        yield from messages
+    finally:
+        padded.unlink()
+
+
+def _pad_sqlite3(file: Path) -> bool:
+    """Fill a database up with zeros to the size that its header says: SQLite opens no shorter one.
+
+    The header: https://www.sqlite.org/fileformat.html, section 1.3. Returns whether anything was lacking.
+    """
+    with file.open("r+b") as stream:
+        header = stream.read(100)
+        page_size = int.from_bytes(header[16:18], "big")
+        size = int.from_bytes(header[28:32], "big") * (65536 if page_size == 1 else page_size)
+        is_cut = header.startswith(b"SQLite format 3\0") and size > file.stat().st_size
+        if is_cut:
+            stream.truncate(size)
+    return is_cut
+
+
+def _messages_of_padded(file: Path, writer: BagWriter) -> _Recovered:
+    # Immutable, so that no journal is looked for or made.
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)) as database:
         database.text_factory = lambda text: text.decode(errors="replace")
         try:

@@ -205,9 +205,13 @@ class BagWriter:
         folder: that is made; its parent is there.
         storage: ``sqlite3`` or ``mcap``.
         notes: keys and values for the bag's custom data.
+
+    Attributes:
+        folder: as it was given.
     """
 
     def __init__(self, folder: Path, storage: str, notes: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
         rosbag2 = _rosbags("rosbag2")
         self._writer = rosbag2.Writer(
             folder, version=_FORMAT_VERSION, storage_plugin=rosbag2.StoragePlugin[storage.upper()]

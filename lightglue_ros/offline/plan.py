@@ -193,7 +193,7 @@ def make_plan(bag: Bag, settings: MatcherSettings) -> Plan:
         raise _no_frames(bag, settings, images, notes)
     unused = assembler.counts.unmatched + assembler.counts.late
     if unused:
-        notes.append(f"{unused} images are in no frame: they are late or have no partner within sync_slop")
+        notes.append(f"{unused} images are in no frame: late, or without a partner within sync_slop")
     return _plan_of(frames, sum(images), rejections.by_cause, notes)
 
 

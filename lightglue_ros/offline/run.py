@@ -49,8 +49,9 @@ def run(bags: Sequence[Path], output: Output, settings: MatcherSettings, engine:
     finally:
         for job in jobs:
             job.release()
-    progress.end()
-    _print_table(jobs)
+    if any(job.failure is None for job in jobs):
+        progress.end()
+        _print_table(jobs)
     return int(any(job.failure is not None for job in jobs))
 
 
