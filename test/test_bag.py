@@ -54,6 +54,7 @@ PARAMETERS = """
     image_width: 128
     image_height: 96
     max_keypoints: 48
+    num_threads: 1
     provider: cpu
 """
 DEADLINE = 120.0
