@@ -22,7 +22,7 @@ demo: $(MODEL)
 	@$(IN_ENV) lightglue_ros demo $(if $(LEFT),"$(LEFT)") $(if $(RIGHT),"$(RIGHT)")
 
 # From the folder test/: in the root the source folder lightglue_ros would hide the installed package.
-test: $(MODEL) $(VENV)/.originals lint
+test: $(MODEL) $(VENV)/.originals $(VENV)/.ray lint
 	@$(IN_ENV) cd test && pytest
 
 lint: $(VENV)/.packages
@@ -56,6 +56,11 @@ endif
 $(VENV)/.originals: $(VENV)/.packages requirements/originals.txt
 	$(STEP) 'for the tests: the original implementations, to compare with'
 	@$(VENV)/bin/pip install --disable-pip-version-check --no-deps -r requirements/originals.txt
+	@touch $@
+
+$(VENV)/.ray: $(VENV)/.packages requirements/ray.txt
+	$(STEP) 'for the tests: Ray (79 MB)'
+	@$(VENV)/bin/pip install --disable-pip-version-check -r requirements/ray.txt
 	@touch $@
 
 SOURCES := CMakeLists.txt package.xml $(wildcard cmake/* msg/* launch/* config/*) \

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -262,10 +263,13 @@ def test_messages_say_of_which_images_they_are(matched):
 
 def test_a_reader_that_knows_only_the_file_reads_the_matches(matched):
     pytest.importorskip("mcap_ros2", reason="no mcap-ros2-support here (pip install mcap-ros2-support)")
-    from mcap_ros2.reader import read_ros2_messages
+    from mcap.reader import make_reader
+    from mcap_ros2.decoder import DecoderFactory
 
     (file,) = matched["mcap", "raw"].glob("*.mcap")
-    read = [one.ros_msg for one in read_ros2_messages(str(file), topics=["/matches"])]
+    with file.open("rb") as stream:
+        reader = make_reader(stream, decoder_factories=[DecoderFactory()])
+        read = [one.decoded_message for one in reader.iter_decoded_messages(topics=["/matches"])]
     expected = decoded_matches(matched["mcap", "raw"])
     assert len(read) == FRAMES
     for found, message in zip(read, expected, strict=True):
@@ -454,11 +458,34 @@ def test_a_bag_that_is_cut_is_matched_as_far_as_it_goes(storage, recorded, match
     os.truncate(file, file.stat().st_size // 2)
     done = match_bag(bag, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert f"bag {bag} is broken; reading as far as it can be read" in done.stderr
+    assert f"bag {bag} has no proper end; reading as far as it can be read" in done.stderr
     found, whole = read_bag(tmp_path / "out"), read_bag(matched[storage, "raw"])
     assert len(whole) // 5 < len(found) < len(whole) * 3 // 5
     # At the very end a frame may be lost of which a message is there.
     assert found[:-4] == whole[: len(found) - 4]
+
+
+def test_messages_in_the_journal_of_a_killed_recorder_are_matched(motorcycle, match_bag, tmp_path):
+    whole = write_bag(tmp_path / "whole", "sqlite3", stereo(motorcycle, frames=20))
+    bag = tmp_path / "killed"
+    bag.mkdir()
+    database = sqlite3.connect(whole / "whole.db3")
+    half = "FROM messages WHERE timestamp >= (SELECT avg(timestamp) FROM messages)"
+    rows = database.execute(f"SELECT * {half}").fetchall()
+    database.execute(f"DELETE {half}")
+    database.commit()
+    database.execute("PRAGMA journal_mode = WAL")
+    database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", rows)
+    database.commit()
+    for file in whole.glob("*.db3*"):
+        shutil.copy(file, bag)
+    database.close()
+    before = sorted((file.name, file.read_bytes()) for file in bag.iterdir())
+    done = match_bag(bag, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert len(matches_of(tmp_path / "out")) == 20
+    assert len(read_bag(tmp_path / "out")) == 4 * 20
+    assert sorted((file.name, file.read_bytes()) for file in bag.iterdir()) == before
 
 
 def test_cameras_that_are_not_in_the_bag_are_named_and_the_others_matched(recorded, match_bag, tmp_path):

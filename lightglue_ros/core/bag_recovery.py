@@ -1,4 +1,4 @@
-"""Saves what can be read of a bag whose end is missing: a recorder that was killed, a full disk, a cut copy.
+"""Saves what can be read of a bag that has no end: a recorder that was killed, a full disk, a cut copy.
 
 A database is read in the order in which it was written, and an MCAP file as a stream, without its index at
 the end. Either ends at the first thing that cannot be read. Of a long database that is cut before its first
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,23 @@ from lightglue_ros.core.errors import ConfigError
 
 # What to write to, the time in nanoseconds and the message.
 _Recovered = Iterator[tuple[Any, int, bytes]]
+
+
+def need_closed(path: Path) -> None:
+    """Do nothing if the recorder has closed a bag.
+
+    Raises:
+        BrokenBagError: the last messages are in a journal beside the database, which rosbags does not read.
+        ConfigError: there is no bag.
+    """
+    for file in storage_files(path):
+        if journal_of(file).exists() and journal_of(file).stat().st_size:
+            raise BrokenBagError(f"bag {path} was not closed by its recorder", fix=f"ros2 bag reindex {path}")
+
+
+def journal_of(database: Path) -> Path:
+    """Where SQLite keeps what is not in a database yet."""
+    return database.with_name(f"{database.name}-wal")
 
 
 def recover(path: Path, folder: Path) -> int:
@@ -52,17 +70,16 @@ def recover(path: Path, folder: Path) -> int:
 
 
 def _messages_of_sqlite3(file: Path, writer: BagWriter) -> _Recovered:
-    padded = writer.folder / f"padded_{file.name}"
-    shutil.copyfile(file, padded)
-    is_cut = _pad_sqlite3(padded)
-    try:
-        messages = _messages_of_padded(padded, writer)
-        if is_cut:
-            # The one at the cut may end with zeros.
-            messages = (first for first, _ in itertools.pairwise(messages))
-        yield from messages
-    finally:
-        padded.unlink()
+    # A copy, because to open a database with a journal is to change it.
+    with tempfile.TemporaryDirectory(dir=writer.folder) as folder:
+        copy = Path(folder) / file.name
+        shutil.copyfile(file, copy)
+        is_cut = _pad_sqlite3(copy)
+        if journal_of(file).exists():
+            shutil.copyfile(journal_of(file), journal_of(copy))
+        messages = _messages_of_copy(copy, writer)
+        # The message at a cut may end with zeros.
+        yield from (first for first, _ in itertools.pairwise(messages)) if is_cut else messages
 
 
 def _pad_sqlite3(file: Path) -> bool:
@@ -80,9 +97,8 @@ def _pad_sqlite3(file: Path) -> bool:
     return is_cut
 
 
-def _messages_of_padded(file: Path, writer: BagWriter) -> _Recovered:
-    # Immutable, so that no journal is looked for or made.
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)) as database:
+def _messages_of_copy(file: Path, writer: BagWriter) -> _Recovered:
+    with closing(sqlite3.connect(file)) as database:
         database.text_factory = lambda text: text.decode(errors="replace")
         try:
             definitions = _definitions_of_sqlite3(database)

@@ -267,13 +267,13 @@ class BagWriter:
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
-    """What the metadata.yaml of a bag says; empty where there is none."""
+    """What the metadata.yaml of a bag says; empty where there is none, or a broken one."""
+    yaml = _rosbags("rosbag2.reader")
     try:
-        content = (path / "metadata.yaml").read_text()
-    except OSError:
+        content = yaml.YAML(typ="safe").load((path / "metadata.yaml").read_text())
+        return content["rosbag2_bagfile_information"]
+    except (OSError, TypeError, KeyError, yaml.YAMLError):
         return {}
-    yaml = _rosbags("rosbag2.reader").YAML(typ="safe")
-    return (yaml.load(content) or {}).get("rosbag2_bagfile_information", {})
 
 
 @cache

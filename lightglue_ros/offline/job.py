@@ -205,7 +205,7 @@ class BagJob:
         ]
 
     def _recover(self, error: BrokenBagError) -> list[Task]:
-        self._tell(f"bag {self.bag} is broken; reading as far as it can be read")
+        self._tell(f"bag {self.bag} has no proper end; reading as far as it can be read")
         recovered, making = self._folder / "recovered", self._folder / "recovering"
         shutil.rmtree(making, ignore_errors=True)
         count = recover(self.bag, making)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightglue_ros.core import MatchPipeline, ModelError
+from lightglue_ros.core.bag_recovery import need_closed
 from lightglue_ros.core.bags import MATCHES_TYPE, Bag, message_types, typestore
 from lightglue_ros.core.decoding import CameraImage, RejectedImageError, decode_frame
 from lightglue_ros.core.errors import ConfigError
@@ -135,6 +136,7 @@ class Worker:
             ConfigError, ModelError, ProviderError: see their texts.
         """
         if isinstance(task, PlanTask):
+            need_closed(task.source.bag)
             with Bag(task.source.bag) as bag:
                 return make_plan(bag, task.source.settings)
         return self._matcher_of(task).match(task.first, task.last)
