@@ -1,55 +1,59 @@
-"""A bag played into the node, against the same bag through `lightglue_ros bag`."""
+"""The node with the images of a bag, against the same bag through `lightglue_ros bag`."""
 
 import pytest
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
-rosbag2 = pytest.importorskip("rosbags.rosbag2", reason="no rosbags here (pip install rosbags)")
+pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
 
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from lightglue_ros.cli import main
-from lightglue_ros.core.bags import typestore
+from lightglue_ros.core.bags import Bag, BagWriter
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes.conversions import array_to_image
-from lightglue_ros.nodes.processes import node_process
 
-FRAMES, PERIOD = 6, 500_000_000
-PAIRS = ["left:right", "left@-1:left", "right@-2:right"]
-
-
-def write_bag(folder, motorcycle):
-    """Two frames a second, so that the node drops none of them on a busy machine."""
-    with rosbag2.Writer(folder, version=9, storage_plugin=rosbag2.StoragePlugin.MCAP) as writer:
-        topics = {
-            camera: writer.add_connection(
-                f"/{camera}/image_rect", "sensor_msgs/msg/Image", typestore=typestore()
-            )
-            for camera in ("left", "right")
-        }
-        for frame in range(FRAMES):
-            time_ns = 1_600_000_000_000_000_000 + frame * PERIOD
-            stamp = Time(sec=time_ns // 10**9, nanosec=time_ns % 10**9)
-            for (camera, topic), image in zip(topics.items(), motorcycle, strict=True):
-                crop = image[4 * frame : 4 * frame + 400, 6 * frame : 6 * frame + 600].copy()
-                message = array_to_image(crop, Header(stamp=stamp, frame_id=f"{camera}_optical"))
-                writer.write(topic, time_ns, serialize_message(message))
-    return folder
+FRAMES, BEGIN, PERIOD = 5, 1_600_000_000, 0.5
+RIG = """
+/**:
+  ros__parameters:
+    pairs: ["left:right", "left@-1:left", "right@-2:right"]
+    sync_slop: 0.01
+    max_keypoints: 256
+"""
 
 
 def test_the_node_publishes_what_the_bag_command_writes(robot, motorcycle, tmp_path):
-    bag, output, params = write_bag(tmp_path / "bag", motorcycle), tmp_path / "out", tmp_path / "rig.yaml"
-    params.write_text(
-        f"/**: {{ros__parameters: {{pairs: {PAIRS}, image_width: 320, image_height: 224, sync_slop: 0.01}}}}"
-    )
-    assert main(["bag", str(bag), "-o", str(output), "--params-file", str(params)]) == 0
-    with rosbag2.Reader(output) as reader:
-        (topic,) = (one for one in reader.connections if one.topic == "/matches")
-        expected = [deserialize_message(data, Matches) for _, _, data in reader.messages([topic])]
-    stereo = robot(params_file=params)
-    player_parameters = {"bag": str(bag), "loop": False, "min_subscribers": 1, "image_qos": "reliable"}
-    with node_process("player", player_parameters):
-        stereo.wait_until(lambda: len(stereo.messages) == FRAMES, "the matches of all frames")
-    assert [len(message.pairs[0].scores) > 100 for message in expected] == [True] * FRAMES
+    frames = []
+    for frame in range(FRAMES):
+        crops = (image[4 * frame : 4 * frame + 400, 6 * frame : 6 * frame + 600] for image in motorcycle)
+        frames.append(dict(zip(("left", "right"), (crop.copy() for crop in crops), strict=True)))
+    with BagWriter(tmp_path / "bag", "mcap") as writer:
+        topics = {
+            camera: writer.add_topic(f"/{camera}/image_rect", "sensor_msgs/msg/Image") for camera in frames[0]
+        }
+        for number, images in enumerate(frames):
+            time_ns = round((BEGIN + number * PERIOD) * 1e9)
+            stamp = Time(sec=time_ns // 10**9, nanosec=time_ns % 10**9)
+            for camera, image in images.items():
+                message = array_to_image(image, Header(stamp=stamp, frame_id=f"{camera}_optical"))
+                writer.write(topics[camera], time_ns, serialize_message(message))
+    rig = tmp_path / "rig.yaml"
+    rig.write_text(RIG)
+    small = ["-p", "image_width:=320", "-p", "image_height:=224"]
+    words = ["bag", tmp_path / "bag", "-o", tmp_path / "out", "--params-file", rig, *small]
+    assert main([str(word) for word in words]) == 0
+    with Bag(tmp_path / "out") as bag:
+        expected = [deserialize_message(one.data, Matches) for one in bag.messages(["/matches"])]
+    assert all(len(message.pairs[0].scores) > 50 for message in expected)
+
+    stereo = robot(params_file=rig)
+    for number, images in enumerate(frames):
+        # One after the other, for a busy node takes the newest frame only.
+        stereo.repeat_until(
+            lambda number=number, images=images: stereo.show_at(BEGIN + number * PERIOD, images),
+            lambda number=number: len(stereo.messages) > number,
+            f"the matches of frame {number}",
+        )
     assert stereo.messages == expected
