@@ -20,11 +20,13 @@ class Progress:
 
     Attributes:
         done: how many are done.
+        note: stands at the end of the line; may be set at any time.
     """
 
     def __init__(self, unit: str, total: int = 0, *, logs: bool = False) -> None:
         self.total = total
         self.done = 0
+        self.note = ""
         self._unit = unit
         self._logs = logs
         self._start = self._logged = time.monotonic()
@@ -63,7 +65,8 @@ class Progress:
         rate = self.done / self._seconds
         left = (self.total - self.done) / rate if rate else 0.0
         bar = f"[{'#' * round(_BAR * share):<{_BAR}}]"
-        return f"{bar} {self.done} of {self.total} {self._unit}, {rate:.1f} a second, {_duration(left)} left"
+        counts = f"{self.done} of {self.total} {self._unit}{self.note}"
+        return f"{bar} {counts}, {rate:.1f} a second, {_duration(left)} left"
 
 
 def _duration(seconds: float) -> str:

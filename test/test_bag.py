@@ -30,7 +30,7 @@ from lightglue_ros.core.parameters import (  # noqa: E402
     collect,
     read_file,
 )
-from lightglue_ros.offline.work import Chunk, ChunkTask, PlanTask, Source, Worker, sha256_of_model  # noqa: E402
+from lightglue_ros.offline.work import Chunk, ChunkTask, PlanTask, Source, Worker, split_model  # noqa: E402
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 HEADER, TIME, IMAGE, JPEG, TEXT = (
@@ -47,7 +47,7 @@ CAMERAS = ("left", "right")
 FRAMES = 200
 BEGIN, PERIOD, DELAY = 1_600_000_000_000_000_000, 50_000_000, 5_000_000
 SIZE = (120, 84)
-# Small, so that a frame takes 10 ms; chunks are of 32 frames.
+# Small, so that a frame takes 10 ms; chunks are of 16 frames.
 PARAMETERS = """
 /**:
   ros__parameters:
@@ -304,12 +304,23 @@ def wait_for(process, condition, what):
     return True
 
 
+def descendants(process):
+    """Process ids and command lines below a process."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found[int(child)] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+                found |= descendants(int(child))
+    return found
+
+
 def test_killed_five_times_and_resumed_nothing_is_lost_or_twice(
     matched, recorded, command, match_bag, tmp_path
 ):
     output, part = tmp_path / "out", tmp_path / "out.part"
     arguments = (recorded["mcap", "raw"], "-o", output)
-    chunks = random.sample(range(1, 6), 3)
+    chunks = random.sample(range(1, 12), 3)
     moments = [
         ("it has begun", lambda: (part / "job.json").exists()),
         *[
@@ -318,12 +329,17 @@ def test_killed_five_times_and_resumed_nothing_is_lost_or_twice(
         ],
         ("the output", lambda: (part / "output").exists()),
     ]
-    for what, has_come in moments:
-        words, environment = command(*arguments)
+    for number, (what, has_come) in enumerate(moments):
+        words, environment = command(*arguments, "--jobs", 1 + number % 2)
         with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as process:
             assert wait_for(process, has_come, what), f"it ended before {what}"
+            workers = descendants(process.pid)
             process.kill()
         assert not output.exists()
+        deadline = time.monotonic() + DEADLINE
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < deadline, "its workers live on"
+            time.sleep(0.01)
     done = match_bag(*arguments)
     assert done.returncode == 0, done.stderr
     assert f"goes on, {FRAMES} of {FRAMES} frames are done already" in done.stderr
@@ -344,17 +360,6 @@ def test_an_interrupt_says_how_to_go_on(recorded, command, match_bag, tmp_path):
     other = match_bag(*arguments, "-p", "match_threshold:=0.5")
     assert other.returncode == 1
     assert "was begun for another bag or with other settings" in other.stderr
-
-
-def descendants(process):
-    """Process ids and command lines below a process."""
-    found = {}
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{process}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                found[int(child)] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-                found |= descendants(int(child))
-    return found
 
 
 @pytest.mark.parametrize("engine", ["processes", "ray"])
@@ -404,7 +409,7 @@ def test_a_frame_is_the_same_wherever_its_chunk_begins(motorcycle, model_folder,
     }
     values = {field.name: SPECS[field.name].default for field in dataclasses.fields(MatcherParameters)}
     settings = MatcherSettings.of(collect(MatcherParameters, values | changes))
-    source = Source(bag, settings, sha256_of_model(str(model_folder)), "a key")
+    source = Source(bag, settings, split_model(str(model_folder))[1], "a key")
     plan = Worker().do(PlanTask(source))
     file = tmp_path / "plan.npz"
     file.write_bytes(plan.to_bytes())

@@ -33,7 +33,7 @@ class Outcome:
     """
 
     result: Plan | Chunk | None = None
-    error: LightGlueRosError | None = None
+    error: LightGlueRosError | OSError | None = None
     worker_died: bool = False
 
 
@@ -79,7 +79,7 @@ def attempt(worker: Worker, task: Task) -> Outcome:
     """Do a task; an error for the user is an outcome, too."""
     try:
         return Outcome(worker.do(task))
-    except LightGlueRosError as error:
+    except (LightGlueRosError, OSError) as error:
         return Outcome(error=error)
 
 

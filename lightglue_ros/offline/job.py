@@ -31,8 +31,8 @@ from lightglue_ros.offline.work import Chunk, ChunkTask, PlanTask, Source, Task
 
 MATCHES_TOPIC = "/matches"
 # Who takes over a chunk extracts again what the pairs need of the past, so a chunk is many times that.
-FRAMES_PER_CHUNK = 32
-FRAMES_PER_FRAME_BACK = 16
+FRAMES_PER_CHUNK = 16
+FRAMES_PER_FRAME_BACK = 8
 # In the custom data of the output: of what job it is, and what came of it.
 _KEY, _SUMMARY = "lightglue_ros_job", "lightglue_ros_summary"
 
@@ -105,7 +105,9 @@ class BagJob:
         self._settings = settings
         self._model_sha256 = model_sha256
         self._tell = tell
-        self._folder = output.path.with_name(f"{output.path.name}.part")
+        # Absolute, for a process elsewhere may work in another folder.
+        path = output.path.expanduser().absolute()
+        self._folder = path.with_name(f"{path.name}.part")
         self._lock: IO[str] | None = None
         self._plan: Plan | None = None
         self._left: set[Path] = set()
@@ -124,6 +126,11 @@ class BagJob:
     def take(self, task: Task, outcome: Outcome) -> list[Task]:
         """Take what became of a task; returns the tasks that come of it."""
         return [] if self.failure is not None else self._try(partial(self._take, task, outcome))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is done or was given up."""
+        return self.failure is not None or self.summary is not None
 
     def frames_left(self) -> int:
         """How many planned frames are not matched yet."""
@@ -148,22 +155,22 @@ class BagJob:
             return []
 
     def _begin(self) -> list[Task]:
-        self._source = Source(self.bag, self._settings, self._model_sha256, self._key())
+        bag = self.bag.expanduser().absolute()
+        self._source = Source(bag, self._settings, self._model_sha256, self._key())
         if self.output.path.exists():
             self._need_ours()
             return []
         self._folder.mkdir(exist_ok=True)
         self._take_lock()
         self._check_folder()
-        recovered = self._folder / "recovered"
-        if recovered.exists():
-            self._source = replace(self._source, bag=recovered)
+        if self._recovered.exists():
+            self._source = replace(self._source, bag=self._recovered)
         if not self._plan_file.exists():
             return [PlanTask(self._source)]
         return self._chunk_tasks(Plan.from_bytes(self._plan_file.read_bytes()))
 
     def _take(self, task: Task, outcome: Outcome) -> list[Task]:
-        if isinstance(outcome.error, BrokenBagError) and self._source.bag == self.bag:
+        if isinstance(outcome.error, BrokenBagError) and self._source.bag != self._recovered:
             return self._recover(outcome.error)
         if outcome.error is not None:
             raise outcome.error
@@ -206,14 +213,14 @@ class BagJob:
 
     def _recover(self, error: BrokenBagError) -> list[Task]:
         self._tell(f"bag {self.bag} has no proper end; reading as far as it can be read")
-        recovered, making = self._folder / "recovered", self._folder / "recovering"
+        making = self._folder / "recovering"
         shutil.rmtree(making, ignore_errors=True)
         count = recover(self.bag, making)
         if not count:
             raise error
-        making.rename(recovered)
+        making.rename(self._recovered)
         self._tell(f"bag {self.bag}: its first {count} messages can be read, and go on as a whole bag")
-        self._source = replace(self._source, bag=recovered)
+        self._source = replace(self._source, bag=self._recovered)
         return [PlanTask(self._source)]
 
     # The folder OUT.part.
@@ -222,8 +229,8 @@ class BagJob:
         """Says what the result depends on: the bag, the settings, the model and what is written."""
         files = [file.stat() for file in storage_files(self.bag.expanduser())]
         values = asdict(self._settings.values)
-        for of_speed in ("num_threads", "drawing_rate", "image_qos", "autostart"):
-            values.pop(of_speed)
+        for other in ("model", "num_threads", "drawing_rate", "image_qos", "autostart"):
+            values.pop(other)
         about = {
             "version": __version__,
             "files": [(file.st_size, file.st_mtime_ns) for file in files],
@@ -270,6 +277,10 @@ class BagJob:
     @property
     def _plan_file(self) -> Path:
         return self._folder / "plan.npz"
+
+    @property
+    def _recovered(self) -> Path:
+        return self._folder / "recovered"
 
     def _chunk_file(self, first: int, last: int) -> Path:
         return self._folder / f"frames-{first}-{last}"

@@ -14,7 +14,7 @@ from lightglue_ros.core.parameters import MatcherSettings
 from lightglue_ros.formats import need_folder_of
 from lightglue_ros.offline.engines import Engine
 from lightglue_ros.offline.job import BagJob, Output
-from lightglue_ros.offline.work import ChunkTask, Task, sha256_of_model
+from lightglue_ros.offline.work import ChunkTask, Task, split_model
 from lightglue_ros.progress import Progress
 
 # So often a task is begun; its worker may have died by chance, or the task is too much for the machine.
@@ -67,7 +67,8 @@ def _jobs(
     if output.storage not in (None, *STORAGES):
         raise ConfigError(f"--storage is '{output.storage}'", allowed=", ".join(STORAGES))
     need_folder_of(output.path)
-    sha256 = sha256_of_model(values.model)
+    folder, sha256 = split_model(values.model)
+    settings = replace(settings, values=replace(values, model=str(folder)))
     if len(bags) == 1:
         return [BagJob(bags[0], output, settings, sha256, tell)]
     names = [bag.absolute().stem if bag.is_file() else bag.absolute().name for bag in bags]
@@ -115,8 +116,11 @@ def _work(jobs: Sequence[BagJob], engine: Engine, progress: Progress) -> None:
         following = [_Item(item.job, task) for task in item.job.take(task, outcome)]
         queue.extendleft(reversed(following))
         is_matched = isinstance(task, ChunkTask) and outcome.result is not None
-        progress.total = progress.done + sum(job.frames_left() for job in jobs)
-        progress.add(task.last - task.first if is_matched else 0)
+        frames = task.last - task.first if is_matched else 0
+        progress.total = progress.done + frames + sum(job.frames_left() for job in jobs)
+        if len(jobs) > 1:
+            progress.note = f", {sum(job.is_over for job in jobs)} of {len(jobs)} bags done"
+        progress.add(frames)
 
 
 def _print_table(jobs: Sequence[BagJob]) -> None:

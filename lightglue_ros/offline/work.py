@@ -32,7 +32,7 @@ class Source:
     Attributes:
         bag: folder or file.
         settings: of the matcher.
-        model_sha256: of its files, see `sha256_of_model`.
+        model_sha256: see `split_model`.
         key: says all of this, and nothing else does.
     """
 
@@ -106,17 +106,23 @@ class Chunk:
         return cls(messages, about["counts"], about["rejected"])
 
 
-def sha256_of_model(model: str) -> str:
-    """SHA-256 of the files of a split model.
+def split_model(model: str) -> tuple[Path, str]:
+    """The folder of a split model, and SHA-256 of its files.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no such model, or it is a pipeline.onnx.
     """
     files = find_model(model)
+    if not files.is_split:
+        raise ModelError(
+            f"{files.pipeline} goes from images to matches and has no features to keep",
+            allowed="a model with extractor.onnx and matcher.onnx",
+            fix="lightglue_ros export MODEL --split",
+        )
     digest = hashlib.sha256()
     for file in (files.extractor, files.matcher):
-        digest.update(file.read_bytes() if file is not None else b"")
-    return digest.hexdigest()
+        digest.update(file.read_bytes())
+    return files.extractor.absolute().parent, digest.hexdigest()
 
 
 class Worker:
@@ -154,7 +160,7 @@ class Worker:
         settings = replace(task.source.settings, values=values)
         asked = (settings, task.source.model_sha256)
         if self._pipeline is None or self._settings != asked:
-            if sha256_of_model(values.model) != task.source.model_sha256:
+            if split_model(values.model)[1] != task.source.model_sha256:
                 raise ModelError(
                     f"model {values.model} is another one here than where this was started",
                     fix="copy the model store to every machine",
