@@ -99,14 +99,14 @@ class BagJob:
         tell: Callable[[str], None],
     ) -> None:
         self.bag = bag
-        self.output = output
+        self.output = replace(output, path=output.path.expanduser())
         self.failure: str | None = None
         self.summary: Summary | None = None
         self._settings = settings
         self._model_sha256 = model_sha256
         self._tell = tell
         # Absolute, for a process elsewhere may work in another folder.
-        path = output.path.expanduser().absolute()
+        path = self.output.path.absolute()
         self._folder = path.with_name(f"{path.name}.part")
         self._lock: IO[str] | None = None
         self._plan: Plan | None = None
@@ -215,7 +215,7 @@ class BagJob:
         self._tell(f"bag {self.bag} has no proper end; reading as far as it can be read")
         making = self._folder / "recovering"
         shutil.rmtree(making, ignore_errors=True)
-        count = recover(self.bag, making)
+        count = recover(self._source.bag, making)
         if not count:
             raise error
         making.rename(self._recovered)
