@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lightglue_ros import __version__
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from lightglue_ros.core.verification import Intrinsics
     from lightglue_ros.export.registry import ModelSpec
     from lightglue_ros.matching import Geometry
 
@@ -300,13 +299,14 @@ def _geometry(name: str | None, intrinsics: str | None) -> Geometry | None:
         )
     if name is None:
         return None
-    return Geometry(name, None if intrinsics is None else _camera_matrix(intrinsics))
+    return Geometry(name, None if intrinsics is None else _intrinsics(intrinsics))
 
 
-def _camera_matrix(text: str) -> np.ndarray:
+def _intrinsics(text: str) -> Intrinsics:
     import numpy as np
 
     from lightglue_ros.core import ConfigError
+    from lightglue_ros.core.verification import Intrinsics
 
     try:
         fx, fy, cx, cy = map(float, text.split(","))
@@ -314,7 +314,7 @@ def _camera_matrix(text: str) -> np.ndarray:
         raise ConfigError(f"--intrinsics is '{text}'", allowed="four numbers fx,fy,cx,cy") from error
     if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
         raise ConfigError(f"--intrinsics is '{text}'", allowed="finite numbers, and fx and fy greater than 0")
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    return Intrinsics(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:

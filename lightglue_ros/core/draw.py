@@ -24,12 +24,14 @@ class DrawnPair:
         image0: uint8 [H, W] grey or [H, W, 3] RGB.
         image1: the same, of any size.
         matches: in pixels of these images.
+        inliers: bool [M], see `draw_matches`; None where the matches were not verified.
     """
 
     title: str
     image0: np.ndarray
     image1: np.ndarray
     matches: PairMatches
+    inliers: np.ndarray | None = None
 
 
 def draw_pairs(pairs: Sequence[DrawnPair], longest_side: int) -> np.ndarray:
@@ -51,7 +53,7 @@ def _draw_shrunk(pair: DrawnPair, longest_side: int) -> np.ndarray:
     image0, keypoints0 = _shrink(pair.image0, pair.matches.keypoints0, longest_side)
     image1, keypoints1 = _shrink(pair.image1, pair.matches.keypoints1, longest_side)
     matches = replace(pair.matches, keypoints0=keypoints0, keypoints1=keypoints1)
-    return draw_matches(image0, image1, matches, pair.title)
+    return draw_matches(image0, image1, matches, pair.title, inliers=pair.inliers)
 
 
 def _shrink(image: np.ndarray, keypoints: np.ndarray, longest_side: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,16 @@ from std_msgs.msg import Header
 from lightglue_ros.core import PairMatches
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigPair
+from lightglue_ros.core.verification import Verification
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.decoding import CameraImage
+
+_VERIFICATIONS = {
+    "fundamental": PairMatchesMsg.VERIFICATION_FUNDAMENTAL,
+    "homography": PairMatchesMsg.VERIFICATION_HOMOGRAPHY,
+    "essential": PairMatchesMsg.VERIFICATION_ESSENTIAL,
+}
 
 
 def array_to_image(image: np.ndarray, header: Header) -> Image:
@@ -59,7 +66,16 @@ def _pair_message(camera0: str, camera1: str, pair: RigPair[CameraImage]) -> Pai
     message.indices0 = _flat("i", matches.indices0)
     message.indices1 = _flat("i", matches.indices1)
     message.layers = matches.layers
+    if pair.verification is not None:
+        _fill_verification(message, pair.verification)
     return message
+
+
+def _fill_verification(message: PairMatchesMsg, found: Verification) -> None:
+    message.verification = _VERIFICATIONS[found.geometry]
+    message.inliers = _flat("B", found.inliers)
+    if found.matrix is not None:
+        message.matrix = found.matrix.ravel()
 
 
 def _flat(typecode: str, values: np.ndarray) -> array.array:
@@ -77,3 +93,10 @@ def message_to_matches(message: PairMatchesMsg) -> PairMatches:
         np.asarray(message.indices1, np.int32),
         message.layers,
     )
+
+
+def message_to_inliers(message: PairMatchesMsg) -> np.ndarray | None:
+    """Which matches agree with the geometry, bool [M]; None where they were not verified."""
+    if message.verification == PairMatchesMsg.VERIFICATION_NONE:
+        return None
+    return np.asarray(message.inliers, np.uint8) != 0

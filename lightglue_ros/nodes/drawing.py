@@ -18,7 +18,7 @@ from lightglue_ros.core.draw import DrawnPair, draw_pairs
 from lightglue_ros.core.normalise import Normalisation
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
-from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
+from lightglue_ros.nodes.conversions import array_to_image, message_to_inliers, message_to_matches
 from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
 from lightglue_ros.nodes.worker import NewestWorker
 
@@ -86,10 +86,15 @@ class Drawer:
         decoded = [self._decode(image) for image in (image0, image1)]
         is_seen = all(image is not None for image in decoded)
         is_missing = message.status == PairMatchesMsg.STATUS_MISSING
-        says = "missing" if is_missing else f"{len(message.scores)} matches{'' if is_seen else ', no image'}"
+        inliers = message_to_inliers(message)
+        says = "missing" if is_missing else f"{len(message.scores)} matches"
+        says += "" if inliers is None else f", {np.count_nonzero(inliers)} inliers"
+        says += "" if is_seen or is_missing else ", no image"
+        title = f"{message.camera0}:{message.camera1}  {says}"
         first, second = (_black() if image is None else image for image in decoded)
-        matches = message_to_matches(message) if is_seen else PairMatches.empty()
-        return DrawnPair(f"{message.camera0}:{message.camera1}  {says}", first, second, matches)
+        if not is_seen:
+            return DrawnPair(title, first, second, PairMatches.empty())
+        return DrawnPair(title, first, second, message_to_matches(message), inliers)
 
     def _decode(self, image: CameraImage | None) -> np.ndarray | None:
         try:

@@ -8,15 +8,16 @@ Two threads, so that nothing queues and nobody waits:
 
 - the executor's thread takes messages, checks their headers and sorts them into frames. It never
   decodes and never waits for inference, so the middleware's buffers do not overflow.
-- the worker's thread decodes, runs the graphs and publishes. It always takes the newest frame; frames
-  that were overtaken meanwhile are dropped and counted. So a result is published at most one inference
-  and one camera period after its images were taken.
+- the worker's thread decodes, runs the graphs, verifies the matches and publishes. It always takes the newest
+  frame; frames that were overtaken meanwhile are dropped and counted. So a result is published at most one
+  inference and one camera period after its images were taken.
 
-They share the worker's one-item mailbox, counters that one side only writes, the count of rejected images
-(under a lock), and the settings, which the executor replaces as a whole and the worker takes over between two
-frames. An image that cannot be used is dropped, counted by its cause and named in the log, and the node
-lives on: most are recognised by the executor's thread; where only decoding tells, as of a broken JPEG, the
-frame goes on without that camera. Pictures of the matches are drawn by a third thread (see `drawing`).
+They share the worker's one-item mailbox, counters and CameraInfo that one side only writes, the count of
+rejected images (under a lock), and the settings, which the executor replaces as a whole and the worker takes
+over between two frames. An image that cannot be used is dropped, counted by its cause and named in the log,
+and the node lives on: most are recognised by the executor's thread; where only decoding tells, as of a broken
+JPEG, the frame goes on without that camera. Pictures of the matches are drawn by a third thread (see
+`drawing`).
 
 The node is managed (lifecycle): configure loads and warms up the model, activate subscribes, cleanup frees
 the model. With `autostart` it does the first two by itself, and the process ends with status 1 if it cannot.
@@ -59,6 +60,7 @@ from lightglue_ros.nodes.parameters import MatcherParameters
 from lightglue_ros.nodes.rejections import Rejections
 from lightglue_ros.nodes.run import run_node
 from lightglue_ros.nodes.status import MatcherStatus
+from lightglue_ros.nodes.verification import PairVerifier
 from lightglue_ros.nodes.worker import NewestWorker
 
 LOG_PERIOD = 5.0
@@ -92,6 +94,11 @@ class _Settings:
     def max_keypoints(self) -> int | None:
         return self.values.max_keypoints or None
 
+    @property
+    def geometry(self) -> str:
+        """What matches are verified with; none where there are no matches."""
+        return self.values.verification if self.values.publish_matches else "none"
+
     def check(self, pipeline: MatchPipeline) -> None:
         """Raise a ConfigError where the model cannot do this."""
         pipeline.check(
@@ -122,6 +129,7 @@ class Matcher(LifecycleNode):
         self._diagnostics: Publisher | None = None
         self._diagnostics_timer: Timer | None = None
         self._incompatible: set[Subscription] = set()
+        self._verifier: PairVerifier | None = None
         super().__init__("matcher")
         parameters.declare(self, MatcherParameters)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -257,6 +265,8 @@ class Matcher(LifecycleNode):
 
     def _activate(self) -> None:
         self._start_anew()
+        self._verifier = PairVerifier(self, self._settings.values)
+        self._verifier.subscribe(self._settings.geometry)
         self._worker = NewestWorker(self._match, self._on_match_error)
         values = self._settings.values
         if self._picture_publisher is not None:
@@ -292,6 +302,9 @@ class Matcher(LifecycleNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+        if self._verifier is not None:
+            self._verifier.stop()
+            self._verifier = None
         self._stop_drawing()
 
     def _stop_drawing(self) -> None:
@@ -370,7 +383,9 @@ class Matcher(LifecycleNode):
         """Take all changes or none."""
         ours = {change.name: change.value for change in changes if change.name in parameters.SPECS}
         try:
-            self._change(ours)
+            # A new subscription declares its qos_overrides, in the midst of our own change.
+            if ours:
+                self._change(ours)
         except LightGlueRosError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -386,6 +401,8 @@ class Matcher(LifecycleNode):
         self._assembler.rig = settings.rig
         self._assembler.fixed_slop = settings.values.sync_slop
         self._assembler.timeout = settings.values.camera_timeout
+        if self._verifier is not None:
+            self._verifier.subscribe(settings.geometry)
         if self._drawer is not None:
             self._drawer.rate = settings.values.drawing_rate
 
@@ -404,6 +421,7 @@ class Matcher(LifecycleNode):
             status = self._status.report(
                 {
                     **about,
+                    "verification": self._settings.geometry,
                     "sync slop (ms)": f"{1e3 * self._assembler.slop:.1f}",
                     "images extracted": str(self._rig_matcher.extracted),
                     "pictures drawn": str(self._drawer.drawn if self._drawer is not None else 0),
@@ -414,6 +432,7 @@ class Matcher(LifecycleNode):
                 self._assembler.missing(),
                 self._assembler.timeout,
                 self._incompatible_text(),
+                self._verifier.problem,
             )
         status.name, status.hardware_id = f"{self.get_name()}: {self._results}", self._pipeline.provider
         return status
@@ -435,6 +454,8 @@ class Matcher(LifecycleNode):
         self._publish_features(labels, features)
         pairs = self._rig_matcher.match_features(features, labels, frame.between)
         if self._publisher is not None:
+            canvas_size = self._pipeline.image_size
+            pairs = self._verifier.verify(pairs, settings.rig, settings.geometry, canvas_size)
             self._publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model), pairs)
         inference = self._pipeline.times.inference
         taken = min(stamp for stamp in frame.stamps if stamp is not None)

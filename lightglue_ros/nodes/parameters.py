@@ -21,11 +21,13 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from lightglue_ros.core import ConfigError
 from lightglue_ros.core.normalise import NORMALISATIONS, Normalisation
 from lightglue_ros.core.session import PROVIDERS
+from lightglue_ros.core.verification import GEOMETRIES
 from lightglue_ros.nodes.decoding import TRANSPORTS
 from lightglue_ros.nodes.features import PRECISIONS, topic_of
 from lightglue_ros.nodes.qos import IMAGE_QOS
 
 INPUTS = ("images", "features")
+VERIFICATIONS = ("none", *GEOMETRIES)
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,19 @@ SPECS: dict[str, Spec] = {
         0, "Most keypoints per image; 0 is all the slots of the model.", limits=(0, 65536), can_change=True
     ),
     "match_threshold": Spec(0.1, "Least score of a match.", limits=(0.0, 1.0), can_change=True),
+    "verification": Spec(
+        "none",
+        f"Geometry that the matches are held against: {', '.join(VERIFICATIONS)}; which of them agree is in "
+        "matches, and on the pictures. Essential needs CameraInfo.",
+        choices=VERIFICATIONS,
+        can_change=True,
+    ),
+    "camera_info_topics": Spec(
+        [""],
+        "Topic of each camera's sensor_msgs/CameraInfo, subscribed to with verification essential; empty is "
+        "camera_info beside each of image_topics. Images whose topic's last name begins with image_rect go "
+        "by P, all others by K and D.",
+    ),
     "sync_slop": Spec(
         0.0,
         "Largest time between the images of one frame (s); 0 is 0.45 of the fastest camera's period.",
@@ -194,6 +209,8 @@ class MatcherParameters(CameraParameters):
     image_height: int
     max_keypoints: int
     match_threshold: float
+    verification: str
+    camera_info_topics: list[str]
     sync_slop: float
     camera_timeout: float
     autostart: bool
@@ -261,8 +278,9 @@ def read(node: Node, kind: type[P], changes: Mapping[str, Any] | None = None) ->
         _check_work(values)
         for topic in values.features_topics:
             _check_topic(node, topic, "cameras makes the topic", "cameras: [left, right]")
-        if values.takes_features:
+        if values.takes_features and values.verification != "essential":
             return values
+        _check_camera_info_topics(node, values)
     _check_image_topics(node, values)
     return values
 
@@ -286,6 +304,19 @@ def _check_work(values: MatcherParameters) -> None:
             allowed="at least one 'first:second'",
             fix='pairs: ["left:right"], or publish_matches: false to extract only',
         )
+
+
+def _check_camera_info_topics(node: Node, values: MatcherParameters) -> None:
+    topics = [topic for topic in values.camera_info_topics if topic]
+    if topics and len(topics) != len(values.cameras):
+        raise ConfigError(
+            f"parameter camera_info_topics has {len(topics)} topics for {len(values.cameras)} cameras",
+            allowed="one topic for each camera, in the same order, or none",
+            fix="camera_info_topics: [left/camera_info, right/camera_info]",
+        )
+    for topic in topics:
+        fix = "camera_info_topics: [left/camera_info, right/camera_info]"
+        _check_topic(node, topic, "camera_info_topics has", fix)
 
 
 def _check_image_topics(node: Node, values: CameraParameters) -> None:
