@@ -12,7 +12,7 @@ from lightglue_ros.core.pipeline import PairMatches
 
 _FAINT = 0.5  # share of a colour that is drawn faintly
 _UNMATCHED = (120, 190, 255)
-_OUTLIER = (255, 0, 255)
+OUTLIER_COLOUR = (255, 0, 255)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def draw_matches(
         for keypoint in () if unmatched is None else (*unmatched[0], *(unmatched[1] + offset)):
             _draw_point(faint, keypoint, _UNMATCHED)
         for match in np.flatnonzero(~is_inlier):
-            _draw_match(faint, ends[match], _OUTLIER)
+            _draw_match(faint, ends[match], OUTLIER_COLOUR)
         cv2.addWeighted(faint, _FAINT, picture, 1.0 - _FAINT, 0.0, dst=picture)
     colours = score_colours(matches.scores)
     # Best matches last, on top.

@@ -52,7 +52,7 @@ from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigMatcher, RigPair
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.msg import Matches
-from lightglue_ros.nodes import cameras, drawing, parameters, qos
+from lightglue_ros.nodes import annotations, cameras, drawing, parameters, qos
 from lightglue_ros.nodes.conversions import matches_to_message, stamp_in_ns
 from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
 from lightglue_ros.nodes.features import check_features, features_to_message
@@ -125,7 +125,9 @@ class Matcher(LifecycleNode):
         self._publisher: LifecyclePublisher | None = None
         self._picture_publisher: LifecyclePublisher | None = None
         self._features_publishers: list[LifecyclePublisher] = []
+        self._annotation_publishers: dict[str, LifecyclePublisher] = {}
         self._drawer: drawing.Drawer | None = None
+        self._annotator: annotations.Annotator | None = None
         self._diagnostics: Publisher | None = None
         self._diagnostics_timer: Timer | None = None
         self._incompatible: set[Subscription] = set()
@@ -230,6 +232,13 @@ class Matcher(LifecycleNode):
             self._picture_publisher = self.create_lifecycle_publisher(
                 Image, drawing.TOPIC, qos.picture_qos(), **overridable
             )
+        if values.publish_matches and values.publish_annotations:
+            self._annotation_publishers = {
+                camera: self.create_lifecycle_publisher(
+                    annotations.message_type(), topic, qos.picture_qos(), **overridable
+                )
+                for camera, topic in zip(values.cameras, values.annotation_topics, strict=True)
+            }
         if values.publish_features:
             self._features_publishers = [
                 self.create_lifecycle_publisher(FeaturesMsg, topic, qos.result_qos(), **overridable)
@@ -273,6 +282,8 @@ class Matcher(LifecycleNode):
             self._drawer = drawing.Drawer(
                 self, self._picture_publisher, values.drawing_rate, self._settings.normalisation
             )
+        if self._annotation_publishers:
+            self._annotator = annotations.Annotator(self, self._annotation_publishers, values.drawing_rate)
         for camera, topic in enumerate(values.input_topics):
             self._input_subscriptions.append(self._subscribe(camera, topic))
         topics = ", ".join(subscription.topic_name for subscription in self._input_subscriptions)
@@ -308,9 +319,10 @@ class Matcher(LifecycleNode):
         self._stop_drawing()
 
     def _stop_drawing(self) -> None:
-        if self._drawer is not None:
-            self._drawer.stop()
-            self._drawer = None
+        for worker in (self._drawer, self._annotator):
+            if worker is not None:
+                worker.stop()
+        self._drawer = self._annotator = None
 
     def _release(self) -> None:
         self._pipeline = self._rig_matcher = None
@@ -318,11 +330,12 @@ class Matcher(LifecycleNode):
             self.destroy_timer(self._diagnostics_timer)
         if self._diagnostics is not None:
             self.destroy_publisher(self._diagnostics)
-        for publisher in (self._publisher, self._picture_publisher, *self._features_publishers):
+        of_cameras = (*self._features_publishers, *self._annotation_publishers.values())
+        for publisher in (self._publisher, self._picture_publisher, *of_cameras):
             if publisher is not None:
                 self.destroy_lifecycle_publisher(publisher)
         self._diagnostics_timer = self._diagnostics = self._publisher = self._picture_publisher = None
-        self._features_publishers = []
+        self._features_publishers, self._annotation_publishers = [], {}
 
     # The executor's thread.
 
@@ -403,8 +416,9 @@ class Matcher(LifecycleNode):
         self._assembler.timeout = settings.values.camera_timeout
         if self._verifier is not None:
             self._verifier.subscribe(settings.geometry)
-        if self._drawer is not None:
-            self._drawer.rate = settings.values.drawing_rate
+        for worker in (self._drawer, self._annotator):
+            if worker is not None:
+                worker.rate = settings.values.drawing_rate
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
@@ -480,7 +494,9 @@ class Matcher(LifecycleNode):
     def _publish(self, message: Matches, pairs: Sequence[RigPair[CameraImage]]) -> None:
         self._publisher.publish(message)
         if self._drawer is not None and self._drawer.is_wanted() and not self._has_viewer():
-            self._drawer.offer(message, [(pair.label0, pair.label1) for pair in pairs])
+            self._drawer.offer((message, [(pair.label0, pair.label1) for pair in pairs]))
+        if self._annotator is not None and self._annotator.is_wanted():
+            self._annotator.offer((self._applied.rig, message))
 
     def _has_viewer(self) -> bool:
         """Whether another node draws."""

@@ -22,6 +22,7 @@ from lightglue_ros.core import ConfigError
 from lightglue_ros.core.normalise import NORMALISATIONS, Normalisation
 from lightglue_ros.core.session import PROVIDERS
 from lightglue_ros.core.verification import GEOMETRIES
+from lightglue_ros.nodes import annotations
 from lightglue_ros.nodes.decoding import TRANSPORTS
 from lightglue_ros.nodes.features import PRECISIONS, topic_of
 from lightglue_ros.nodes.qos import IMAGE_QOS
@@ -94,6 +95,11 @@ SPECS: dict[str, Spec] = {
     ),
     "publish_features": Spec(
         False, "Publish the features of each image on features/CAMERA, for a matcher elsewhere."
+    ),
+    "publish_annotations": Spec(
+        False,
+        "Publish the matches as foxglove_msgs/ImageAnnotations on matches/annotations/CAMERA, at most "
+        "drawing_rate times a second while somebody subscribes; foxglove_msgs must be installed.",
     ),
     "features_precision": Spec(
         "fp32",
@@ -200,6 +206,7 @@ class MatcherParameters(CameraParameters):
     pairs: list[str]
     publish_matches: bool
     publish_features: bool
+    publish_annotations: bool
     features_precision: str
     model: str
     provider: str
@@ -225,6 +232,11 @@ class MatcherParameters(CameraParameters):
         """The topic of each camera's features; none where neither features come nor are published."""
         has_features = self.takes_features or self.publish_features
         return [topic_of(camera) for camera in self.cameras] if has_features else []
+
+    @property
+    def annotation_topics(self) -> list[str]:
+        """The topic of each camera's annotations; none where they are not published."""
+        return [annotations.topic_of(camera) for camera in self.cameras] if self.publish_annotations else []
 
     @property
     def input_topics(self) -> list[str]:
@@ -276,7 +288,9 @@ def read(node: Node, kind: type[P], changes: Mapping[str, Any] | None = None) ->
     check_each(asdict(values))
     if isinstance(values, MatcherParameters):
         _check_work(values)
-        for topic in values.features_topics:
+        if values.publish_annotations:
+            annotations.message_type()
+        for topic in (*values.features_topics, *values.annotation_topics):
             _check_topic(node, topic, "cameras makes the topic", "cameras: [left, right]")
         if values.takes_features and values.verification != "essential":
             return values
