@@ -124,8 +124,13 @@ def test_essential_waits_for_camera_info_and_takes_each_cameras_own(robot, motor
         publish()
         stereo.show(next(views))
 
-    stereo.repeat_until(act, lambda: any(map(partial(has_kind, "essential"), stereo.messages)), "essential")
-    pair, through_time = next(filter(partial(has_kind, "essential"), stereo.messages)).pairs
+    def moved():
+        """Two equal images in a row, where a frame was dropped, have no geometry."""
+        return [message for message in stereo.messages if all(pair.matrix.any() for pair in message.pairs)]
+
+    stereo.repeat_until(act, moved, "essential")
+    pair, through_time = moved()[0].pairs
+    assert has_kind("essential", moved()[0])
     both = Intrinsics(LEFT), Intrinsics(RIGHT)
     assert_is_that_of_the_core(pair, "essential", both)
     assert_is_that_of_the_core(through_time, "essential", both[1:] * 2)
