@@ -117,32 +117,44 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command.add_argument("model", help="which model, such as xfeat")
     command.add_argument("--list", action=_ListModels, help="list the models and exit")
     command.add_argument(
-        "--split", action="store_true", help="extractor.onnx and matcher.onnx, as the node needs"
+        "--split",
+        action="store_true",
+        help="extractor.onnx and matcher.onnx, as the node needs, not pipeline.onnx",
     )
     command.add_argument(
-        "--max-keypoints", type=int, default=1024, metavar="K", help="keypoint slots per image (1024)"
+        "--max-keypoints",
+        type=int,
+        default=1024,
+        metavar="K",
+        help="keypoint slots an image; a smaller cap can be set while running (1024)",
     )
-    command.add_argument("--precision", default="fp32", help="fp32, or fp16 for GPUs (fp32)")
+    command.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32, or fp16 for GPUs: half the bytes; positions, detector and assignment stay fp32 (fp32)",
+    )
     command.add_argument(
         "--image-size",
         type=_size_or_dynamic,
         metavar="WxH",
-        help="fix all shapes, as TensorRT and CUDA graphs want it; or dynamic (dynamic)",
+        help="fix all shapes, as TensorRT and CUDA graphs want it; dynamic leaves them free (dynamic)",
     )
     command.add_argument("--batch", type=int, metavar="N", help="images, with --image-size (2)")
     command.add_argument("--pairs", type=int, metavar="P", help="pairs, with --image-size (1)")
     command.add_argument(
         "--channels", type=int, metavar="C", help="1 for grey cameras, 3 for RGB, with --image-size"
     )
-    command.add_argument("--opset", type=int, help="of the ONNX operators (the least that will do)")
+    command.add_argument("--opset", type=int, help="of the ONNX operators, 18 to 23 (the least that will do)")
     command.add_argument(
-        "--portable", action="store_true", help="without DeformConv, which ALIKED has and TensorRT may not"
+        "--portable",
+        action="store_true",
+        help="ALIKED without ONNX's DeformConv: for ONNX Runtime before 1.25, and for TensorRT",
     )
     command.add_argument(
         "--compaction",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="match with no more slots than the images need (unless shapes are fixed)",
+        help="match with as many slots as the image with the most keypoints needs (unless shapes are fixed)",
     )
     command.add_argument(
         "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -16,6 +16,7 @@ from rclpy.exceptions import (
 )
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from lightglue_ros.core import ConfigError
@@ -36,11 +37,12 @@ class Spec:
     """One parameter.
 
     Attributes:
-        default: also says its type.
+        default: also says its type; a Parameter.Type where there is none.
         description: what `ros2 param describe` prints.
         limits: (least, most) of a number.
         choices: the values that a text may have.
         can_change: whether it can be set while the node runs; the others can in the state unconfigured.
+        is_read_only: whether it can be given at start-up only.
     """
 
     default: Any
@@ -48,23 +50,43 @@ class Spec:
     limits: tuple[float, float] | None = None
     choices: Sequence[str] = ()
     can_change: bool = False
+    is_read_only: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The values that it may have."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.limits:
+            least, most = (format(limit, "d" if isinstance(limit, int) else "g") for limit in self.limits)
+            return f"{self.type_name} from {least} to {most}"
+        return self.type_name
+
+    @property
+    def type_name(self) -> str:
+        """The type of its value."""
+        if isinstance(self.default, Parameter.Type):
+            return "a list of str"
+        if isinstance(self.default, list):
+            return f"a list of {type(self.default[0]).__name__}"
+        return type(self.default).__name__
 
 
 SPECS: dict[str, Spec] = {
-    "cameras": Spec(["left", "right"], "Names of the cameras, in the order of image_topics."),
+    "cameras": Spec(["left", "right"], "Names of the cameras, 1 to 8, in the order of image_topics."),
     "image_topics": Spec(
         ["left/image_rect", "right/image_rect"],
         "Topic of each camera's images (sensor_msgs/Image), remappable.",
     ),
     "input": Spec(
         "images",
-        f"What comes from the cameras: {', '.join(INPUTS)}; features are those of extractors elsewhere, on "
-        "the topics features/CAMERA.",
+        "What comes from the cameras; features are those of extractors on other computers, on the topics "
+        "features/CAMERA.",
         choices=INPUTS,
     ),
     "image_transport": Spec(
         "raw",
-        f"How images come: {', '.join(TRANSPORTS)}; compressed is JPEG or PNG on TOPIC/compressed.",
+        "How images come; compressed is JPEG or PNG on IMAGE_TOPIC/compressed.",
         choices=TRANSPORTS,
     ),
     "max_image_pixels": Spec(
@@ -74,7 +96,7 @@ SPECS: dict[str, Spec] = {
     ),
     "mono16_normalisation": Spec(
         "percentile",
-        f"How 16-bit images become 8-bit: {', '.join(NORMALISATIONS)}; percentile is each image's own range.",
+        "How 16-bit images become 8-bit: by mono16_percentiles of each image, or by the fixed mono16_range.",
         choices=NORMALISATIONS,
     ),
     "mono16_range": Spec(
@@ -86,8 +108,8 @@ SPECS: dict[str, Spec] = {
     ),
     "pairs": Spec(
         ["left:right"],
-        "Which images to match with each other: 'first:second', or through time 'left@-1:left' for a camera "
-        "and the same one frame before.",
+        "Which images to match with each other: first:second, or through time left@-1:left for a camera and "
+        "the same one frame before.",
         can_change=True,
     ),
     "publish_matches": Spec(
@@ -102,40 +124,37 @@ SPECS: dict[str, Spec] = {
         "drawing_rate times a second while somebody subscribes; foxglove_msgs must be installed.",
     ),
     "features_precision": Spec(
-        "fp32",
-        f"Of the descriptors in published features: {', '.join(PRECISIONS)}; fp16 is half the bytes.",
-        choices=PRECISIONS,
+        "fp32", "Of the descriptors in published features; fp16 is half the bytes.", choices=PRECISIONS
     ),
     "model": Spec(
         "xfeat", "Model: a name in the model store, or a folder with extractor.onnx and matcher.onnx."
     ),
     "provider": Spec(
         "auto",
-        f"Where the model runs: {', '.join(PROVIDERS)}; auto is cuda where it loads.",
+        "Where the model runs; auto is cuda where it really loads, else cpu; the others by name only.",
         choices=PROVIDERS,
     ),
     "allow_fallback": Spec(False, "Take the CPU where a provider asked for by name does not load."),
-    "num_threads": Spec(0, "Threads of the CPU provider; 0 is one per core.", limits=(0, 256)),
+    "num_threads": Spec(0, "Threads of the CPU provider; 0 is one a core.", limits=(0, 256)),
     "image_width": Spec(
         640,
-        "Images are shrunk to this width before extraction (pixels), never enlarged.",
+        "Images are shrunk to this width before extraction (pixels), never enlarged; it is rounded up to the "
+        "model's multiple.",
         limits=(32, 8192),
         can_change=True,
     ),
-    "image_height": Spec(
-        480,
-        "Images are shrunk to this height before extraction (pixels), never enlarged.",
-        limits=(32, 8192),
-        can_change=True,
-    ),
+    "image_height": Spec(480, "The same of the height.", limits=(32, 8192), can_change=True),
     "max_keypoints": Spec(
-        0, "Most keypoints per image; 0 is all the slots of the model.", limits=(0, 65536), can_change=True
+        0,
+        "At most so many keypoints an image; 0 is all the slots of the model.",
+        limits=(0, 65536),
+        can_change=True,
     ),
     "match_threshold": Spec(0.1, "Least score of a match.", limits=(0.0, 1.0), can_change=True),
     "verification": Spec(
         "none",
-        f"Geometry that the matches are held against: {', '.join(VERIFICATIONS)}; which of them agree is in "
-        "matches, and on the pictures. Essential needs CameraInfo.",
+        "Geometry that the matches are held against; which of them agree is in matches, and on the pictures. "
+        "essential needs CameraInfo.",
         choices=VERIFICATIONS,
         can_change=True,
     ),
@@ -153,22 +172,26 @@ SPECS: dict[str, Spec] = {
     ),
     "camera_timeout": Spec(
         1.0,
-        "A camera that the others waited for so long (s) is missing: frames go on until it is back.",
+        "A camera that the others have waited for so long (s) is missing: frames go on until it is back.",
         limits=(0.01, 3600.0),
         can_change=True,
     ),
     "image_qos": Spec(
         "sensor_data",
-        f"Quality of service of the image subscriptions: {', '.join(IMAGE_QOS)}.",
+        "Quality of service of the image subscriptions; qos_overrides.* change single topics.",
         choices=IMAGE_QOS,
     ),
     "drawing_rate": Spec(
         5.0,
-        "Most pictures per second on matches/image, drawn only while somebody subscribes; 0 is none.",
+        "Most pictures a second on matches/image, drawn only while somebody subscribes; 0 is none.",
         limits=(0.0, 100.0),
         can_change=True,
     ),
-    "autostart": Spec(True, "Configure and activate at start-up; else wait for a lifecycle manager."),
+    "autostart": Spec(
+        True,
+        "Configure and activate at start-up; else a lifecycle manager does it.",
+        is_read_only=True,
+    ),
 }
 
 
@@ -261,13 +284,11 @@ def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -
     for name in (field.name for field in fields(kind)):
         spec = SPECS[name]
         try:
-            node.declare_parameter(
-                name, spec.default, _descriptor(spec, is_read_only=read_only or name == "autostart")
-            )
+            declare_one(node, name, replace(spec, is_read_only=read_only or spec.is_read_only))
         except (InvalidParameterTypeException, InvalidParameterValueException, ParameterException) as error:
             raise ConfigError(
                 f"parameter {name}: {error}",
-                allowed=_allowed(spec),
+                allowed=spec.allowed,
                 fix=f"for example {name}: {spec.default}",
             ) from error
 
@@ -354,7 +375,7 @@ def check_each(values: Mapping[str, Any]) -> None:
         spec = SPECS[name]
         if spec.choices and value not in spec.choices:
             raise ConfigError(
-                f"parameter {name} is '{value}'", allowed=_allowed(spec), fix=f"{name}: {spec.default}"
+                f"parameter {name} is '{value}'", allowed=spec.allowed, fix=f"{name}: {spec.default}"
             )
 
 
@@ -396,13 +417,22 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def _descriptor(spec: Spec, is_read_only: bool) -> ParameterDescriptor:
+def declare_one(node: Node, name: str, spec: Spec) -> Any:
+    """Declare a parameter and return its value; None where it has no default and none is given.
+
+    Raises:
+        ParameterException: a value given at start-up has the wrong type or is out of range.
+    """
+    return node.declare_parameter(name, spec.default, _descriptor(spec)).value
+
+
+def _descriptor(spec: Spec) -> ParameterDescriptor:
     when = "while the node runs" if spec.can_change else "in the state unconfigured"
     descriptor = ParameterDescriptor(
         description=spec.description,
-        additional_constraints=f"{_allowed(spec)}; "
-        + ("cannot change" if is_read_only else f"can change {when}"),
-        read_only=is_read_only,
+        additional_constraints=f"{spec.allowed}; "
+        + ("cannot change" if spec.is_read_only else f"can change {when}"),
+        read_only=spec.is_read_only,
     )
     if spec.limits and isinstance(spec.default, int):
         least, most = spec.limits
@@ -411,13 +441,3 @@ def _descriptor(spec: Spec, is_read_only: bool) -> ParameterDescriptor:
         least, most = spec.limits
         descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
     return descriptor
-
-
-def _allowed(spec: Spec) -> str:
-    if spec.choices:
-        return ", ".join(spec.choices)
-    if spec.limits:
-        return f"{type(spec.default).__name__} from {spec.limits[0]:g} to {spec.limits[1]:g}"
-    if isinstance(spec.default, list):
-        return f"a list of {type(spec.default[0]).__name__}"
-    return type(spec.default).__name__
