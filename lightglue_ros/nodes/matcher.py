@@ -50,9 +50,11 @@ from lightglue_ros.core.frames import FrameAssembler, RigFrame
 from lightglue_ros.core.normalise import Normalisation
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigMatcher, RigPair
+from lightglue_ros.core.rig_verifier import RigVerifier
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import annotations, cameras, drawing, parameters, qos
+from lightglue_ros.nodes.camera_infos import CameraInfoSubscriptions, make_verifier
 from lightglue_ros.nodes.conversions import matches_to_message, stamp_in_ns
 from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
 from lightglue_ros.nodes.features import check_features, features_to_message
@@ -60,7 +62,6 @@ from lightglue_ros.nodes.parameters import MatcherParameters
 from lightglue_ros.nodes.rejections import Rejections
 from lightglue_ros.nodes.run import run_node
 from lightglue_ros.nodes.status import MatcherStatus
-from lightglue_ros.nodes.verification import PairVerifier
 from lightglue_ros.nodes.worker import NewestWorker
 
 LOG_PERIOD = 5.0
@@ -131,7 +132,8 @@ class Matcher(LifecycleNode):
         self._diagnostics: Publisher | None = None
         self._diagnostics_timer: Timer | None = None
         self._incompatible: set[Subscription] = set()
-        self._verifier: PairVerifier | None = None
+        self._verifier: RigVerifier | None = None
+        self._camera_infos: CameraInfoSubscriptions | None = None
         super().__init__("matcher")
         parameters.declare(self, MatcherParameters)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -274,8 +276,9 @@ class Matcher(LifecycleNode):
 
     def _activate(self) -> None:
         self._start_anew()
-        self._verifier = PairVerifier(self, self._settings.values)
-        self._verifier.subscribe(self._settings.geometry)
+        self._verifier = make_verifier(self, self._settings.values)
+        self._camera_infos = CameraInfoSubscriptions(self, self._verifier)
+        self._camera_infos.subscribe(self._settings.geometry)
         self._worker = NewestWorker(self._match, self._on_match_error)
         values = self._settings.values
         if self._picture_publisher is not None:
@@ -313,9 +316,9 @@ class Matcher(LifecycleNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
-        if self._verifier is not None:
-            self._verifier.stop()
-            self._verifier = None
+        if self._camera_infos is not None:
+            self._camera_infos.stop()
+            self._camera_infos = None
         self._stop_drawing()
 
     def _stop_drawing(self) -> None:
@@ -414,8 +417,8 @@ class Matcher(LifecycleNode):
         self._assembler.rig = settings.rig
         self._assembler.fixed_slop = settings.values.sync_slop
         self._assembler.timeout = settings.values.camera_timeout
-        if self._verifier is not None:
-            self._verifier.subscribe(settings.geometry)
+        if self._camera_infos is not None:
+            self._camera_infos.subscribe(settings.geometry)
         for worker in (self._drawer, self._annotator):
             if worker is not None:
                 worker.rate = settings.values.drawing_rate

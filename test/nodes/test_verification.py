@@ -1,4 +1,4 @@
-"""Verification in the running matcher, and the intrinsics that it takes from CameraInfo."""
+"""Verification in the running matcher, with intrinsics from CameraInfo where it needs them."""
 
 from functools import partial
 from itertools import cycle
@@ -10,16 +10,14 @@ import pytest
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, Image
 
-from lightglue_ros.core import ConfigError
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
 from lightglue_ros.core.geometry import same_row_share
 from lightglue_ros.core.verification import Intrinsics, verify_pair
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import drawing, qos
 from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
-from lightglue_ros.nodes.verification import intrinsics_of
 
 # What skimage.data.stereo_motorcycle says of its two cameras.
 LEFT = np.array([[994.978, 0, 311.193], [0, 994.978, 254.877], [0, 0, 1]])
@@ -215,43 +213,3 @@ def test_camera_info_topics_must_fit_the_cameras(failing_matcher):
         status, said = failing_matcher(camera_info_topics=topics, verification="essential")
         assert status == 1
         assert says in said
-
-
-@pytest.mark.parametrize("is_rectified", [True, False])
-def test_regions_and_binning_move_and_shrink_the_intrinsics(is_rectified):
-    region = RegionOfInterest(x_offset=100, y_offset=60, width=400, height=200)
-    info = camera_info(LEFT, k=RIGHT, roi=region, binning_x=2, binning_y=4)
-    found = intrinsics_of(info, is_rectified, (200, 50)).matrix
-    whole = LEFT if is_rectified else RIGHT
-    # The ray through the corner of a pixel is the same in both.
-    for corner in ((0.0, 0.0), (40.0, 30.0)):
-        ray = np.linalg.inv(found) @ [corner[0] - 0.5, corner[1] - 0.5, 1]
-        seen = whole @ ray
-        np.testing.assert_allclose(seen[:2], [100 + 2 * corner[0] - 0.5, 60 + 4 * corner[1] - 0.5])
-
-
-def test_the_distortion_is_taken_where_images_are_raw_and_by_its_model():
-    d = [0.1, 0.2, 0.3, 0.4]
-    assert not intrinsics_of(camera_info(LEFT, d=d), True, SIZE).distortion.any()
-    raw = intrinsics_of(camera_info(LEFT, d=d), False, SIZE)
-    assert (raw.distortion.tolist(), raw.is_fisheye) == (d, False)
-    for of_fisheye in (d, [0.0] * 4):
-        info = camera_info(LEFT, d=of_fisheye, model="equidistant")
-        fisheye = intrinsics_of(info, False, SIZE)
-        assert (fisheye.distortion.tolist(), fisheye.is_fisheye) == (of_fisheye, True)
-        assert not intrinsics_of(info, True, SIZE).is_fisheye
-
-
-@pytest.mark.parametrize(
-    ("info", "is_rectified", "says"),
-    [
-        (camera_info(np.zeros((3, 3))), True, "has P without focal lengths: the camera is not calibrated"),
-        (camera_info(LEFT, k=LEFT * np.nan), False, "has K without focal lengths"),
-        (camera_info(LEFT, size=(1482, 1000)), True, "of images of 1482x1000, and the images have 741x500"),
-        (camera_info(LEFT, d=[0.1], model="fov"), False, "the distortion 'fov' with 1 coefficients; allowed"),
-        (camera_info(LEFT, d=[0.1] * 5, model="equidistant"), False, "equidistant with 4; to mend it: match"),
-    ],
-)
-def test_camera_info_that_cannot_be_used_is_named(info, is_rectified, says):
-    with pytest.raises(ConfigError, match=says):
-        intrinsics_of(info, is_rectified, SIZE)

@@ -1,86 +1,84 @@
 """Verifies the matches of a frame by their geometry, with the intrinsics of the cameras where it needs them.
 
-Only the essential matrix does, and only then `sensor_msgs/CameraInfo` is subscribed to: from `camera_info`
-beside the images, unless `camera_info_topics` says otherwise. Which of its matrices an image goes by is told
-by the last name of the image's topic (after remapping, without `/compressed`), as image_proc names them: one
-that begins with `image_rect` is of rectified images, which have the left 3x3 of P and no distortion; any
-other is of raw images, which have K and D. The newest CameraInfo of a camera holds for its past images, too.
-
-A pair whose intrinsics are not known is published unverified, and `problem` says why.
+Only the essential matrix does. The intrinsics come from `sensor_msgs/CameraInfo`: from the topic
+`camera_info` beside the images, unless the parameter `camera_info_topics` says otherwise. Which of its
+matrices an image goes by is told by the last name of the image's topic (after remapping, without
+`/compressed`), as image_proc names them: one that begins with `image_rect` is of rectified images, which have
+the left 3x3 of P and no distortion; any other is of raw images, which have K and D. The newest CameraInfo of
+a camera holds for its past images, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from rclpy.node import Node
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo
 
-from lightglue_ros.core import ConfigError
+from lightglue_ros.core.errors import ConfigError
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigPair
 from lightglue_ros.core.verification import GEOMETRIES, Intrinsics, verify_pair
-from lightglue_ros.nodes import qos
-from lightglue_ros.nodes.decoding import CameraImage
-from lightglue_ros.nodes.parameters import MatcherParameters
 
 # How many coefficients each of sensor_msgs' distortion models may have.
 _COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
 
 
-class PairVerifier:
-    """Verifies the pairs of each frame.
+class SizedImage(Protocol):
+    """An image of a pair: its size in pixels."""
 
-    `subscribe` and `stop` are for the executor's thread, `verify` is for the worker's.
+    width: int
+    height: int
+
+
+class CameraInfo(Protocol):
+    """sensor_msgs/CameraInfo."""
+
+    width: int
+    height: int
+    distortion_model: str
+    d: Any
+    k: Any
+    p: Any
+    binning_x: int
+    binning_y: int
+    roi: Any
+
+
+T = TypeVar("T", bound=SizedImage)
+
+
+class RigVerifier:
+    """Verifies the pairs of each frame of a rig.
 
     Args:
-        node: that subscribes.
-        values: of its parameters.
+        cameras: their names.
+        image_topics: the whole name of each camera's topic of images, without `/compressed`.
+        camera_info_topics: those of CameraInfo; none is `camera_info` beside each of image_topics.
 
     Attributes:
+        topics: of each camera's CameraInfo.
         problem: why pairs of the last frame were not verified; empty where all were.
     """
 
-    def __init__(self, node: Node, values: MatcherParameters) -> None:
+    def __init__(
+        self, cameras: Sequence[str], image_topics: Sequence[str], camera_info_topics: Sequence[str] = ()
+    ) -> None:
+        given = [topic for topic in camera_info_topics if topic]
+        self.topics = given or [f"{topic.rpartition('/')[0]}/camera_info" for topic in image_topics]
         self.problem = ""
-        self._node = node
-        self._names = values.cameras
-        image_topics = [node.resolve_topic_name(topic) for topic in values.image_topics]
-        self._is_rectified = [_is_rectified(topic) for topic in image_topics]
-        given = [topic for topic in values.camera_info_topics if topic]
-        self._topics = given or [_beside(topic) for topic in image_topics]
-        self._infos: list[CameraInfo | None] = [None] * len(values.cameras)
-        self._subscriptions: list[Subscription] = []
+        self._cameras = cameras
+        self._is_rectified = [topic.rpartition("/")[2].startswith("image_rect") for topic in image_topics]
+        self._infos: list[CameraInfo | None] = [None] * len(cameras)
 
-    def subscribe(self, geometry: str) -> None:
-        """Subscribe to what a geometry needs, and to nothing else."""
-        if geometry != "essential":
-            self.stop()
-        elif not self._subscriptions:
-            self._subscriptions = [
-                self._node.create_subscription(
-                    CameraInfo,
-                    topic,
-                    partial(self._on_info, camera),
-                    qos.image_qos("sensor_data"),
-                    qos_overriding_options=qos.overridable(),
-                )
-                for camera, topic in enumerate(self._topics)
-            ]
-
-    def stop(self) -> None:
-        """Unsubscribe."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+    def set_info(self, camera: int, info: CameraInfo) -> None:
+        """Take the newest CameraInfo of a camera, from any thread."""
+        self._infos[camera] = info
 
     def verify(
-        self, pairs: Sequence[RigPair[CameraImage]], rig: Rig, geometry: str, canvas_size: tuple[int, int]
-    ) -> list[RigPair[CameraImage]]:
+        self, pairs: Sequence[RigPair[T]], rig: Rig, geometry: str, canvas_size: tuple[int, int]
+    ) -> list[RigPair[T]]:
         """Verify the pairs of a frame.
 
         Args:
@@ -111,17 +109,16 @@ class PairVerifier:
         self.problem = "; ".join(problems)
         return verified
 
-    def _on_info(self, camera: int, info: CameraInfo) -> None:
-        self._infos[camera] = info
-
     def _intrinsics(self, camera: int, image_size: tuple[int, int]) -> Intrinsics:
         info = self._infos[camera]
         if info is None:
-            raise ConfigError(f"camera {self._names[camera]}: nothing has come on {self._topics[camera]} yet")
+            raise ConfigError(
+                f"camera {self._cameras[camera]}: nothing has come on {self.topics[camera]} yet"
+            )
         try:
             return intrinsics_of(info, self._is_rectified[camera], image_size)
         except ConfigError as error:
-            raise ConfigError(f"camera {self._names[camera]}: {self._topics[camera]} {error}") from error
+            raise ConfigError(f"camera {self._cameras[camera]}: {self.topics[camera]} {error}") from error
 
 
 def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, int]) -> Intrinsics:
@@ -142,7 +139,7 @@ def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, i
         raise ConfigError(
             f"is of images of {size[0]}x{size[1]}, and the images have {image_size[0]}x{image_size[1]}"
         )
-    matrix = info.p.reshape(3, 4)[:, :3].copy() if is_rectified else info.k.reshape(3, 3).copy()
+    matrix = np.array(info.p).reshape(3, 4)[:, :3] if is_rectified else np.array(info.k).reshape(3, 3)
     if not (np.isfinite(matrix).all() and matrix[0, 0] > 0.0 and matrix[1, 1] > 0.0):
         raise ConfigError(
             f"has {'P' if is_rectified else 'K'} without focal lengths: the camera is not calibrated"
@@ -163,11 +160,3 @@ def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, i
             fix="match rectified images",
         )
     return Intrinsics(matrix, distortion, is_fisheye)
-
-
-def _is_rectified(image_topic: str) -> bool:
-    return image_topic.rpartition("/")[2].startswith("image_rect")
-
-
-def _beside(image_topic: str) -> str:
-    return f"{image_topic.rpartition('/')[0]}/camera_info"
