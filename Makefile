@@ -15,7 +15,7 @@ SOURCED := $(shell PATH="$${PATH#$(CURDIR)/$(VENV)/bin:}" $(PYTHON) -c 'import r
 IN_ENV := . tools/env.sh &&
 STEP = @printf '\n==> %s\n'
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)
@@ -27,6 +27,10 @@ test: $(MODEL) $(VENV)/.originals $(VENV)/.ray lint
 
 lint: $(VENV)/.packages
 	@$(IN_ENV) ruff check . && ruff format --check .
+
+# The tables of README.md and docs/, from the code.
+docs: install/.built
+	@$(IN_ENV) python tools/document.py
 
 clean:
 	rm -rf $(VENV) build install log .store demo.png

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lightglue_ros import __version__
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from lightglue_ros.core.verification import Intrinsics
     from lightglue_ros.export.registry import ModelSpec
     from lightglue_ros.matching import Geometry
 
@@ -119,32 +118,44 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command.add_argument("model", help="which model, such as xfeat")
     command.add_argument("--list", action=_ListModels, help="list the models and exit")
     command.add_argument(
-        "--split", action="store_true", help="extractor.onnx and matcher.onnx, as the node needs"
+        "--split",
+        action="store_true",
+        help="extractor.onnx and matcher.onnx, as the node needs, not pipeline.onnx",
     )
     command.add_argument(
-        "--max-keypoints", type=int, default=1024, metavar="K", help="keypoint slots per image (1024)"
+        "--max-keypoints",
+        type=int,
+        default=1024,
+        metavar="K",
+        help="keypoint slots an image; a smaller cap can be set while running (1024)",
     )
-    command.add_argument("--precision", default="fp32", help="fp32, or fp16 for GPUs (fp32)")
+    command.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32, or fp16 for GPUs: half the bytes; positions, detector and assignment stay fp32 (fp32)",
+    )
     command.add_argument(
         "--image-size",
         type=_size_or_dynamic,
         metavar="WxH",
-        help="fix all shapes, as TensorRT and CUDA graphs want it; or dynamic (dynamic)",
+        help="fix all shapes, as TensorRT and CUDA graphs want it; dynamic leaves them free (dynamic)",
     )
     command.add_argument("--batch", type=int, metavar="N", help="images, with --image-size (2)")
     command.add_argument("--pairs", type=int, metavar="P", help="pairs, with --image-size (1)")
     command.add_argument(
         "--channels", type=int, metavar="C", help="1 for grey cameras, 3 for RGB, with --image-size"
     )
-    command.add_argument("--opset", type=int, help="of the ONNX operators (the least that will do)")
+    command.add_argument("--opset", type=int, help="of the ONNX operators, 18 to 23 (the least that will do)")
     command.add_argument(
-        "--portable", action="store_true", help="without DeformConv, which ALIKED has and TensorRT may not"
+        "--portable",
+        action="store_true",
+        help="ALIKED without ONNX's DeformConv: for ONNX Runtime before 1.25, and for TensorRT",
     )
     command.add_argument(
         "--compaction",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="match with no more slots than the images need (unless shapes are fixed)",
+        help="match with as many slots as the image with the most keypoints needs (unless shapes are fixed)",
     )
     command.add_argument(
         "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"
@@ -301,13 +312,14 @@ def _geometry(name: str | None, intrinsics: str | None) -> Geometry | None:
         )
     if name is None:
         return None
-    return Geometry(name, None if intrinsics is None else _camera_matrix(intrinsics))
+    return Geometry(name, None if intrinsics is None else _intrinsics(intrinsics))
 
 
-def _camera_matrix(text: str) -> np.ndarray:
+def _intrinsics(text: str) -> Intrinsics:
     import numpy as np
 
     from lightglue_ros.core import ConfigError
+    from lightglue_ros.core.verification import Intrinsics
 
     try:
         fx, fy, cx, cy = map(float, text.split(","))
@@ -315,7 +327,7 @@ def _camera_matrix(text: str) -> np.ndarray:
         raise ConfigError(f"--intrinsics is '{text}'", allowed="four numbers fx,fy,cx,cy") from error
     if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
         raise ConfigError(f"--intrinsics is '{text}'", allowed="finite numbers, and fx and fy greater than 0")
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    return Intrinsics(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
 
 
 def _add_bag(commands: argparse._SubParsersAction) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from lightglue_ros.core import Features, MatchPipeline, ModelError, PairMatches
-from lightglue_ros.core.canvas import canvas_pixel
 from lightglue_ros.core.draw import draw_matches
 from lightglue_ros.core.images import read_image, write_image
 from lightglue_ros.core.store import find_model
-from lightglue_ros.core.verification import Verification, verify
+from lightglue_ros.core.verification import Intrinsics, Verification, verify_pair
 from lightglue_ros.formats import HlocFiles, need_folder_of, write_json, write_npz
 from lightglue_ros.progress import Progress
 
@@ -28,11 +27,11 @@ class Geometry:
 
     Attributes:
         name: fundamental, homography or essential.
-        camera_matrix: float64 [3, 3] of all images, in pixels; essential needs it.
+        intrinsics: of the camera of all images; essential needs them.
     """
 
     name: str
-    camera_matrix: np.ndarray | None = None
+    intrinsics: Intrinsics | None = None
 
 
 @dataclass(frozen=True)
@@ -200,13 +199,12 @@ def match_files(
             images = [read_image(paths[number]) for number in numbers]
             matches, sizes = pipeline.match(images, slots), [image.shape[1::-1] for image in images]
         for (first, second), of_pair, (slot0, slot1) in zip(of_run, matches, slots, strict=True):
-            tolerance = max(canvas_pixel(sizes[slot], pipeline.image_size) for slot in (slot0, slot1))
             yield MatchedPair(
                 first,
                 second,
                 of_pair,
                 (held[first], held[second]) if held else None,
-                geometry and _verify(of_pair, geometry, tolerance),
+                geometry and _verify(of_pair, geometry, (sizes[slot0], sizes[slot1]), pipeline.image_size),
             )
         done += len(of_run)
         held = {number: features for number, features in held.items() if last_pair[number] >= done}
@@ -237,10 +235,14 @@ def _extract(
         held[number] = features.of_image(slot).copy()
 
 
-def _verify(matches: PairMatches, geometry: Geometry, tolerance: float) -> Verification:
-    matrix = geometry.camera_matrix
-    cameras = None if matrix is None else (matrix, matrix)
-    return verify(matches.keypoints0, matches.keypoints1, geometry.name, tolerance, cameras)
+def _verify(
+    matches: PairMatches,
+    geometry: Geometry,
+    image_sizes: Sequence[Sequence[float]],
+    canvas_size: tuple[int, int],
+) -> Verification:
+    intrinsics = None if geometry.intrinsics is None else (geometry.intrinsics, geometry.intrinsics)
+    return verify_pair(matches, geometry.name, image_sizes, canvas_size, intrinsics)
 
 
 def _draw(output: Path | None, paths: Sequence[Path], pair: MatchedPair, done: int) -> None:

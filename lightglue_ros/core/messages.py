@@ -10,6 +10,7 @@ import numpy as np
 
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigPair
+from lightglue_ros.core.verification import Verification
 
 
 class Stamp(Protocol):
@@ -42,7 +43,7 @@ class MessageTypes:
         matches: of lightglue_ros/Matches.
         pair_matches: of lightglue_ros/PairMatches.
         time: of builtin_interfaces/Time.
-        flat: makes what a field takes of a float32 or int32 array of any shape.
+        flat: makes what a field takes of a float32, int32 or uint8 array of any shape.
     """
 
     matches: type
@@ -81,8 +82,21 @@ def _pair_message(types: MessageTypes, camera0: str, camera1: str, pair: RigPair
         scores=types.flat(matches.scores),
         indices0=types.flat(matches.indices0),
         indices1=types.flat(matches.indices1),
+        **_verification_fields(types, pair.verification),
         layers=matches.layers,
     )
+
+
+def _verification_fields(types: MessageTypes, found: Verification | None) -> dict[str, Any]:
+    kind = types.pair_matches
+    if found is None:
+        nothing = types.flat(np.zeros(0, np.uint8))
+        return {"verification": kind.VERIFICATION_NONE, "inliers": nothing, "matrix": np.zeros(9)}
+    return {
+        "verification": getattr(kind, f"VERIFICATION_{found.geometry.upper()}"),
+        "inliers": types.flat(found.inliers.astype(np.uint8)),
+        "matrix": np.zeros(9) if found.matrix is None else found.matrix.ravel(),
+    }
 
 
 def _image_fields(types: MessageTypes, number: int, image: LabelledImage | None) -> dict[str, Any]:

@@ -16,10 +16,22 @@ from lightglue_ros.core.normalise import NORMALISATIONS, Normalisation
 from lightglue_ros.core.pipeline import MatchPipeline
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.session import PROVIDERS
+from lightglue_ros.core.verification import GEOMETRIES
 
 IMAGE_QOS = ("sensor_data", "reliable")
 PRECISIONS = ("fp32", "fp16")
 INPUTS = ("images", "features")
+VERIFICATIONS = ("none", *GEOMETRIES)
+
+
+def features_topic(camera: str) -> str:
+    """The topic of a camera's features."""
+    return f"features/{camera}"
+
+
+def annotations_topic(camera: str) -> str:
+    """The topic of a camera's annotations."""
+    return f"matches/annotations/{camera}"
 
 
 @dataclass(frozen=True)
@@ -27,11 +39,12 @@ class Spec:
     """One parameter.
 
     Attributes:
-        default: also says its type.
+        default: also says its type; rclpy's name of a list of texts where there is none.
         description: what `ros2 param describe` prints.
         limits: (least, most) of a number.
         choices: the values that a text may have.
         can_change: whether it can be set while the node runs; the others can in the state unconfigured.
+        is_read_only: whether it can be given at start-up only.
     """
 
     default: Any
@@ -39,23 +52,43 @@ class Spec:
     limits: tuple[float, float] | None = None
     choices: Sequence[str] = ()
     can_change: bool = False
+    is_read_only: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The values that it may have."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.limits:
+            least, most = (format(limit, "d" if isinstance(limit, int) else "g") for limit in self.limits)
+            return f"{self.type_name} from {least} to {most}"
+        return self.type_name
+
+    @property
+    def type_name(self) -> str:
+        """The type of its value."""
+        if not isinstance(self.default, (bool, int, float, str, list)):
+            return "a list of str"
+        if isinstance(self.default, list):
+            return f"a list of {type(self.default[0]).__name__}"
+        return type(self.default).__name__
 
 
 SPECS: dict[str, Spec] = {
-    "cameras": Spec(["left", "right"], "Names of the cameras, in the order of image_topics."),
+    "cameras": Spec(["left", "right"], "Names of the cameras, 1 to 8, in the order of image_topics."),
     "image_topics": Spec(
         ["left/image_rect", "right/image_rect"],
         "Topic of each camera's images (sensor_msgs/Image), remappable.",
     ),
     "input": Spec(
         "images",
-        f"What comes from the cameras: {', '.join(INPUTS)}; features are those of extractors elsewhere, on "
-        "the topics features/CAMERA.",
+        "What comes from the cameras; features are those of extractors on other computers, on the topics "
+        "features/CAMERA.",
         choices=INPUTS,
     ),
     "image_transport": Spec(
         "raw",
-        f"How images come: {', '.join(TRANSPORTS)}; compressed is JPEG or PNG on TOPIC/compressed.",
+        "How images come; compressed is JPEG or PNG on IMAGE_TOPIC/compressed.",
         choices=TRANSPORTS,
     ),
     "max_image_pixels": Spec(
@@ -65,7 +98,7 @@ SPECS: dict[str, Spec] = {
     ),
     "mono16_normalisation": Spec(
         "percentile",
-        f"How 16-bit images become 8-bit: {', '.join(NORMALISATIONS)}; percentile is each image's own range.",
+        "How 16-bit images become 8-bit: by mono16_percentiles of each image, or by the fixed mono16_range.",
         choices=NORMALISATIONS,
     ),
     "mono16_range": Spec(
@@ -77,8 +110,8 @@ SPECS: dict[str, Spec] = {
     ),
     "pairs": Spec(
         ["left:right"],
-        "Which images to match with each other: 'first:second', or through time 'left@-1:left' for a camera "
-        "and the same one frame before.",
+        "Which images to match with each other: first:second, or through time left@-1:left for a camera and "
+        "the same one frame before.",
         can_change=True,
     ),
     "publish_matches": Spec(
@@ -87,37 +120,52 @@ SPECS: dict[str, Spec] = {
     "publish_features": Spec(
         False, "Publish the features of each image on features/CAMERA, for a matcher elsewhere."
     ),
+    "publish_annotations": Spec(
+        False,
+        "Publish the matches as foxglove_msgs/ImageAnnotations on matches/annotations/CAMERA, at most "
+        "drawing_rate times a second while somebody subscribes; foxglove_msgs must be installed.",
+    ),
     "features_precision": Spec(
-        "fp32",
-        f"Of the descriptors in published features: {', '.join(PRECISIONS)}; fp16 is half the bytes.",
-        choices=PRECISIONS,
+        "fp32", "Of the descriptors in published features; fp16 is half the bytes.", choices=PRECISIONS
     ),
     "model": Spec(
         "xfeat", "Model: a name in the model store, or a folder with extractor.onnx and matcher.onnx."
     ),
     "provider": Spec(
         "auto",
-        f"Where the model runs: {', '.join(PROVIDERS)}; auto is cuda where it loads.",
+        "Where the model runs; auto is cuda where it really loads, else cpu; the others by name only.",
         choices=PROVIDERS,
     ),
     "allow_fallback": Spec(False, "Take the CPU where a provider asked for by name does not load."),
-    "num_threads": Spec(0, "Threads of the CPU provider; 0 is one per core.", limits=(0, 256)),
+    "num_threads": Spec(0, "Threads of the CPU provider; 0 is one a core.", limits=(0, 256)),
     "image_width": Spec(
         640,
-        "Images are shrunk to this width before extraction (pixels), never enlarged.",
+        "Images are shrunk to this width before extraction (pixels), never enlarged; it is rounded up to the "
+        "model's multiple.",
         limits=(32, 8192),
         can_change=True,
     ),
-    "image_height": Spec(
-        480,
-        "Images are shrunk to this height before extraction (pixels), never enlarged.",
-        limits=(32, 8192),
-        can_change=True,
-    ),
+    "image_height": Spec(480, "The same of the height.", limits=(32, 8192), can_change=True),
     "max_keypoints": Spec(
-        0, "Most keypoints per image; 0 is all the slots of the model.", limits=(0, 65536), can_change=True
+        0,
+        "At most so many keypoints an image; 0 is all the slots of the model.",
+        limits=(0, 65536),
+        can_change=True,
     ),
     "match_threshold": Spec(0.1, "Least score of a match.", limits=(0.0, 1.0), can_change=True),
+    "verification": Spec(
+        "none",
+        "Geometry that the matches are held against; which of them agree is in matches, and on the pictures. "
+        "essential needs CameraInfo.",
+        choices=VERIFICATIONS,
+        can_change=True,
+    ),
+    "camera_info_topics": Spec(
+        [""],
+        "Topic of each camera's sensor_msgs/CameraInfo, subscribed to with verification essential; empty is "
+        "camera_info beside each of image_topics. Images whose topic's last name begins with image_rect go "
+        "by P, all others by K and D.",
+    ),
     "sync_slop": Spec(
         0.0,
         "Largest time between the images of one frame (s); 0 is 0.45 of the fastest camera's period.",
@@ -126,22 +174,26 @@ SPECS: dict[str, Spec] = {
     ),
     "camera_timeout": Spec(
         1.0,
-        "A camera that the others waited for so long (s) is missing: frames go on until it is back.",
+        "A camera that the others have waited for so long (s) is missing: frames go on until it is back.",
         limits=(0.01, 3600.0),
         can_change=True,
     ),
     "image_qos": Spec(
         "sensor_data",
-        f"Quality of service of the image subscriptions: {', '.join(IMAGE_QOS)}.",
+        "Quality of service of the image subscriptions; qos_overrides.* change single topics.",
         choices=IMAGE_QOS,
     ),
     "drawing_rate": Spec(
         5.0,
-        "Most pictures per second on matches/image, drawn only while somebody subscribes; 0 is none.",
+        "Most pictures a second on matches/image, drawn only while somebody subscribes; 0 is none.",
         limits=(0.0, 100.0),
         can_change=True,
     ),
-    "autostart": Spec(True, "Configure and activate at start-up; else wait for a lifecycle manager."),
+    "autostart": Spec(
+        True,
+        "Configure and activate at start-up; else a lifecycle manager does it.",
+        is_read_only=True,
+    ),
 }
 
 
@@ -179,6 +231,7 @@ class MatcherParameters(CameraParameters):
     pairs: list[str]
     publish_matches: bool
     publish_features: bool
+    publish_annotations: bool
     features_precision: str
     model: str
     provider: str
@@ -188,6 +241,8 @@ class MatcherParameters(CameraParameters):
     image_height: int
     max_keypoints: int
     match_threshold: float
+    verification: str
+    camera_info_topics: list[str]
     sync_slop: float
     camera_timeout: float
     autostart: bool
@@ -201,7 +256,17 @@ class MatcherParameters(CameraParameters):
     def features_topics(self) -> list[str]:
         """The topic of each camera's features; none where neither features come nor are published."""
         has_features = self.takes_features or self.publish_features
-        return [f"features/{camera}" for camera in self.cameras] if has_features else []
+        return [features_topic(camera) for camera in self.cameras] if has_features else []
+
+    @property
+    def annotation_topics(self) -> list[str]:
+        """The topic of each camera's annotations; none where they are not published."""
+        return [annotations_topic(camera) for camera in self.cameras] if self.publish_annotations else []
+
+    @property
+    def given_camera_info_topics(self) -> list[str]:
+        """The topics of CameraInfo that are not the ones beside the images; none where those are meant."""
+        return [topic for topic in self.camera_info_topics if topic]
 
     @property
     def input_topics(self) -> list[str]:
@@ -237,6 +302,11 @@ class MatcherSettings:
     def image_size(self) -> tuple[int, int]:
         """(width, height) of the canvas in pixels, before it is rounded up."""
         return self.values.image_width, self.values.image_height
+
+    @property
+    def geometry(self) -> str:
+        """What matches are verified with; none where there are no matches."""
+        return self.values.verification if self.values.publish_matches else "none"
 
     @property
     def max_keypoints(self) -> int | None:
@@ -296,7 +366,8 @@ def collect(kind: type[P], values: Mapping[str, Any]) -> P:
     check_each(asdict(parameters))
     if isinstance(parameters, MatcherParameters):
         _check_work(parameters)
-        if parameters.takes_features:
+        _check_camera_info_topics(parameters)
+        if parameters.takes_features and parameters.verification != "essential":
             return parameters
     if len(parameters.cameras) != len(parameters.image_topics):
         raise ConfigError(
@@ -326,6 +397,16 @@ def _check_work(values: MatcherParameters) -> None:
             "parameter pairs is empty",
             allowed="at least one 'first:second'",
             fix='pairs: ["left:right"], or publish_matches: false to extract only',
+        )
+
+
+def _check_camera_info_topics(values: MatcherParameters) -> None:
+    topics = values.given_camera_info_topics
+    if topics and len(topics) != len(values.cameras):
+        raise ConfigError(
+            f"parameter camera_info_topics has {len(topics)} topics for {len(values.cameras)} cameras",
+            allowed="one topic for each camera, in the same order, or none",
+            fix="camera_info_topics: [left/camera_info, right/camera_info]",
         )
 
 
@@ -412,7 +493,7 @@ def _check_value(name: str, value: Any) -> None:
         is_fit = least <= value <= most
     if not is_fit:
         raise ConfigError(
-            f"parameter {name} is {value!r}", allowed=allowed(spec), fix=f"for example {name}: {spec.default}"
+            f"parameter {name} is {value!r}", allowed=spec.allowed, fix=f"for example {name}: {spec.default}"
         )
 
 
@@ -426,7 +507,7 @@ def check_each(values: Mapping[str, Any]) -> None:
         spec = SPECS[name]
         if spec.choices and value not in spec.choices:
             raise ConfigError(
-                f"parameter {name} is '{value}'", allowed=allowed(spec), fix=f"{name}: {spec.default}"
+                f"parameter {name} is '{value}'", allowed=spec.allowed, fix=f"{name}: {spec.default}"
             )
 
 
@@ -447,14 +528,3 @@ def check_changeable(present: MatcherParameters, changes: Mapping[str, Any]) -> 
 
 def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
-
-
-def allowed(spec: Spec) -> str:
-    """What a parameter may be, in words."""
-    if spec.choices:
-        return ", ".join(spec.choices)
-    if spec.limits:
-        return f"{type(spec.default).__name__} from {spec.limits[0]:g} to {spec.limits[1]:g}"
-    if isinstance(spec.default, list):
-        return f"a list of {type(spec.default[0]).__name__}"
-    return type(spec.default).__name__

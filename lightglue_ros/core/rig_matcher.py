@@ -16,6 +16,7 @@ import numpy as np
 
 from lightglue_ros.core.pipeline import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.rig import Rig, View
+from lightglue_ros.core.verification import Verification
 
 T = TypeVar("T")
 
@@ -28,11 +29,13 @@ class RigPair(Generic[T]):
         label0: what the caller said of the first image; None where that image is not there.
         label1: the same of the second image.
         matches: empty where an image is not there.
+        verification: of the matches; None where they were not verified.
     """
 
     label0: T | None
     label1: T | None
     matches: PairMatches
+    verification: Verification | None = None
 
     @property
     def is_missing(self) -> bool:

@@ -53,3 +53,10 @@ def message_to_matches(message: PairMatchesMsg) -> PairMatches:
         np.asarray(message.indices1, np.int32),
         message.layers,
     )
+
+
+def message_to_inliers(message: PairMatchesMsg) -> np.ndarray | None:
+    """Which matches agree with the geometry, bool [M]; None where they were not verified."""
+    if message.verification == PairMatchesMsg.VERIFICATION_NONE:
+        return None
+    return np.asarray(message.inliers, np.uint8) != 0

@@ -1,9 +1,9 @@
-"""Declares the parameters of matcher and viewer with ROS and reads them back."""
+"""Declares the parameters of the nodes with ROS and reads them back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -19,15 +19,8 @@ from rclpy.node import Node
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.parameters import (
-    SPECS,
-    CameraParameters,
-    MatcherParameters,
-    P,
-    Spec,
-    allowed,
-    collect,
-)
+from lightglue_ros.core.parameters import SPECS, CameraParameters, MatcherParameters, P, Spec, collect
+from lightglue_ros.nodes import annotations
 
 
 def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -> None:
@@ -44,13 +37,11 @@ def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -
     for name in (field.name for field in fields(kind)):
         spec = SPECS[name]
         try:
-            node.declare_parameter(
-                name, spec.default, _descriptor(spec, is_read_only=read_only or name == "autostart")
-            )
+            declare_one(node, name, replace(spec, is_read_only=read_only or spec.is_read_only))
         except (InvalidParameterTypeException, InvalidParameterValueException, ParameterException) as error:
             raise ConfigError(
                 f"parameter {name}: {error}",
-                allowed=allowed(spec),
+                allowed=spec.allowed,
                 fix=f"for example {name}: {spec.default}",
             ) from error
 
@@ -69,9 +60,14 @@ def read(node: Node, kind: type[P], changes: Mapping[str, Any] | None = None) ->
     present = {f.name: _value(node, f.name) for f in fields(kind)}
     values = collect(kind, present | dict(changes or {}))
     if isinstance(values, MatcherParameters):
-        for topic in values.features_topics:
+        if values.publish_annotations:
+            annotations.message_type()
+        for topic in (*values.features_topics, *values.annotation_topics):
             _check_topic(node, topic, "cameras makes the topic", "cameras: [left, right]")
-        if values.takes_features:
+        for topic in values.given_camera_info_topics:
+            fix = "camera_info_topics: [left/camera_info, right/camera_info]"
+            _check_topic(node, topic, "camera_info_topics has", fix)
+        if values.takes_features and values.verification != "essential":
             return values
     for topic in values.image_topics:
         _check_topic(node, topic, "image_topics has", "image_topics: [left/image_rect, right/image_rect]")
@@ -97,13 +93,22 @@ def _value(node: Node, name: str) -> Any:
         return []
 
 
-def _descriptor(spec: Spec, is_read_only: bool) -> ParameterDescriptor:
+def declare_one(node: Node, name: str, spec: Spec) -> Any:
+    """Declare a parameter and return its value; None where it has no default and none is given.
+
+    Raises:
+        ParameterException: a value given at start-up has the wrong type or is out of range.
+    """
+    return node.declare_parameter(name, spec.default, _descriptor(spec)).value
+
+
+def _descriptor(spec: Spec) -> ParameterDescriptor:
     when = "while the node runs" if spec.can_change else "in the state unconfigured"
     descriptor = ParameterDescriptor(
         description=spec.description,
-        additional_constraints=f"{allowed(spec)}; "
-        + ("cannot change" if is_read_only else f"can change {when}"),
-        read_only=is_read_only,
+        additional_constraints=f"{spec.allowed}; "
+        + ("cannot change" if spec.is_read_only else f"can change {when}"),
+        read_only=spec.is_read_only,
     )
     if spec.limits and isinstance(spec.default, int):
         least, most = spec.limits

@@ -18,8 +18,9 @@ from lightglue_ros.core.decoding import CameraImage, RejectedImageError
 from lightglue_ros.core.parameters import CameraParameters
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import cameras, parameters, qos
-from lightglue_ros.nodes.drawing import LOG_PERIOD, TOPIC, Drawer
+from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.run import run_node
+from lightglue_ros.nodes.watched import LOG_PERIOD
 
 # Images of each camera that wait for their matches: a second at 30 Hz.
 HISTORY = 30
@@ -74,7 +75,7 @@ class Viewer(Node):
             (self._find(pair.camera0, pair.stamp0), self._find(pair.camera1, pair.stamp1))
             for pair in message.pairs
         ]
-        self._drawer.offer(message, images)
+        self._drawer.offer((message, images))
 
     def _find(self, camera: str, stamp: Time) -> CameraImage | None:
         images = self._images.get(camera, deque())

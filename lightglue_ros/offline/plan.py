@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ from lightglue_ros.core.errors import ConfigError
 from lightglue_ros.core.frames import FrameAssembler, RigFrame
 from lightglue_ros.core.messages import stamp_in_ns
 from lightglue_ros.core.parameters import MatcherParameters, MatcherSettings
+from lightglue_ros.core.rig_verifier import RigVerifier
+
+CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 
 
 class ImageRef(NamedTuple):
@@ -50,6 +54,8 @@ class Plan:
         image_repeats: int64 [F, N], `ImageRef.repeat`.
         between: bool [F, N], cameras without an image because they are between two.
         epochs: int64 [F], how often time had been set back before.
+        camera_infos: of each camera, with verification essential: when a CameraInfo was recorded that says
+            something else than the one before, in nanoseconds, and the message without its stamp.
         images: how many images there were.
         rejected: how many of them could not be used, by cause.
         notes: lines for the user.
@@ -60,6 +66,7 @@ class Plan:
     image_repeats: np.ndarray
     between: np.ndarray
     epochs: np.ndarray
+    camera_infos: list[list[tuple[int, bytes]]]
     images: int
     rejected: dict[str, int]
     notes: list[str]
@@ -80,13 +87,27 @@ class Plan:
         """The cameras that are between two images in a frame."""
         return np.flatnonzero(self.between[frame]).tolist()
 
+    def camera_info(self, camera: int, frame: int) -> bytes | None:
+        """The newest CameraInfo of a camera at a frame, else the first there is; None where there is none."""
+        infos = self.camera_infos[camera]
+        newest = bisect_right([time for time, _ in infos], int(self.times[frame])) - 1
+        return infos[max(newest, 0)][1] if infos else None
+
     def epoch_begin(self, frame: int) -> int:
         """The first frame after time was set back for the last time before a frame."""
         return int(np.searchsorted(self.epochs, self.epochs[frame]))
 
     def to_bytes(self) -> bytes:
         """The plan as a file."""
-        about = json.dumps({"images": self.images, "rejected": self.rejected, "notes": self.notes})
+        infos = [[(time, data.hex()) for time, data in of_camera] for of_camera in self.camera_infos]
+        about = json.dumps(
+            {
+                "images": self.images,
+                "rejected": self.rejected,
+                "notes": self.notes,
+                "camera_infos": infos,
+            }
+        )
         file = io.BytesIO()
         np.savez_compressed(
             file,
@@ -104,14 +125,29 @@ class Plan:
         """Read what `to_bytes` made."""
         with np.load(io.BytesIO(content)) as file:
             arrays = {name: file[name] for name in file.files}
-        return cls(**json.loads(str(arrays.pop("about"))), **arrays)
+        about = json.loads(str(arrays.pop("about")))
+        about["camera_infos"] = [
+            [(time, bytes.fromhex(data)) for time, data in of_camera] for of_camera in about["camera_infos"]
+        ]
+        return cls(**about, **arrays)
 
 
 def camera_topics(values: MatcherParameters) -> list[str]:
-    """The whole name of each camera's topic, for a node in no namespace."""
-    topics = [f"/{topic.lstrip('/')}" for topic in values.image_topics]
+    """The whole name of the topic that each camera's images are recorded on."""
+    topics = whole_names(values.image_topics)
     is_compressed = values.image_transport == "compressed"
     return [f"{topic}/compressed" for topic in topics] if is_compressed else topics
+
+
+def whole_names(topics: Sequence[str]) -> list[str]:
+    """The whole names of topics, for a node in no namespace."""
+    return [f"/{topic.lstrip('/')}" for topic in topics]
+
+
+def make_verifier(values: MatcherParameters) -> RigVerifier:
+    """A verifier of the rig, that goes by the names of its topics."""
+    given = whole_names(values.given_camera_info_topics)
+    return RigVerifier(values.cameras, whole_names(values.image_topics), given)
 
 
 def images_of(
@@ -194,7 +230,8 @@ def make_plan(bag: Bag, settings: MatcherSettings) -> Plan:
     unused = assembler.counts.unmatched + assembler.counts.late
     if unused:
         notes.append(f"{unused} images are in no frame: late, or without a partner within sync_slop")
-    return _plan_of(frames, sum(images), rejections.by_cause, notes)
+    infos = _camera_infos(bag, settings, notes)
+    return _plan_of(frames, infos, sum(images), rejections.by_cause, notes)
 
 
 def _check_topics(bag: Bag, settings: MatcherSettings) -> list[str]:
@@ -214,6 +251,32 @@ def _check_topics(bag: Bag, settings: MatcherSettings) -> list[str]:
         f"camera {values.cameras[camera]} is missing: there are no images ({kind}) on {topics[camera]}"
         for camera in lacking
     ]
+
+
+def _camera_infos(bag: Bag, settings: MatcherSettings, notes: list[str]) -> list[list[tuple[int, bytes]]]:
+    """Each camera's CameraInfo where it changes; a note says where there is none."""
+    infos: list[list[tuple[int, bytes]]] = [[] for _ in settings.values.cameras]
+    if settings.geometry != "essential":
+        return infos
+    topics = make_verifier(settings.values).topics
+    recorded = {topic for topic in topics if bag.types.get(topic) == CAMERA_INFO_TYPE}
+    for message in bag.messages(recorded):
+        data = _without_stamp(message.data)
+        for camera, topic in enumerate(topics):
+            if topic == message.topic and not (infos[camera] and infos[camera][-1][1] == data):
+                infos[camera].append((message.time, data))
+    notes += [
+        f"camera {name}: its pairs are not verified, for there is no {CAMERA_INFO_TYPE} on {topic}"
+        for name, topic, of_camera in zip(settings.values.cameras, topics, infos, strict=True)
+        if not of_camera
+    ]
+    return infos
+
+
+def _without_stamp(data: bytes) -> bytes:
+    info = typestore().deserialize_cdr(data, CAMERA_INFO_TYPE)
+    info.header.stamp.sec = info.header.stamp.nanosec = 0
+    return bytes(typestore().serialize_cdr(info, CAMERA_INFO_TYPE))
 
 
 class _Rejections:
@@ -253,7 +316,11 @@ def _no_frames(bag: Bag, settings: MatcherSettings, images: list[int], notes: li
 
 
 def _plan_of(
-    frames: list[tuple[int, RigFrame[ImageRef]]], images: int, rejected: dict[str, int], notes: list[str]
+    frames: list[tuple[int, RigFrame[ImageRef]]],
+    camera_infos: list[list[tuple[int, bytes]]],
+    images: int,
+    rejected: dict[str, int],
+    notes: list[str],
 ) -> Plan:
     nothing = ImageRef(-1, 0)
     refs = np.array([[ref or nothing for ref in frame.images] for _, frame in frames], np.int64)
@@ -266,6 +333,7 @@ def _plan_of(
             [[camera in frame.between for camera in range(cameras)] for _, frame in frames], bool
         ),
         epochs=np.array([frame.epoch for _, frame in frames], np.int64),
+        camera_infos=camera_infos,
         images=images,
         rejected=rejected,
         notes=notes,

@@ -20,9 +20,16 @@ from lightglue_ros.core.decoding import CameraImage, RejectedImageError, decode_
 from lightglue_ros.core.errors import ConfigError
 from lightglue_ros.core.messages import matches_to_message
 from lightglue_ros.core.parameters import MatcherSettings
-from lightglue_ros.core.rig_matcher import RigMatcher
+from lightglue_ros.core.rig_matcher import RigMatcher, RigPair
 from lightglue_ros.core.store import find_model
-from lightglue_ros.offline.plan import Plan, check_recorded, images_of, make_plan
+from lightglue_ros.offline.plan import (
+    CAMERA_INFO_TYPE,
+    Plan,
+    check_recorded,
+    images_of,
+    make_plan,
+    make_verifier,
+)
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,7 @@ class _BagMatcher:
         self._plan = plan
         self._pipeline = pipeline
         self._rig_matcher: RigMatcher[CameraImage] = RigMatcher(pipeline, source.settings.rig)
+        self._verifier = make_verifier(source.settings.values)
         self._next: int | None = None
 
     def match(self, first: int, last: int) -> Chunk:
@@ -207,6 +215,7 @@ class _BagMatcher:
             return None
         features = self._rig_matcher.extract(decoded)
         pairs = self._rig_matcher.match_features(features, labels, self._plan.between_of(frame))
+        pairs = self._verify(frame, pairs)
         counts["pairs"] += len(pairs)
         counts["missing"] += sum(pair.is_missing for pair in pairs)
         counts["matches"] += sum(len(pair.matches) for pair in pairs)
@@ -214,6 +223,14 @@ class _BagMatcher:
             message_types(), self._settings.rig, header, pairs, self._pipeline.info.model
         )
         return bytes(typestore().serialize_cdr(message, MATCHES_TYPE))
+
+    def _verify(self, frame: int, pairs: list[RigPair[CameraImage]]) -> list[RigPair[CameraImage]]:
+        settings = self._settings
+        for camera in range(len(settings.rig.cameras)):
+            info = self._plan.camera_info(camera, frame)
+            if info is not None:
+                self._verifier.set_info(camera, typestore().deserialize_cdr(info, CAMERA_INFO_TYPE))
+        return self._verifier.verify(pairs, settings.rig, settings.geometry, self._pipeline.image_size)
 
     def _go_to(self, frame: int) -> None:
         """Extract as much of the past as matching goes back to, as if all frames before had been matched."""
