@@ -19,6 +19,7 @@ from rclpy.node import Node
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from lightglue_ros.core import ConfigError
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER
 from lightglue_ros.core.normalise import NORMALISATIONS, Normalisation
 from lightglue_ros.core.session import PROVIDERS
 from lightglue_ros.nodes.decoding import TRANSPORTS
@@ -202,6 +203,13 @@ class MatcherParameters(CameraParameters):
     def takes_features(self) -> bool:
         """Whether features come in place of images."""
         return self.input == "features"
+
+    @property
+    def only_graph(self) -> str | None:
+        """The one graph of the model that is run here; None where both are."""
+        if self.takes_features:
+            return MATCHER
+        return None if self.publish_matches else EXTRACTOR
 
     @property
     def features_topics(self) -> list[str]:
