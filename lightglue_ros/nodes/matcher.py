@@ -48,7 +48,7 @@ from lightglue_ros.core import Features, LightGlueRosError, MatchPipeline
 from lightglue_ros.core.frames import FrameAssembler, RigFrame
 from lightglue_ros.core.normalise import Normalisation
 from lightglue_ros.core.rig import Rig
-from lightglue_ros.core.rig_matcher import RigMatcher, RigPair
+from lightglue_ros.core.rig_matcher import RigMatcher
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import cameras, drawing, parameters, qos
@@ -196,6 +196,7 @@ class Matcher(LifecycleNode):
             match_threshold=values.match_threshold,
             num_threads=values.num_threads,
             allow_fallback=values.allow_fallback,
+            only=values.only_graph,
         )
         pipeline.need_split()
         settings.check(pipeline)
@@ -427,7 +428,12 @@ class Matcher(LifecycleNode):
             self._rig_matcher.forget()
             self._epoch = frame.epoch
         images = [self._decode(camera, image) for camera, image in enumerate(frame.images)]
-        labels = [None if image is None else label for label, image in zip(frame.images, images, strict=True)]
+        is_watched = self._is_watched()
+        labels = [
+            # Past images keep their labels, and whole messages in them are for pictures only.
+            None if image is None else label if is_watched else label.without_pixels()
+            for label, image in zip(frame.images, images, strict=True)
+        ]
         header = next((label.header for label in labels if label is not None), None)
         if header is None:
             return
@@ -435,7 +441,10 @@ class Matcher(LifecycleNode):
         self._publish_features(labels, features)
         pairs = self._rig_matcher.match_features(features, labels, frame.between)
         if self._publisher is not None:
-            self._publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model), pairs)
+            message = matches_to_message(settings.rig, header, pairs, self._pipeline.info.model)
+            self._publisher.publish(message)
+        if is_watched and self._drawer.is_time():
+            self._drawer.offer(message, [(pair.label0, pair.label1) for pair in pairs])
         inference = self._pipeline.times.inference
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self.get_clock().now().nanoseconds - taken) * 1e-9
@@ -456,14 +465,11 @@ class Matcher(LifecycleNode):
                 )
                 publisher.publish(message)
 
-    def _publish(self, message: Matches, pairs: Sequence[RigPair[CameraImage]]) -> None:
-        self._publisher.publish(message)
-        if self._drawer is not None and self._drawer.is_wanted() and not self._has_viewer():
-            self._drawer.offer(message, [(pair.label0, pair.label1) for pair in pairs])
-
-    def _has_viewer(self) -> bool:
-        """Whether another node draws."""
-        return self.count_publishers(self._picture_publisher.topic_name) > 1
+    def _is_watched(self) -> bool:
+        """Whether somebody looks at the pictures of this node, and no viewer draws in its place."""
+        if self._drawer is None or not self._drawer.is_watched():
+            return False
+        return self.count_publishers(self._picture_publisher.topic_name) == 1
 
     def _decode(self, camera: int, image: CameraImage | None) -> np.ndarray | Features | None:
         """Decode an image; one that turns out to be broken leaves its slot empty, as if missing."""

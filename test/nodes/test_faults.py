@@ -39,12 +39,6 @@ def triggered_camera():
         process.wait()
 
 
-def resident(process):
-    """Resident memory in MiB."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
 def seconds(stamp):
     return stamp.sec + 1e-9 * stamp.nanosec
 
@@ -188,10 +182,10 @@ def test_cameras_at_200_hz_leave_age_and_memory_bounded(robot, motorcycle, tmp_p
     stereo = robot(connected=False)
     with cameras(motorcycle, tmp_path, rate=200.0):
         stereo.wait_for_matches(10)
-        before = resident(stereo.process)
+        before = stereo.resident()
         stereo.wait_for_matches(50)
         values = stereo.wait_for_diagnostics()
-        after = resident(stereo.process)
+        after = stereo.resident()
     assert float(values["camera left (Hz)"]) > 100.0
     # One camera period, and what a busy machine takes to hand over and publish; a frame in a queue would be
     # older by a whole inference.
