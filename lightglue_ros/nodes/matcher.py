@@ -428,12 +428,10 @@ class Matcher(LifecycleNode):
             self._rig_matcher.forget()
             self._epoch = frame.epoch
         images = [self._decode(camera, image) for camera, image in enumerate(frame.images)]
+        # Past images keep their labels, and whole messages in those are for pictures only.
         is_watched = self._is_watched()
-        labels = [
-            # Past images keep their labels, and whole messages in them are for pictures only.
-            None if image is None else label if is_watched else label.without_pixels()
-            for label, image in zip(frame.images, images, strict=True)
-        ]
+        kept = [image if image is None or is_watched else image.without_pixels() for image in frame.images]
+        labels = [None if image is None else label for label, image in zip(kept, images, strict=True)]
         header = next((label.header for label in labels if label is not None), None)
         if header is None:
             return
