@@ -142,9 +142,8 @@ def _shrink(image: np.ndarray, size: tuple[int, int], target: np.ndarray | None 
     height, width = image.shape[:2]
     most = min(width // size[0], height // size[1])
     factor = max(k for k in range(1, most + 1) if width % k == height % k == 0)
-    halfway = (width // factor, height // factor)
-    if factor > 1 and halfway != size:
-        image = cv2.resize(image, halfway, interpolation=cv2.INTER_AREA)
+    if factor > 1 and (width // factor, height // factor) != size:
+        image = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
     return cv2.resize(image, size, dst=target, interpolation=cv2.INTER_AREA)
 
 

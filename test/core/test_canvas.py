@@ -29,6 +29,15 @@ def test_pixels_are_those_of_area_interpolation_and_the_rest_is_zero(channels):
     assert not batch.images[0, 432:].any()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("factor", [2, 3, 4, 5, 7])
+def test_a_whole_factor_gives_the_pixels_of_area_interpolation(factor, channels):
+    image = noise(96 * factor, 160 * factor, channels)
+    batch = Canvas((160, 96), channels, 32).place([image])
+    expected = cv2.resize(image, (160, 96), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(batch.images[0], expected.reshape(96, 160, channels))
+
+
 @pytest.mark.parametrize("canvas_size", [(800, 480), (640, 480), (512, 512), (416, 416), (224, 224)])
 @pytest.mark.parametrize("image_size", [(1920, 1080), (1226, 370), (1231, 821)])
 def test_what_is_shrunk_in_two_steps_stays_where_the_scale_says(image_size, canvas_size):
