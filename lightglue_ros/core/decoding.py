@@ -12,7 +12,7 @@ sensor_msgs/image_encodings.hpp. cv_bridge, where it is installed, decodes the o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -71,13 +71,18 @@ class CameraImage:
         height: in pixels.
         decode: makes uint8 [H, W] grey or [H, W, 3] RGB of it, which may share memory with the message; or
             its features, where those came in place of the image.
-            Raises `RejectedImageError` if the image turns out to be broken.
+            Raises `RejectedImageError` if the image turns out to be broken. None where only the other
+            fields are kept.
     """
 
     header: Header
     width: int
     height: int
-    decode: Callable[[Normalisation], np.ndarray | Features]
+    decode: Callable[[Normalisation], np.ndarray | Features] | None
+
+    def without_pixels(self) -> CameraImage:
+        """The same without what `decode` holds, which is the whole message."""
+        return replace(self, decode=None)
 
 
 def decode_frame(

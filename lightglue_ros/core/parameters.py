@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER
 from lightglue_ros.core.decoding import TRANSPORTS
 from lightglue_ros.core.errors import ConfigError
 from lightglue_ros.core.normalise import NORMALISATIONS, Normalisation
@@ -253,6 +254,13 @@ class MatcherParameters(CameraParameters):
         return self.input == "features"
 
     @property
+    def only_graph(self) -> str | None:
+        """The one graph of the model that is run here; None where both are."""
+        if self.takes_features:
+            return MATCHER
+        return None if self.publish_matches else EXTRACTOR
+
+    @property
     def features_topics(self) -> list[str]:
         """The topic of each camera's features; none where neither features come nor are published."""
         has_features = self.takes_features or self.publish_features
@@ -328,6 +336,7 @@ class MatcherSettings:
             match_threshold=values.match_threshold,
             num_threads=values.num_threads,
             allow_fallback=values.allow_fallback,
+            only=values.only_graph,
         )
         pipeline.need_split()
         self.check(pipeline)

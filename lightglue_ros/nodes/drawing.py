@@ -68,7 +68,7 @@ class Drawer(WatchedWorker[tuple[Matches, Sequence[ImagePair]]]):
 
     def _decode(self, image: CameraImage | None) -> np.ndarray | None:
         try:
-            return None if image is None else image.decode(self._normalisation)
+            return None if image is None or image.decode is None else image.decode(self._normalisation)
         except RejectedImageError:
             return None
 

@@ -411,6 +411,10 @@ class Matcher(LifecycleNode):
             self._rig_matcher.forget()
             self._epoch = frame.epoch
         images, labels = decode_frame(frame.images, settings.normalisation, self._reject)
+        is_watched = self._is_watched()
+        if not is_watched:
+            # Past images keep their labels, and whole messages in those are for pictures only.
+            labels = [None if label is None else label.without_pixels() for label in labels]
         header = next((label.header for label in labels if label is not None), None)
         if header is None:
             return
@@ -420,7 +424,8 @@ class Matcher(LifecycleNode):
         if self._publisher is not None:
             canvas_size = self._pipeline.image_size
             pairs = self._verifier.verify(pairs, settings.rig, settings.geometry, canvas_size)
-            self._publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model), pairs)
+            message = matches_to_message(settings.rig, header, pairs, self._pipeline.info.model)
+            self._publish(message, pairs, is_watched)
         inference = self._pipeline.times.inference
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self.get_clock().now().nanoseconds - taken) * 1e-9
@@ -441,16 +446,18 @@ class Matcher(LifecycleNode):
                 )
                 publisher.publish(message)
 
-    def _publish(self, message: Matches, pairs: Sequence[RigPair[CameraImage]]) -> None:
+    def _publish(self, message: Matches, pairs: Sequence[RigPair[CameraImage]], is_watched: bool) -> None:
         self._publisher.publish(message)
-        if self._drawer is not None and self._drawer.is_wanted() and not self._has_viewer():
+        if is_watched and self._drawer.is_time():
             self._drawer.offer((message, [(pair.label0, pair.label1) for pair in pairs]))
-        if self._annotator is not None and self._annotator.is_wanted():
+        if self._annotator is not None and self._annotator.is_watched() and self._annotator.is_time():
             self._annotator.offer((self._applied.rig, message))
 
-    def _has_viewer(self) -> bool:
-        """Whether another node draws."""
-        return self.count_publishers(self._picture_publisher.topic_name) > 1
+    def _is_watched(self) -> bool:
+        """Whether somebody looks at the pictures of this node, and no viewer draws in its place."""
+        if self._drawer is None or not self._drawer.is_watched():
+            return False
+        return self.count_publishers(self._picture_publisher.topic_name) == 1
 
     def _apply_settings(self) -> MatcherSettings:
         """Take over settings that have changed since the last frame."""

@@ -1,8 +1,8 @@
 """The viewer node: draws `matches` on the cameras' images and publishes that as `matches/image`.
 
 It is for the computer of somebody who looks, or for a matcher that takes features and has no images. (A
-matcher that has images draws them itself, unless a viewer is there.) The newest images of each camera wait
-until the matches of them arrive.
+matcher that has images draws them itself, unless a viewer is there.) While somebody looks, the images of each
+camera wait until matches of them, or of later ones, arrive.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.run import run_node
 from lightglue_ros.nodes.watched import LOG_PERIOD
 
-# Images of each camera that wait for their matches: a second at 30 Hz.
+# Images of each camera that wait at most, where no matches come: a second at 30 Hz.
 HISTORY = 30
 
 
@@ -63,19 +63,31 @@ class Viewer(Node):
         super().destroy_node()
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+        if not self._drawer.is_watched():
+            self._images[camera].clear()
+            return
         try:
             self._images[camera].append(cameras.check(message, self._values))
         except RejectedImageError as error:
             self.get_logger().warning(f"camera {camera}: {error}", throttle_duration_sec=LOG_PERIOD)
 
     def _on_matches(self, message: Matches) -> None:
-        if not self._drawer.is_wanted():
-            return
-        images = [
-            (self._find(pair.camera0, pair.stamp0), self._find(pair.camera1, pair.stamp1))
-            for pair in message.pairs
-        ]
-        self._drawer.offer((message, images))
+        if self._drawer.is_watched() and self._drawer.is_time():
+            images = [
+                (self._find(pair.camera0, pair.stamp0), self._find(pair.camera1, pair.stamp1))
+                for pair in message.pairs
+            ]
+            self._drawer.offer((message, images))
+        self._forget_images_before(message)
+
+    def _forget_images_before(self, message: Matches) -> None:
+        """Forget images older than all that a message names: no later one will name them."""
+        named = [(pair.stamp0, pair.width0) for pair in message.pairs]
+        named += [(pair.stamp1, pair.width1) for pair in message.pairs]
+        oldest = min((_order(stamp) for stamp, width in named if width), default=(0, 0))
+        for images in self._images.values():
+            while images and _order(images[0].header.stamp) < oldest:
+                images.popleft()
 
     def _find(self, camera: str, stamp: Time) -> CameraImage | None:
         images = self._images.get(camera, deque())
@@ -83,6 +95,10 @@ class Viewer(Node):
 
     def _tell_incompatible(self, topic: str) -> None:
         self.get_logger().warning(f"a publisher of {topic} does not offer the QoS that image_qos asks for")
+
+
+def _order(stamp: Time) -> tuple[int, int]:
+    return stamp.sec, stamp.nanosec
 
 
 def main(args: list[str] | None = None) -> int:

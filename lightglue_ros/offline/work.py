@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from lightglue_ros.core import MatchPipeline, ModelError
 from lightglue_ros.core.bag_recovery import need_closed
@@ -209,7 +211,7 @@ class _BagMatcher:
             rejected[error.cause] += 1
 
         self._forget_other_epoch(frame)
-        decoded, labels = decode_frame(images, self._settings.normalisation, reject)
+        decoded, labels = self._decode(images, reject)
         header = next((label.header for label in labels if label is not None), None)
         if header is None:
             return None
@@ -223,6 +225,13 @@ class _BagMatcher:
             message_types(), self._settings.rig, header, pairs, self._pipeline.info.model
         )
         return bytes(typestore().serialize_cdr(message, MATCHES_TYPE))
+
+    def _decode(
+        self, images: list[CameraImage | None], reject: Callable[[int, RejectedImageError], None]
+    ) -> tuple[list[np.ndarray | None], list[CameraImage | None]]:
+        """Decode the images of a frame; their labels, which are kept, are without the pixels."""
+        decoded, labels = decode_frame(images, self._settings.normalisation, reject)
+        return decoded, [None if label is None else label.without_pixels() for label in labels]
 
     def _verify(self, frame: int, pairs: list[RigPair[CameraImage]]) -> list[RigPair[CameraImage]]:
         settings = self._settings
@@ -245,7 +254,7 @@ class _BagMatcher:
                 self._keep_frame(number, images)
 
     def _keep_frame(self, frame: int, images: list[CameraImage | None]) -> None:
-        decoded, labels = decode_frame(images, self._settings.normalisation, lambda *_: None)
+        decoded, labels = self._decode(images, lambda *_: None)
         if any(label is not None for label in labels):
             features = self._rig_matcher.extract(decoded)
             self._rig_matcher.keep(features, labels, self._plan.between_of(frame))
