@@ -401,6 +401,7 @@ def test_a_frame_is_the_same_wherever_its_chunk_begins(motorcycle, model_folder,
         "image_topics": ["left", "right", "slow"],
         "image_transport": "compressed",
         "pairs": pairs,
+        "verification": "fundamental",
         "model": str(model_folder),
         "max_keypoints": 32,
         "image_width": 96,
@@ -450,6 +451,40 @@ def eventful(motorcycle):
                 message.data = message.data[: len(message.data) // 3]
             if not is_lost:
                 yield f"/{camera}/compressed", message, recorded
+
+
+def test_matches_are_verified_with_the_camera_info_of_the_bag(motorcycle, match_bag, tmp_path):
+    def messages(cameras):
+        matrix = np.array([150.0, 0, 60, 0, 150, 42, 0, 0, 1])
+        projection = np.insert(matrix.reshape(3, 3), 3, 0, axis=1).ravel()
+        region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+        for camera in cameras:
+            info = STORE.types["sensor_msgs/msg/CameraInfo"](
+                HEADER(TIME(0, 0), camera), SIZE[1], SIZE[0], "plumb_bob", np.zeros(5), matrix,
+                np.eye(3).ravel(), projection, 0, 0, region,
+            )  # fmt: skip
+            yield f"/{camera}/camera_info", info, BEGIN + 2 * PERIOD
+        yield from stereo(motorcycle, frames=20)
+
+    def verified(cameras):
+        bag = write_bag(tmp_path / f"bag_{len(cameras)}", "mcap", messages(cameras))
+        output = tmp_path / f"out_{len(cameras)}"
+        done = match_bag(bag, "-o", output, "-p", "verification:=essential")
+        assert done.returncode == 0, done.stderr
+        return done, decoded_matches(output)
+
+    done, found = verified(CAMERAS)
+    assert "not verified" not in done.stderr
+    for message in found[1:]:
+        for pair in message.pairs:
+            assert pair.verification == pair.VERIFICATION_ESSENTIAL
+            assert len(pair.inliers) == len(pair.scores)
+    assert sum(pair.inliers.sum() for message in found for pair in message.pairs) > 20
+    done, found = verified(CAMERAS[:1])
+    assert (
+        "camera right: its pairs are not verified, for there is no sensor_msgs/msg/CameraInfo" in done.stderr
+    )
+    assert [pair.verification for pair in found[-1].pairs] == [0, 3]
 
 
 # What is not as it should be.
