@@ -68,7 +68,7 @@ class Spec:
     @property
     def type_name(self) -> str:
         """The type of its value."""
-        if not isinstance(self.default, (bool, int, float, str, list)):
+        if type(self.default) not in (bool, int, float, str, list):
             return "a list of str"
         if isinstance(self.default, list):
             return f"a list of {type(self.default[0]).__name__}"
