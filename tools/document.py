@@ -4,8 +4,9 @@
     python tools/document.py             # or with --check: name the files whose tables are stale, and fail
 
 A table stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is one of TABLES. What it says is
-said where the thing is declared: a parameter in core/parameters.py and nodes/player.py, a topic in nodes/topics.py, a field in
-msg/, an option in lightglue_ros/cli.py, a model in export/registry.py, pose figures in bench/results/pose.md.
+said where the thing is declared: a parameter in core/parameters.py and nodes/player.py, a topic in
+nodes/topics.py, a field in msg/, an option in cli.py, a model in export/registry.py, pose figures in
+bench/results/pose.md.
 """
 
 from __future__ import annotations
