@@ -20,18 +20,22 @@ Tensors = dict[str, np.ndarray]
 class Exported:
     """Extractor and matcher on the CPU, with as many keypoints per image as there are slots.
 
+    Args:
+        model: a name in the store or a folder.
+        num_threads: 0 is one per core.
+
     Raises:
         ModelError: there is no such model in the store or at that path, or it is not a split export.
     """
 
-    def __init__(self, model: str | os.PathLike[str]) -> None:
+    def __init__(self, model: str | os.PathLike[str], num_threads: int = 0) -> None:
         files = find_model(model)
         if not files.is_split:
             raise ModelError(
                 f"{files.pipeline} has no features to compare", fix="export it again with --split"
             )
-        self._extractor = GraphSession(files.extractor, EXTRACTOR, provider="cpu")
-        self._matcher = GraphSession(files.matcher, MATCHER, provider="cpu")
+        self._extractor = GraphSession(files.extractor, EXTRACTOR, provider="cpu", num_threads=num_threads)
+        self._matcher = GraphSession(files.matcher, MATCHER, provider="cpu", num_threads=num_threads)
         self.info = self._matcher.info
 
     def place(self, images: Sequence[np.ndarray], image_size: tuple[int, int]) -> CanvasBatch:

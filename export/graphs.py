@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightglue_ros.export.adaptive import parts
+from lightglue_ros.export.assembly import Free, Part, TensorSpec
 from lightglue_ros.export.lightglue import LightGlue
 from lightglue_ros.export.operators import compact, to_rgb
 from lightglue_ros.export.registry import Extractor
@@ -105,10 +107,56 @@ class PipelineGraph(nn.Module):
         match_threshold: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Keypoints, their scores and mask, matches, match scores and layers of the contract."""
-        keypoints, scores, mask, descriptors = self.extractor(images, sizes, scales, valid, max_keypoints)
-        image_sizes = _only_valid(sizes, valid) / _only_valid(scales, valid)
+        features = self.extract(images, sizes, scales, valid, max_keypoints)
+        keypoints, scores, mask, descriptors, image_sizes = features
         matched = self.matcher(keypoints, mask, descriptors, image_sizes, pairs, match_threshold)
         return keypoints, scores, mask, *matched
+
+    def extract(
+        self, images: Tensor, sizes: Tensor, scales: Tensor, valid: Tensor, max_keypoints: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Keypoints, scores, mask and descriptors of the extractor, and the original images' sizes [N, 2]."""
+        image_sizes = _only_valid(sizes, valid) / _only_valid(scales, valid)
+        return *self.extractor(images, sizes, scales, valid, max_keypoints), image_sizes
+
+
+class _Extraction(nn.Module):
+    """`PipelineGraph.extract` as a part of a graph."""
+
+    def __init__(self, pipeline: PipelineGraph) -> None:
+        super().__init__()
+        self.pipeline = pipeline
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.pipeline.extract(*inputs)
+
+
+def parts_of(graph: MatcherGraph | PipelineGraph, slots: int, divisor: int) -> list[Part]:
+    """A graph with an adaptive matcher, in parts.
+
+    Args:
+        graph: the whole of it.
+        slots: K.
+        divisor: width and height of the canvas are multiples of this.
+    """
+    of_matcher = parts(graph.matcher, slots)
+    if isinstance(graph, MatcherGraph):
+        return of_matcher
+    images = Free("N")
+    canvas = images, Free("H", times=divisor), Free("W", times=divisor), Free("C")
+    extraction = Part(
+        "extract",
+        _Extraction(graph),
+        {
+            "images": TensorSpec(torch.uint8, canvas),
+            "sizes": TensorSpec(torch.float32, (images, 2)),
+            "scales": TensorSpec(torch.float32, (images, 2)),
+            "valid": TensorSpec(torch.bool, (images,)),
+            "max_keypoints": TensorSpec(torch.int64, (1,)),
+        },
+        ["keypoints", "keypoint_scores", "keypoint_mask", "descriptors", "image_sizes"],
+    )
+    return [extraction, *of_matcher]
 
 
 def _only_valid(values: Tensor, valid: Tensor) -> Tensor:

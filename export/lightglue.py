@@ -11,12 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lightglue_ros.export.operators import attend, rotate
+
 # Logit of a padded keypoint: exp() makes it 0 beside any real one, and sums of it stay finite.
 MASKED = {torch.float32: -1e9, torch.float16: -3e4}
+NEVER = -1.0  # a confidence that is never reached, as the reference says it
 _OLDER_NAME = re.compile(r"^(self_attn|cross_attn)\.(\d+)")
 
 
@@ -29,12 +33,17 @@ class LightGlueConfig:
         width: width of the transformer's tokens.
         heads: attention heads in each block.
         layers: transformer layers, each a self- and a cross-attention block.
+        depth_confidence: share of points that must be sure before an adaptive pair stops; -1 is never.
+        width_confidence: how sure an adaptive matcher must be that a point has no partner before it is
+            pruned; -1 is never. Both are the reference's defaults (section 3.3).
     """
 
     input_dim: int
     width: int
     heads: int
     layers: int
+    depth_confidence: float = 0.95
+    width_confidence: float = 0.99
 
     @property
     def head_dim(self) -> int:
@@ -57,9 +66,9 @@ class FeedForward(nn.Module):
         self.shrink = nn.Linear(2 * width, width)
 
     def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
-        """Both [S * K, width]; the updated tokens, same shape."""
-        hidden = self.norm(self.expand(torch.cat([tokens, messages], dim=1)))
-        return tokens + self.shrink(_gelu(hidden))
+        """Both [S, K, width]; the updated tokens, same shape."""
+        hidden = self.norm(linear(self.expand, torch.cat([tokens, messages], dim=2)))
+        return tokens + linear(self.shrink, _gelu(hidden))
 
     def load(self, weights: Mapping[str, Tensor], block: str, projection: str) -> None:
         """Read the block's weights, with the attention's output projection multiplied in."""
@@ -68,48 +77,72 @@ class FeedForward(nn.Module):
         offset = for_message @ weights[f"{block}.{projection}.bias"]
         self.expand.weight.copy_(torch.cat([for_token, for_context], dim=1))
         self.expand.bias.copy_(weights[f"{block}.ffn.0.bias"] + offset)
-        _copy_linear(self.norm, weights, f"{block}.ffn.1")
-        _copy_linear(self.shrink, weights, f"{block}.ffn.3")
+        copy_linear(self.norm, weights, f"{block}.ffn.1")
+        copy_linear(self.shrink, weights, f"{block}.ffn.3")
+
+
+class Attention(nn.Module):
+    """Softmax attention to keypoints only, of heads that lie side by side.
+
+    Each head of query and key has a channel more than the reference's: 1 in the query, and in the key the
+    logit that keeps padding out, so that no mask has to be added to the K x K logits.
+
+    Args:
+        config: of the network.
+        key_channel: what the additional channel of the keys holds before.
+    """
+
+    def __init__(self, config: LightGlueConfig, key_channel: float) -> None:
+        super().__init__()
+        self.config, self.key_channel = config, key_channel
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Messages [S, K, width].
+
+        Args:
+            query: [S, K, width + heads].
+            key: [S, K, width + heads].
+            value: [S, K, width].
+            mask: bool [S, K], of the keys.
+        """
+        heads, head_dim = self.config.heads, self.config.head_dim
+        logits = _mask_logits(mask, key.dtype) - self.key_channel
+        key = key + _mask_channels(logits, self.config.width, heads)
+        return attend(query, key, value, heads, head_dim + 1, head_dim)
 
 
 class SelfAttention(nn.Module):
-    """Self-attention within one image, with rotary encoding of relative position (section 3.1).
-
-    Query and key lie side by side, so that turning them is one product with cosines and one with sines.
-    Each head has a channel more than the reference: 1 in the query, the logit of padding in the key.
-    """
+    """Self-attention within one image, with rotary encoding of relative position (section 3.1)."""
 
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.query_key = nn.Linear(config.width, 2 * (config.width + config.heads))
-        self.query_key_turned = nn.Linear(config.width, 2 * (config.width + config.heads))
+        self.config = config
+        self.query = nn.Linear(config.width, config.width + config.heads)
+        self.key = nn.Linear(config.width, config.width + config.heads)
         self.value = nn.Linear(config.width, config.width)
+        self.attention = Attention(config, key_channel=0)
         self.feed_forward = FeedForward(config.width)
 
-    def forward(self, tokens: Tensor, rotary: tuple[Tensor, Tensor], slots: int) -> Tensor:
-        """Tokens [S * K, width], cosines and sines as `_rotary` makes them; the updated tokens."""
-        cosines, sines = rotary
-        turned = self.query_key(tokens) * cosines + self.query_key_turned(tokens) * sines
-        half = turned.shape[1] // 2
-        query, key = (_by_head(part, slots, self.heads) for part in (turned[:, :half], turned[:, half:]))
-        messages = _attend(query, key, _by_head(self.value(tokens), slots, self.heads))
+    def forward(self, tokens: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Tokens [S, K, width], mask bool [S, K], the last three of `Sides`; the updated tokens."""
+        query, key = (self._turned(layer, tokens, rotary) for layer in (self.query, self.key))
+        messages = self.attention(query, key, linear(self.value, tokens), mask)
         return self.feed_forward(tokens, messages)
+
+    def _turned(self, layer: nn.Linear, tokens: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        return rotate(linear(layer, tokens), *rotary, self.config.heads, self.config.head_dim)
 
     def load(self, weights: Mapping[str, Tensor], block: str) -> None:
         """Read the block's weights; the reference interleaves query, key and value channel by channel."""
-        head_dim = self.value.out_features // self.heads
+        heads, head_dim = self.config.heads, self.config.head_dim
         for kind, one in (("weight", 0.0), ("bias", 1.0)):
-            rows = weights[f"{block}.Wqkv.{kind}"].unflatten(0, (self.heads, head_dim // 2, 2, 3))
+            rows = weights[f"{block}.Wqkv.{kind}"].unflatten(0, (heads, head_dim // 2, 2, 3))
             query, key, value = rows.unbind(3)
-            upright, turned = [], []
-            for part in (query * head_dim**-0.5, key):
+            for layer, part, channel in ((self.query, query * head_dim**-0.5, one), (self.key, key, 0.0)):
                 first, second = part.unbind(2)  # the two channels of each plane that the encoding turns
-                mask_channel = torch.zeros_like(first[:, :1])
-                upright.append(torch.cat([first, second, mask_channel + one], dim=1).flatten(0, 1))
-                turned.append(torch.cat([-second, first, mask_channel], dim=1).flatten(0, 1))
-            getattr(self.query_key, kind).copy_(torch.cat(upright))
-            getattr(self.query_key_turned, kind).copy_(torch.cat(turned))
+                mask_channel = torch.full_like(first[:, :1], channel)
+                by_head = torch.cat([first, second, mask_channel], dim=1)
+                getattr(layer, kind).copy_(by_head.flatten(0, 1))
             getattr(self.value, kind).copy_(value.flatten(0, 2))
         self.feed_forward.load(weights, block, "out_proj")
 
@@ -119,46 +152,27 @@ class CrossAttention(nn.Module):
 
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.query_key = MaskedProjection(config.width, config.heads)
+        self.config = config
+        self.query_key = nn.Linear(config.width, config.width + config.heads)
         self.value = nn.Linear(config.width, config.width)
+        self.attention = Attention(config, key_channel=1)
         self.feed_forward = FeedForward(config.width)
 
-    def forward(self, tokens: Tensor, mask_logits: Tensor, other_side: Tensor) -> Tensor:
-        """Tokens [S * K, width]; side s attends to side other_side[s], the other image of its pair."""
-        slots = mask_logits.shape[1]
-        query, key = self.query_key(tokens, mask_logits)
-        value = _by_head(self.value(tokens), slots, self.heads)
-        messages = _attend(query, key.index_select(0, other_side), value.index_select(0, other_side))
-        return self.feed_forward(tokens, messages)
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Tokens [S, K, width] and mask bool [S, K]; the updated tokens."""
+        query, value = linear(self.query_key, tokens), linear(self.value, tokens)
+        others = (part.index_select(0, _other_side(tokens)) for part in (query, value, mask))
+        return self.feed_forward(tokens, self.attention(query, *others))
 
     def load(self, weights: Mapping[str, Tensor], block: str) -> None:
-        """Read the block's weights."""
-        self.query_key.load(weights, f"{block}.to_qk")
-        _copy_linear(self.value, weights, f"{block}.to_v")
+        """Read the block's weights; query and key share the scale, each taking its square root."""
+        heads, head_dim = self.config.heads, self.config.head_dim
+        for kind, one in (("weight", 0.0), ("bias", 1.0)):
+            part = weights[f"{block}.to_qk.{kind}"].unflatten(0, (heads, head_dim)) * head_dim**-0.25
+            by_head = torch.cat([part, torch.full_like(part[:, :1], one)], dim=1)
+            getattr(self.query_key, kind).copy_(by_head.flatten(0, 1))
+        copy_linear(self.value, weights, f"{block}.to_v")
         self.feed_forward.load(weights, block, "to_out")
-
-
-class MaskedProjection(nn.Module):
-    """One projection for both sides of a scaled dot product, and padding's logit as one more channel."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.linear = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens [S * K, width], mask logits [S, K]; query and key [S, heads, K, head_dim + 1]."""
-        projected = _by_head(self.linear(tokens), mask_logits.shape[1], self.heads)
-        key_channel = mask_logits[:, None, :, None].expand(-1, self.heads, -1, -1)
-        query_channel = torch.ones_like(key_channel)
-        return torch.cat([projected, query_channel], dim=3), torch.cat([projected, key_channel], dim=3)
-
-    def load(self, weights: Mapping[str, Tensor], name: str) -> None:
-        """Read the weights; query and key share the scale, each taking its square root."""
-        scale = (self.linear.out_features // self.heads) ** -0.25
-        self.linear.weight.copy_(weights[f"{name}.weight"] * scale)
-        self.linear.bias.copy_(weights[f"{name}.bias"] * scale)
 
 
 class Assignment(nn.Module):
@@ -166,37 +180,78 @@ class Assignment(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.similarity = MaskedProjection(width, heads=1)
+        self.projection = nn.Linear(width, width + 1)
         self.matchability = nn.Linear(width, 1)
 
-    def forward(self, tokens: Tensor, mask_logits: Tensor, other_side: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The assignment [P, K, K] of first to second images' keypoints, without its dustbins.
 
         Probabilities are multiplied, not their logarithms added as in the reference: similarities of 100
         would leave five digits of the logarithm.
 
         Args:
-            tokens: [2 P * K, width].
-            mask_logits: [2 P, K].
-            other_side: [2 P].
+            tokens: [2 P, K, width].
+            mask: bool [2 P, K].
         """
-        pairs, slots = mask_logits.shape[0] // 2, mask_logits.shape[1]
-        query, key = (part.squeeze(1) for part in self.similarity(tokens, mask_logits))
-        matching = (query @ key.index_select(0, other_side).transpose(1, 2)).softmax(-1)
-        matching = matching * self.matchability(tokens).sigmoid().view(-1, slots, 1)
-        return matching[:pairs] * matching[pairs:].transpose(1, 2)
+        query = linear(self.projection, tokens)
+        key = query + _mask_channels(_mask_logits(mask, tokens.dtype) - 1, tokens.shape[2], heads=1)
+        matching = (query @ key.index_select(0, _other_side(tokens)).transpose(1, 2)).softmax(-1)
+        there, back = both_sides(matching * self.matchable(tokens).unsqueeze(2))
+        return there * back.transpose(1, 2)
+
+    def matchable(self, tokens: Tensor) -> Tensor:
+        """Probability [2 P, K] that a keypoint has a partner."""
+        return linear(self.matchability, tokens).sigmoid().squeeze(2)
 
     def load(self, weights: Mapping[str, Tensor], block: str) -> None:
-        """Read the head's weights."""
-        self.similarity.load(weights, f"{block}.final_proj")
-        _copy_linear(self.matchability, weights, f"{block}.matchability")
+        """Read the head's weights; both sides of a product share the scale, each taking its square root."""
+        for kind, one in (("weight", 0.0), ("bias", 1.0)):
+            part = weights[f"{block}.final_proj.{kind}"]
+            part = part * part.shape[0] ** -0.25
+            getattr(self.projection, kind).copy_(torch.cat([part, torch.full_like(part[:1], one)]))
+        copy_linear(self.matchability, weights, f"{block}.matchability")
+
+
+class Sides(NamedTuple):
+    """The two sides of P pairs, stacked to S = 2 P: first the pairs' first images, then their second ones.
+
+    So every step is one operation for all images of all pairs.
+
+    Attributes:
+        tokens: [S, K, width].
+        mask: bool [S, K].
+        rows: int64 [S, K], rows of `cosines` and `sines` of each keypoint.
+        cosines: [N * K, head_dim / 2], rotary encoding of the images' keypoints.
+        sines: [N * K, head_dim / 2].
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    rows: Tensor
+    cosines: Tensor
+    sines: Tensor
+
+
+class Layer(nn.Module):
+    """A self- and a cross-attention block."""
+
+    def __init__(self, config: LightGlueConfig) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(config)
+        self.cross_attention = CrossAttention(config)
+
+    def forward(self, sides: Sides) -> Tensor:
+        """The updated tokens [S, K, width]."""
+        return self.cross_attention(self.self_attention(sides.tokens, sides.mask, sides[2:]), sides.mask)
+
+    def load(self, weights: Mapping[str, Tensor], layer: str) -> None:
+        """Read the layer's weights."""
+        self.self_attention.load(weights, f"{layer}.self_attn")
+        self.cross_attention.load(weights, f"{layer}.cross_attn")
 
 
 class LightGlue(nn.Module):
     """LightGlue for P pairs out of N images at once, all layers for all points.
-
-    Inside, the two sides of the pairs are stacked to S = 2 P: first the pairs' first images, then their
-    second ones, so that every step is one operation for all images of all pairs.
 
     With parameters of float16 (see `precision`) the layers compute in float16; positions, and the assignment
     with its exponentials and products of probabilities, stay in float32.
@@ -209,8 +264,7 @@ class LightGlue(nn.Module):
         self.config = config
         self.input = nn.Linear(config.input_dim, config.width) if config.has_projection else nn.Identity()
         self.frequencies = nn.Linear(2, config.head_dim // 2, bias=False)
-        self.self_attention = nn.ModuleList(SelfAttention(config) for _ in range(config.layers))
-        self.cross_attention = nn.ModuleList(CrossAttention(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.assignment = Assignment(config.width)
 
     @classmethod
@@ -226,14 +280,17 @@ class LightGlue(nn.Module):
         matcher = cls(config)
         state_dict = {_OLDER_NAME.sub(r"transformers.\2.\1", name): it for name, it in state_dict.items()}
         with torch.no_grad():
-            if config.has_projection:
-                _copy_linear(matcher.input, state_dict, "input_proj")
-            matcher.frequencies.weight.copy_(state_dict["posenc.Wr.weight"])
-            for layer in range(config.layers):
-                matcher.self_attention[layer].load(state_dict, f"transformers.{layer}.self_attn")
-                matcher.cross_attention[layer].load(state_dict, f"transformers.{layer}.cross_attn")
-            matcher.assignment.load(state_dict, f"log_assignment.{config.layers - 1}")
+            matcher.load(state_dict)
         return matcher.eval()
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Read the weights."""
+        if self.config.has_projection:
+            copy_linear(self.input, weights, "input_proj")
+        self.frequencies.weight.copy_(weights["posenc.Wr.weight"])
+        for number, layer in enumerate(self.layers):
+            layer.load(weights, f"transformers.{number}")
+        self.assignment.load(weights, f"log_assignment.{self.config.layers - 1}")
 
     def forward(
         self,
@@ -259,42 +316,43 @@ class LightGlue(nn.Module):
             match_scores: float32 [P, K], 0 where unmatched.
             layers: int32 [P], transformer layers that the pair went through.
         """
-        pair_count, slots = pairs.shape[0], keypoints.shape[1]
-        sides = pairs.transpose(0, 1).flatten()
-        other_side = torch.cat([torch.arange(pair_count, 2 * pair_count), torch.arange(pair_count)])
-        mask = keypoint_mask[sides]
-        precision = self.cross_attention[0].value.weight.dtype
-        mask_logits = _mask_logits(mask, precision)
-
-        positions = _normalise_keypoints(keypoints, keypoint_mask, image_sizes)
-        rotary = self._rotary(positions[sides], mask_logits)
-        known = torch.where(keypoint_mask.unsqueeze(2), descriptors, 0.0)
-        tokens = self.input(known[sides].flatten(0, 1).to(precision))
-        for self_attention, cross_attention in zip(self.self_attention, self.cross_attention, strict=True):
-            tokens = self_attention(tokens, rotary, slots)
-            tokens = cross_attention(tokens, mask_logits, other_side)
-
-        assignment = self.assignment(tokens.float(), _mask_logits(mask, torch.float32), other_side)
-        matches, scores = _mutual_matches(assignment, mask, match_threshold)
+        sides = self.begin(keypoints, keypoint_mask, descriptors, image_sizes, pairs)
+        for layer in self.layers:
+            sides = sides._replace(tokens=layer(sides))
+        assignment = self.assignment(sides.tokens.float(), sides.mask)
+        matches, scores = mutual_matches(assignment, sides.mask, match_threshold)
         # Computed from an input, because providers stumble over outputs that are constants (OpenVINO does).
         layers = (pairs[:, 0] * 0 + self.config.layers).to(torch.int32)
         return matches, scores, layers
 
-    def _rotary(self, positions: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines for the channels of query and key: two [S * K, 2 * (width + heads)].
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the tokens."""
+        return self.layers[0].cross_attention.feed_forward.norm.weight.dtype
 
-        In the mask's channel the cosine is 1 for queries and padding's logit for keys, the sine 0.
-        """
+    def begin(
+        self,
+        keypoints: Tensor,
+        keypoint_mask: Tensor,
+        descriptors: Tensor,
+        image_sizes: Tensor,
+        pairs: Tensor,
+    ) -> Sides:
+        """What goes into the first layer, of the inputs of `forward`."""
+        precision = self.precision
+        chosen = pairs.transpose(0, 1).flatten()
+        slots = keypoints.shape[1]
+        positions = _normalise_keypoints(keypoints, keypoint_mask, image_sizes)
         angles = self.frequencies(positions.flatten(0, 1))
-        cosine, sine = (values.to(mask_logits.dtype) for values in (angles.cos(), angles.sin()))
-        logit = mask_logits.flatten().unsqueeze(1)
-        one, zero = torch.ones_like(logit), torch.zeros_like(logit)
-        heads = self.config.heads
-        cosines = [cosine, cosine, one] * heads + [cosine, cosine, logit] * heads
-        return torch.cat(cosines, dim=1), torch.cat([sine, sine, zero] * 2 * heads, dim=1)
+        cosines, sines = (values.to(precision) for values in (angles.cos(), angles.sin()))
+        rows = chosen.unsqueeze(1) * slots + torch.arange(slots)
+        known = torch.where(keypoint_mask.unsqueeze(2), descriptors, 0.0)[chosen].to(precision)
+        tokens = linear(self.input, known) if self.config.has_projection else known
+        return Sides(tokens, keypoint_mask[chosen], rows, cosines, sines)
 
 
-def _copy_linear(layer: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+def copy_linear(layer: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    """Read weight and bias of the layer that has this name in the weights."""
     layer.weight.copy_(weights[f"{name}.weight"])
     layer.bias.copy_(weights[f"{name}.bias"])
 
@@ -317,24 +375,31 @@ def _gelu(values: Tensor) -> Tensor:
     return values * (1 + torch.erf(values / 2**0.5)) * 0.5
 
 
-def _by_head(tokens: Tensor, slots: int, heads: int) -> Tensor:
-    """[S * K, heads * C] to [S, heads, K, C]."""
-    channels = tokens.shape[1] // heads
-    if heads == 1:  # the same without a transposition, which would be a copy in every layer
-        return tokens.view(-1, 1, slots, channels)
-    return tokens.view(-1, slots, heads, channels).transpose(1, 2)
+def linear(layer: nn.Linear, tokens: Tensor) -> Tensor:
+    """A linear layer on [S, K, C], as one product of matrices: with its offset it is one step then."""
+    sides, slots = tokens.shape[:2]
+    return layer(tokens.flatten(0, 1)).view(sides, slots, layer.out_features)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention of [S, heads, K, C], queries scaled; messages [S * K, heads * C]."""
-    messages = (query @ key.transpose(2, 3)).softmax(-1) @ value
-    heads, channels = value.shape[1], value.shape[3]
-    if heads == 1:
-        return messages.view(-1, channels)
-    return messages.transpose(1, 2).reshape(-1, heads * channels)
+def both_sides(values: Tensor) -> tuple[Tensor, Tensor]:
+    """[2 P, ...] to what belongs to the pairs' first images [P, ...] and to their second ones."""
+    return values.view(2, values.shape[0] // 2, *values.shape[1:]).unbind(0)
 
 
-def _mutual_matches(assignment: Tensor, mask: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+def _other_side(sides: Tensor) -> Tensor:
+    """For each of S = 2 P sides the one of its pair's other image: int64 [S]."""
+    pairs = sides.shape[0] // 2
+    return torch.cat([torch.arange(pairs, 2 * pairs), torch.arange(pairs)])
+
+
+def _mask_channels(logits: Tensor, width: int, heads: int) -> Tensor:
+    """What is added to keys [S, K, width + heads]: the logits [S, K] in the last channel of each head."""
+    pattern = torch.zeros(heads, width // heads + 1, dtype=logits.dtype)
+    pattern[:, -1] = 1
+    return logits.unsqueeze(2) * pattern.flatten()
+
+
+def mutual_matches(assignment: Tensor, mask: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     """Pairs of keypoints that are each other's best and score above the threshold (section 3.2).
 
     Args:
@@ -345,8 +410,8 @@ def _mutual_matches(assignment: Tensor, mask: Tensor, threshold: Tensor) -> tupl
     Returns:
         partners int32 [P, K] or -1, and their scores float32 [P, K] or 0.
     """
-    pairs, slots = assignment.shape[:2]
     score, partner = assignment.max(dim=2)
-    is_mutual = assignment.argmax(dim=1).gather(1, partner) == torch.arange(slots)
-    matched = is_mutual & mask[:pairs] & mask[pairs:].gather(1, partner) & (score > threshold)
+    is_mutual = assignment.argmax(dim=1).gather(1, partner) == torch.arange(assignment.shape[1])
+    first, second = both_sides(mask)
+    matched = is_mutual & first & second.gather(1, partner) & (score > threshold)
     return torch.where(matched, partner, -1).to(torch.int32), torch.where(matched, score, 0.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightglue_ros.core.errors import ModelError
 from lightglue_ros.export.aliked import Aliked
 from lightglue_ros.export.disk import DISK
-from lightglue_ros.export.lightglue import LightGlueConfig
+from lightglue_ros.export.lightglue import NEVER, LightGlueConfig
 from lightglue_ros.export.superpoint import SuperPoint
 from lightglue_ros.export.weights import PinnedFile, Unpublished, WebFile, WheelMember
 from lightglue_ros.export.xfeat import XFeat
@@ -144,7 +144,9 @@ MODELS = {
         description="XFeat + LighterGlue",
         extractor="xfeat",
         build_extractor=XFeat.from_state_dict,
-        matcher=LightGlueConfig(input_dim=64, width=96, heads=1, layers=6),
+        matcher=LightGlueConfig(
+            input_dim=64, width=96, heads=1, layers=6, depth_confidence=NEVER, width_confidence=0.95
+        ),
         matcher_prefix="matcher.",
         weights=(
             PinnedFile(

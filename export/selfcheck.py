@@ -66,6 +66,16 @@ TOLERANCES = {
             "layers": 0,
         },
     ),
+    "int8": Tolerance(
+        least_same={"keypoints": 0.999, "matches": 0.8, "match_scores": 0},
+        largest={
+            "keypoints": 0.01,
+            "keypoint_scores": SCORE_TOLERANCE,
+            "descriptors": SCORE_TOLERANCE,
+            "match_scores": 1,
+            "layers": 1,
+        },
+    ),
 }
 MATCH_THRESHOLD = 0.1
 
@@ -153,6 +163,20 @@ def check(
                 )
             yield f"checked {graph}.onnx on {scene.name}: {differences}"
             tensors |= expected
+
+
+def features(extractor: nn.Module, scene: Scene, info: GraphInfo) -> tuple[torch.Tensor, ...]:
+    """What a matcher takes of a scene: keypoints, mask, descriptors, image sizes, pairs and threshold.
+
+    Args:
+        extractor: the module of the extractor's graph.
+        scene: what to extract.
+        info: of the export.
+    """
+    tensors = _tensors(scene, info)
+    tensors |= _run_torch("extractor", extractor, {name: tensors[name] for name in INPUTS["extractor"]})
+    names = ("keypoints", "keypoint_mask", "descriptors", "image_sizes", "pairs", "match_threshold")
+    return tuple(torch.from_numpy(tensors[name]) for name in names)
 
 
 def compare(

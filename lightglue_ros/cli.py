@@ -30,6 +30,9 @@ EXPORT_OPTIONS = (
     "opset",
     "portable",
     "compaction",
+    "adaptive",
+    "depth_confidence",
+    "width_confidence",
 )
 LONGEST_SIDE = 8192  # pixels of a canvas, as in the node's parameters
 # These are ROS 2 nodes; ROS reads their arguments (--ros-args -p name:=value).
@@ -147,15 +150,25 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--opset", type=int, help="of the ONNX operators, 18 to 23 (the least that will do)")
     command.add_argument(
-        "--portable",
-        action="store_true",
-        help="ALIKED without ONNX's DeformConv: for ONNX Runtime before 1.25, and for TensorRT",
+        "--portable", action="store_true", help="for other runtimes: only operators that those have, too"
     )
     command.add_argument(
         "--compaction",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="match with as many slots as the image with the most keypoints needs (unless shapes are fixed)",
+    )
+    command.add_argument(
+        "--adaptive", action="store_true", help="pairs stop early, points are pruned, as in the original"
+    )
+    command.add_argument(
+        "--depth-confidence",
+        type=float,
+        metavar="C",
+        help="sure points to stop at, with --adaptive; -1 never",
+    )
+    command.add_argument(
+        "--width-confidence", type=float, metavar="C", help="certainty to prune at, with --adaptive; -1 never"
     )
     command.add_argument(
         "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"

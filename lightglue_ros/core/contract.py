@@ -32,7 +32,7 @@ from dataclasses import dataclass, fields
 
 from lightglue_ros.core.errors import ModelError
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 METADATA_PREFIX = "lightglue_ros."
 DYNAMIC = "dynamic"  # what the metadata says of a length that is not fixed
 
@@ -76,7 +76,10 @@ class GraphInfo:
         divisor: width and height of the canvas must be multiples of this.
         precision: ``fp32``, ``fp16`` or ``int8``.
         compaction: whether it matches with as many slots as the image with the most keypoints needs.
+        fused: whether it has operators of ONNX Runtime's own, which other runtimes lack.
         adaptive: whether pairs may stop early and points may be pruned.
+        depth_confidence: share of points that must be sure before a pair stops; -1 is never.
+        width_confidence: how sure it must be that a point has no partner before it is pruned; -1 is never.
         descriptor_dim: D, the width of a descriptor.
         weights_sha256: SHA-256 of each weights file, extractor first.
         licence: licence of the weights.
@@ -96,7 +99,10 @@ class GraphInfo:
     divisor: int
     precision: str
     compaction: bool
+    fused: bool
     adaptive: bool
+    depth_confidence: float
+    width_confidence: float
     descriptor_dim: int
     weights_sha256: tuple[str, ...]
     licence: str
@@ -187,7 +193,10 @@ _DECODERS = {
     "divisor": int,
     "precision": str,
     "compaction": _decode_bool,
+    "fused": _decode_bool,
     "adaptive": _decode_bool,
+    "depth_confidence": float,
+    "width_confidence": float,
     "descriptor_dim": int,
     "weights_sha256": _decode_list,
     "licence": str,

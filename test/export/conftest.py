@@ -15,7 +15,7 @@ from random_weights import lightglue_weights, superpoint_weights
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export import MODELS, export_model, exporter, selfcheck
-from lightglue_ros.export.precision import to_fp16
+from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.weights import resolve
 
 SEED = 0  # of the random weights, and of make_goldens_superpoint.py
@@ -117,11 +117,13 @@ def own_weights(tmp_path_factory):
 def networks(own_weights):
     """Makes a model's extractor and matcher in PyTorch, with so few layers that an export takes seconds."""
 
-    def make(name, *, layers=1, precision="fp32", portable=True):
+    def make(name, *, layers=1, deform_conv=False, **options):
         spec = with_layers(name, layers)
         files = resolve(spec.weights, own_weights(spec), print)
-        parts = exporter.load_networks(spec, files, portable=portable)
-        return spec, tuple(map(to_fp16, parts)) if precision == "fp16" else parts
+        settled = ExportOptions(**options).settle(spec)
+        parts = exporter.load_networks(spec, files, settled, deform_conv=deform_conv)
+        info = exporter._describe(spec, [], settled)
+        return spec, exporter._rounded(parts, settled, [selfcheck._random_scene()], info)
 
     return make
 

@@ -41,7 +41,7 @@ def superpoint_weights(seed: int) -> dict[str, torch.Tensor]:
 
 
 def lightglue_weights(config: LightGlueConfig, seed: int) -> dict[str, torch.Tensor]:
-    """Of the last assignment head only, which is the one that matches where no pair stops early."""
+    """The heads of the earlier layers are drawn last, as only adaptive matchers have them."""
     random = np.random.default_rng(seed)
     weights = {}
 
@@ -67,9 +67,11 @@ def lightglue_weights(config: LightGlueConfig, seed: int) -> dict[str, torch.Ten
             weights[f"{block}.ffn.1.weight"] = 1 + 0.1 * random.standard_normal(2 * width)
             weights[f"{block}.ffn.1.bias"] = 0.1 * random.standard_normal(2 * width)
             linear(f"{block}.ffn.3", 2 * width, width, gain=UPDATE)
-    head = f"log_assignment.{config.layers - 1}"
-    linear(f"{head}.matchability", width, 1)
-    linear(f"{head}.final_proj", width, width, gain=SHARPNESS)
+    for layer in (config.layers - 1, *range(config.layers - 1)):
+        linear(f"log_assignment.{layer}.matchability", width, 1)
+        linear(f"log_assignment.{layer}.final_proj", width, width, gain=SHARPNESS)
+    for layer in range(config.layers - 1):
+        linear(f"token_confidence.{layer}.token.0", width, 1)
     return _tensors(weights)
 
 

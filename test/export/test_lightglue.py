@@ -1,24 +1,51 @@
 """Parts of LightGlue that are written otherwise than in the reference."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from lightglue_ros.export.lightglue import _attend, _mask_logits
+from lightglue_ros.export.int8 import QuantisedAttention
+from lightglue_ros.export.lightglue import Attention, LightGlueConfig
+
+CONFIG = LightGlueConfig(input_dim=64, width=64, heads=4, layers=1)
 
 
-def test_attention_with_a_mask_channel_is_scaled_dot_product_attention():
-    torch.manual_seed(0)
-    query, key, value = torch.randn(3, 2, 4, 9, 16)
-    mask = torch.rand(2, 9) > 0.3
-    logits = _mask_logits(mask, torch.float32)[:, None, :, None].expand(-1, 4, -1, -1)
-    with_channel = (
-        torch.cat([query * 16**-0.5, torch.ones_like(logits)], dim=3),
-        torch.cat([key, logits], dim=3),
+def scaled_dot_product_attention(query, key, value, mask):
+    parts = (
+        part.unflatten(2, (CONFIG.heads, CONFIG.head_dim)).transpose(1, 2) for part in (query, key, value)
     )
-    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
-    found = _attend(*with_channel, value)
-    torch.testing.assert_close(found, expected.transpose(1, 2).reshape(2 * 9, 4 * 16))
+    found = F.scaled_dot_product_attention(*parts, attn_mask=mask[:, None, None], scale=1.0)
+    return found.transpose(1, 2).flatten(2)
+
+
+def with_channel(values, last):
+    by_head = values.unflatten(2, (CONFIG.heads, CONFIG.head_dim))
+    return F.pad(by_head, (0, 1), value=last).flatten(2)
+
+
+@pytest.mark.parametrize("key_channel", [0.0, 1.0])
+def test_attention_with_a_mask_channel_is_scaled_dot_product_attention(key_channel):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 9, CONFIG.width)
+    mask = torch.rand(2, 9) > 0.3
+    attention = Attention(CONFIG, key_channel)
+    expected = scaled_dot_product_attention(query, key, value, mask)
+    query, longer_key = with_channel(query, 1.0), with_channel(key, key_channel)
+    torch.testing.assert_close(attention(query, longer_key, value, mask), expected)
     # What padded keys and values hold is not seen.
-    other = torch.where(mask[:, None, :, None], 0.0, 1e4)
-    again = _attend(with_channel[0], with_channel[1] + other, value + other)
-    torch.testing.assert_close(again, found)
+    other = torch.where(mask[:, :, None], 0.0, 1e4)
+    again = attention(query, with_channel(key + other, key_channel), value + other, mask)
+    torch.testing.assert_close(again, expected)
+
+
+def test_attention_in_int8_is_nearly_the_same_and_does_not_look_at_padding():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 9, CONFIG.width)
+    mask = torch.rand(2, 9) > 0.3
+    attention = QuantisedAttention(CONFIG, query.abs().max().item(), key.abs().max().item())
+    found = attention(query, key, value, mask)
+    expected = scaled_dot_product_attention(query, key, value, mask)
+    assert (found - expected).abs().max() < 0.15
+    assert (found - expected).abs().mean() < 0.02
+    other = torch.where(mask[:, :, None], 0.0, 1e4)
+    assert torch.equal(attention(query, key + other, value + other, mask), found)

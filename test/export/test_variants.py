@@ -100,7 +100,7 @@ def test_static_portable_exports_have_only_operators_of_tensorrts_list(
     path = write_graph("pipeline", spec, parts, replace(SMALL, precision=precision))
     assert tensorrt.find_obstacles(onnx.load(path)) == []
     info = read_info(path)
-    assert (info.tensorrt, info.compaction) == (True, False)
+    assert (info.tensorrt, info.compaction, info.fused) == (True, False, False)
 
 
 def test_tensorrts_list_notices_what_it_does_not_take():
@@ -127,7 +127,7 @@ def test_tensorrts_list_notices_what_it_does_not_take():
 
 
 def test_with_deform_conv_an_export_says_which_runtime_it_needs(networks, write_graph):
-    spec, parts = networks("aliked", portable=False)
+    spec, parts = networks("aliked", deform_conv=True)
     path = write_graph("pipeline", spec, parts, replace(SMALL, portable=False, opset=19))
     info = read_info(path)
     operators = {node.op_type for node in onnx.load(path).graph.node}
@@ -138,11 +138,12 @@ def test_with_deform_conv_an_export_says_which_runtime_it_needs(networks, write_
 def test_where_onnxruntime_has_no_deform_conv_the_portable_form_is_exported(monkeypatch):
     lines = []
     monkeypatch.setattr(exporter, "onnxruntime_is_older_than", lambda version: version == "1.25")
-    settled = exporter._settle(ExportOptions(), MODELS["aliked"], lines.append)
-    assert (settled.portable, settled.opset) == (True, 18)
-    assert "has no DeformConv (that takes 1.25): exporting the portable form" in lines[0]
+    settled, deform_conv = exporter._settle(ExportOptions(), MODELS["aliked"], lines.append)
+    assert (deform_conv, settled.opset) == (False, 18)
+    assert "has no DeformConv (that takes 1.25): exporting the extractor without it" in lines[0]
     monkeypatch.undo()
-    assert exporter._settle(ExportOptions(), MODELS["xfeat"], lines.append).opset == 18
+    settled, deform_conv = exporter._settle(ExportOptions(), MODELS["xfeat"], lines.append)
+    assert (deform_conv, settled.opset) == (False, 18)
 
 
 @pytest.mark.parametrize("counts", [(30, 12, 0), (48, 48, 48), (1, 0, 0), (0, 0, 0)])

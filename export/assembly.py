@@ -1,0 +1,158 @@
+"""Graphs put together from parts that are traced one by one.
+
+A tracer follows shapes, and what goes on after a step that keeps as much as the data say has a shape of its
+own in each step. Traced one by one, every part begins with shapes that are simply free.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+LARGEST_DIM = 2**16  # a bound that the tracer wants
+EXAMPLE_LENGTH = 3  # of a free axis, to trace with; its multiples are as many times longer
+
+
+@dataclass(frozen=True)
+class Free:
+    """An axis of free length: equal in all tensors of a part that name it, and a multiple of `times`."""
+
+    name: str
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Type and axes of a tensor, each axis free or of a fixed length."""
+
+    dtype: torch.dtype
+    axes: tuple[Free | int, ...]
+
+    def example(self) -> Tensor:
+        """Zeros to trace with."""
+        lengths = [axis if isinstance(axis, int) else EXAMPLE_LENGTH * axis.times for axis in self.axes]
+        return torch.zeros(lengths, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a graph.
+
+    Attributes:
+        name: what the names of its nodes begin with.
+        module: its forward step takes all inputs as `*inputs` and gives a tensor for each output.
+        inputs: the graph's inputs, or outputs of parts before.
+        outputs: names of what it gives.
+        traced_as: parts of one such name differ in nothing but the values of their parameters and buffers,
+            and are traced once.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: Mapping[str, TensorSpec]
+    outputs: Sequence[str]
+    traced_as: str | None = None
+
+
+# Exports a module, given example inputs by their names, their free axes and the outputs' names.
+Trace = Callable[[nn.Module, Mapping[str, Tensor], Sequence[object], Sequence[str]], onnx.ModelProto]
+
+
+def assemble(
+    parts: Sequence[Part], inputs: Sequence[str], outputs: Sequence[str], trace: Trace
+) -> onnx.ModelProto:
+    """One graph of all parts, in their order.
+
+    Args:
+        parts: with inputs that the graph has or that a part before gives.
+        inputs: of the graph, each an input of some part.
+        outputs: of the graph, each given by some part.
+        trace: exports a module.
+    """
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+    described: dict[str, onnx.ValueInfoProto] = {}
+    traced: dict[str, onnx.ModelProto] = {}
+    for part in parts:
+        key = part.traced_as or part.name
+        if key not in traced:
+            traced[key] = _traced(part, trace)
+        model = copy.deepcopy(traced[key])
+        if part.traced_as is not None:
+            _put_values(model.graph, part.module)
+        renamed = _renamed(model.graph, part)
+        nodes += renamed.node
+        weights += renamed.initializer
+        for value in (*renamed.input, *renamed.output):
+            described.setdefault(value.name, value)
+    graph = onnx.helper.make_graph(
+        nodes, "graph", [described[name] for name in inputs], [described[name] for name in outputs], weights
+    )
+    # The parts are traced alike: the last one's opsets and version of the format are those of all.
+    opsets = {entry.domain: entry.version for node in nodes for entry in model.opset_import}
+    opsets |= {node.domain: 1 for node in nodes if node.domain and node.domain not in opsets}
+    return onnx.helper.make_model(
+        graph,
+        opset_imports=[onnx.helper.make_opsetid(*entry) for entry in opsets.items()],
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+    )
+
+
+def _traced(part: Part, trace: Trace) -> onnx.ModelProto:
+    dims: dict[str, Dim] = {}
+    free = []
+    for spec in part.inputs.values():
+        axes = {number: axis for number, axis in enumerate(spec.axes) if isinstance(axis, Free)}
+        for axis in axes.values():
+            # With a prefix, because N alone is a function to the tracer.
+            dims.setdefault(axis.name, Dim(f"free_{axis.name}", min=2, max=LARGEST_DIM))
+        free.append({number: _times(axis.times, dims[axis.name]) for number, axis in axes.items()})
+    examples = {name: spec.example() for name, spec in part.inputs.items()}
+    return trace(part.module, examples, [tuple(free)], part.outputs)
+
+
+def _put_values(graph: onnx.GraphProto, module: nn.Module) -> None:
+    """The module's parameters and buffers in place of those that the graph was traced with."""
+    values = module.state_dict()
+    for tensor in graph.initializer:
+        if tensor.name in values:
+            array = values[tensor.name].detach().contiguous().numpy()
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+
+def _times(times: int, dim: Dim) -> Dim:
+    return dim if times == 1 else times * dim
+
+
+def _renamed(graph: onnx.GraphProto, part: Part) -> onnx.GraphProto:
+    """The graph with the part's names for what goes in and comes out, and names of its own for the rest."""
+    names = {"": ""}  # an optional input that is left out
+    names |= {value.name: name for value, name in zip(graph.input, part.inputs, strict=True)}
+    passed_on = []
+    for value, name in zip(graph.output, part.outputs, strict=True):
+        if value.name in names:
+            passed_on.append(onnx.helper.make_node("Identity", [names[value.name]], [name]))
+        else:
+            names[value.name] = name
+
+    def renamed(name: str) -> str:
+        return names.setdefault(name, f"{part.name}/{name}")
+
+    for value in (*graph.input, *graph.output):
+        value.name = renamed(value.name)
+    for tensor in graph.initializer:
+        tensor.name = renamed(tensor.name)
+    for node in graph.node:
+        node.name = f"{part.name}/{node.name}"
+        for kind in (node.input, node.output):
+            kind[:] = [renamed(name) for name in kind]
+    graph.node.extend(passed_on)
+    return graph

@@ -1,0 +1,147 @@
+"""int8 for CPUs: the transformer's linear layers and attention logits with both factors of 8 bits.
+
+Scales of the inputs are fixed when the model is exported, by running it in float32 on the scenes that every
+export is checked on. Scales taken while running would look at the whole batch, and a pair's result would
+depend on its neighbours. Weights have a scale for each output channel.
+
+What stays in float32: the extractor and the projection of descriptors, softmax and its product with the
+values (most probabilities are less than 1/255), layer norm and GELU, and the heads (assignment, matchability,
+confidence), whose thresholds decide.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightglue_ros.export.lightglue import Attention, LightGlue, LightGlueConfig
+from lightglue_ros.export.operators import attend_int8, multiply_int8, quantise
+
+Matcher = TypeVar("Matcher", bound=LightGlue)
+LEVELS = 255  # between the least and the largest number of 8 bits
+STEPS = 127  # from 0 to the largest number of 8 bits with a sign
+WITH_MASK_CHANNELS = (".query", ".key", ".query_key")
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer with int8 weights on inputs that are quantised with a fixed scale and zero point."""
+
+    def __init__(self, layer: nn.Linear, least: float, largest: float) -> None:
+        super().__init__()
+        least, largest = min(least, 0.0), max(largest, 0.0)
+        scale = max(largest - least, 1e-6) / LEVELS
+        weight = layer.weight.detach().t()
+        weight_scales = weight.abs().amax(dim=0) / (STEPS)
+        weight_scales = torch.where(weight_scales > 0, weight_scales, 1.0)
+        self.out_features = layer.out_features
+        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("zero_point", torch.tensor(round(-least / scale), dtype=torch.uint8))
+        self.register_buffer("weight", (weight / weight_scales).round().to(torch.int8).contiguous())
+        self.register_buffer("weight_scales", weight_scales)
+        self.register_buffer("bias", layer.bias.detach().clone())
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values float32 [R, in] to float32 [R, out]."""
+        quantised = quantise(values, self.scale, self.zero_point)
+        return multiply_int8(
+            quantised, self.scale, self.zero_point, self.weight, self.weight_scales, self.bias
+        )
+
+
+class QuantisedAttention(nn.Module):
+    """`Attention` with queries and keys of 8 bits. Probabilities and values stay in float32."""
+
+    def __init__(self, config: LightGlueConfig, largest_query: float, largest_key: float) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("query_scale", torch.tensor(max(largest_query, 1e-6) / STEPS))
+        self.register_buffer("key_scale", torch.tensor(max(largest_key, 1e-6) / STEPS))
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Messages [S, K, width] for query, key and value [S, K, width] and mask bool [S, K]."""
+        heads, channels = self.config.heads, self.config.head_dim
+        return attend_int8(query, key, value, mask, self.query_scale, self.key_scale, heads, channels)
+
+
+def to_int8(matcher: Matcher, scenes: Sequence[tuple[Tensor, ...]]) -> Matcher:
+    """A copy of a matcher with quantised linear layers and attention logits.
+
+    Args:
+        matcher: in float32.
+        scenes: inputs of its forward step; what its layers see on them is what is quantised for.
+    """
+    seen = {name: _Range() for name, module in matcher.layers.named_modules() if _is_quantised(module)}
+    with _observed(matcher, seen), torch.inference_mode():
+        for inputs in scenes:
+            LightGlue.forward(matcher, *inputs)
+    quantised = copy.deepcopy(matcher)
+    for name, ranges in seen.items():
+        parent, _, own = name.rpartition(".")
+        setattr(quantised.layers.get_submodule(parent), own, _quantised(matcher, name, ranges))
+    return quantised
+
+
+class _Range:
+    """The least and the largest number seen of each input of a module."""
+
+    def __init__(self) -> None:
+        self.least: dict[int, float] = {}
+        self.largest: dict[int, float] = {}
+
+    def see(self, inputs: Sequence[Tensor]) -> None:
+        for number, values in enumerate(inputs):
+            self.least[number] = min(self.least.get(number, 0.0), float(values.min()))
+            self.largest[number] = max(self.largest.get(number, 0.0), float(values.max()))
+
+    def magnitude(self, number: int) -> float:
+        return max(self.largest[number], -self.least[number])
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Attention)
+
+
+def _quantised(matcher: LightGlue, name: str, seen: _Range) -> nn.Module:
+    """The quantised form of a module of the layers."""
+    module, config = matcher.layers.get_submodule(name), matcher.config
+    if isinstance(module, Attention):
+        return QuantisedAttention(config, seen.magnitude(0), seen.magnitude(1))
+    if name.endswith(WITH_MASK_CHANNELS):
+        module = _without_mask_channels(module, config)
+    return QuantisedLinear(module, seen.least[0], seen.largest[0])
+
+
+def _without_mask_channels(layer: nn.Linear, config: LightGlueConfig) -> nn.Linear:
+    shorter = nn.Linear(config.width, config.width)
+    with torch.no_grad():
+        for kind in ("weight", "bias"):
+            by_head = getattr(layer, kind).unflatten(0, (config.heads, config.head_dim + 1))
+            getattr(shorter, kind).copy_(by_head[:, :-1].flatten(0, 1))
+    return shorter
+
+
+@contextmanager
+def _observed(matcher: LightGlue, seen: Mapping[str, _Range]) -> Iterator[None]:
+    """Note what goes into the modules of the layers that are to be quantised."""
+
+    def watch(name: str, module: nn.Module) -> RemovableHandle:
+        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if isinstance(module, Attention):
+                heads = (matcher.config.heads, matcher.config.head_dim + 1)
+                inputs = tuple(part.unflatten(2, heads)[..., :-1] for part in inputs[:2])
+            seen[name].see(inputs)
+
+        return module.register_forward_pre_hook(look)
+
+    hooks = [watch(name, matcher.layers.get_submodule(name)) for name in seen]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
