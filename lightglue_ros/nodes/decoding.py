@@ -12,7 +12,7 @@ that are not here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ class CameraImage:
 
     def without_pixels(self) -> CameraImage:
         """The same without what `decode` holds, which is the whole message."""
-        return replace(self, decode=None)
+        return CameraImage(self.header, self.width, self.height, None)
 
 
 @dataclass(frozen=True)

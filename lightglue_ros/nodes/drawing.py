@@ -1,8 +1,7 @@
 """Draws matches and publishes the pictures, in a thread of its own and only while somebody looks.
 
-Neither an executor's callback nor inference waits for it: to know whether a picture is wanted takes the
-number of subscribers and a comparison of times. Pictures come at a limited rate, and one that is overtaken is
-not drawn.
+Neither an executor's callback nor inference waits for it: `is_wanted` compares a time and asks for the number
+of subscribers. Pictures come at a limited rate, and one that is overtaken is not drawn.
 """
 
 from __future__ import annotations
@@ -57,13 +56,10 @@ class Drawer:
             lambda item: self._draw(*item), self._on_error, "drawing"
         )
 
-    def is_watched(self) -> bool:
-        """Whether there are to be pictures, and somebody looks."""
-        return self.rate > 0.0 and self._publisher.get_subscription_count() > 0
-
-    def is_time(self) -> bool:
-        """Whether the last picture was long enough ago."""
-        return self.rate > 0.0 and time.monotonic() - self._last >= 1.0 / self.rate
+    def is_wanted(self) -> bool:
+        """Whether it is time for a picture and somebody looks."""
+        is_time = self.rate > 0.0 and time.monotonic() - self._last >= 1.0 / self.rate
+        return is_time and self._publisher.get_subscription_count() > 0
 
     def offer(self, matches: Matches, images: Sequence[ImagePair]) -> None:
         """Let matches be drawn; returns at once.

@@ -48,7 +48,7 @@ from lightglue_ros.core import Features, LightGlueRosError, MatchPipeline
 from lightglue_ros.core.frames import FrameAssembler, RigFrame
 from lightglue_ros.core.normalise import Normalisation
 from lightglue_ros.core.rig import Rig
-from lightglue_ros.core.rig_matcher import RigMatcher
+from lightglue_ros.core.rig_matcher import RigMatcher, RigPair
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import cameras, drawing, parameters, qos
@@ -428,21 +428,16 @@ class Matcher(LifecycleNode):
             self._rig_matcher.forget()
             self._epoch = frame.epoch
         images = [self._decode(camera, image) for camera, image in enumerate(frame.images)]
-        # Past images keep their labels, and whole messages in those are for pictures only.
-        is_watched = self._is_watched()
-        kept = [image if image is None or is_watched else image.without_pixels() for image in frame.images]
-        labels = [None if image is None else label for label, image in zip(kept, images, strict=True)]
+        labels = [None if image is None else label for label, image in zip(frame.images, images, strict=True)]
         header = next((label.header for label in labels if label is not None), None)
         if header is None:
             return
         features = self._rig_matcher.extract(images)
         self._publish_features(labels, features)
+        labels = self._as_kept(labels)
         pairs = self._rig_matcher.match_features(features, labels, frame.between)
         if self._publisher is not None:
-            message = matches_to_message(settings.rig, header, pairs, self._pipeline.info.model)
-            self._publisher.publish(message)
-        if is_watched and self._drawer.is_time():
-            self._drawer.offer(message, [(pair.label0, pair.label1) for pair in pairs])
+            self._publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model), pairs)
         inference = self._pipeline.times.inference
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self.get_clock().now().nanoseconds - taken) * 1e-9
@@ -463,11 +458,14 @@ class Matcher(LifecycleNode):
                 )
                 publisher.publish(message)
 
-    def _is_watched(self) -> bool:
-        """Whether somebody looks at the pictures of this node, and no viewer draws in its place."""
-        if self._drawer is None or not self._drawer.is_watched():
-            return False
-        return self.count_publishers(self._picture_publisher.topic_name) == 1
+    def _publish(self, message: Matches, pairs: Sequence[RigPair[CameraImage]]) -> None:
+        self._publisher.publish(message)
+        if self._drawer is not None and self._drawer.is_wanted() and not self._has_viewer():
+            self._drawer.offer(message, [(pair.label0, pair.label1) for pair in pairs])
+
+    def _has_viewer(self) -> bool:
+        """Whether another node draws."""
+        return self.count_publishers(self._picture_publisher.topic_name) > 1
 
     def _decode(self, camera: int, image: CameraImage | None) -> np.ndarray | Features | None:
         """Decode an image; one that turns out to be broken leaves its slot empty, as if missing."""
@@ -490,6 +488,15 @@ class Matcher(LifecycleNode):
             self._rig_matcher.set_rig(settings.rig)
             self._applied = settings
         return settings
+
+    def _as_kept(self, labels: Sequence[CameraImage | None]) -> list[CameraImage | None]:
+        """What to keep of images with their features: whole messages only for pictures of past images."""
+        is_watched = (
+            self._drawer is not None
+            and self._picture_publisher.get_subscription_count() > 0
+            and not self._has_viewer()
+        )
+        return [label if label is None or is_watched else label.without_pixels() for label in labels]
 
     def _on_match_error(self, error: Exception) -> None:
         self._status.failed(error)
