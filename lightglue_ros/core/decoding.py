@@ -12,7 +12,7 @@ sensor_msgs/image_encodings.hpp. cv_bridge, where it is installed, decodes the o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -82,7 +82,7 @@ class CameraImage:
 
     def without_pixels(self) -> CameraImage:
         """The same without what `decode` holds, which is the whole message."""
-        return replace(self, decode=None)
+        return CameraImage(self.header, self.width, self.height, None)
 
 
 def decode_frame(

@@ -411,21 +411,17 @@ class Matcher(LifecycleNode):
             self._rig_matcher.forget()
             self._epoch = frame.epoch
         images, labels = decode_frame(frame.images, settings.normalisation, self._reject)
-        is_watched = self._is_watched()
-        if not is_watched:
-            # Past images keep their labels, and whole messages in those are for pictures only.
-            labels = [None if label is None else label.without_pixels() for label in labels]
         header = next((label.header for label in labels if label is not None), None)
         if header is None:
             return
         features = self._rig_matcher.extract(images)
         self._publish_features(labels, features)
+        labels = self._as_kept(labels)
         pairs = self._rig_matcher.match_features(features, labels, frame.between)
         if self._publisher is not None:
             canvas_size = self._pipeline.image_size
             pairs = self._verifier.verify(pairs, settings.rig, settings.geometry, canvas_size)
-            message = matches_to_message(settings.rig, header, pairs, self._pipeline.info.model)
-            self._publish(message, pairs, is_watched)
+            self._publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model), pairs)
         inference = self._pipeline.times.inference
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self.get_clock().now().nanoseconds - taken) * 1e-9
@@ -446,18 +442,16 @@ class Matcher(LifecycleNode):
                 )
                 publisher.publish(message)
 
-    def _publish(self, message: Matches, pairs: Sequence[RigPair[CameraImage]], is_watched: bool) -> None:
+    def _publish(self, message: Matches, pairs: Sequence[RigPair[CameraImage]]) -> None:
         self._publisher.publish(message)
-        if is_watched and self._drawer.is_time():
+        if self._drawer is not None and self._drawer.is_wanted() and not self._has_viewer():
             self._drawer.offer((message, [(pair.label0, pair.label1) for pair in pairs]))
-        if self._annotator is not None and self._annotator.is_watched() and self._annotator.is_time():
+        if self._annotator is not None and self._annotator.is_wanted():
             self._annotator.offer((self._applied.rig, message))
 
-    def _is_watched(self) -> bool:
-        """Whether somebody looks at the pictures of this node, and no viewer draws in its place."""
-        if self._drawer is None or not self._drawer.is_watched():
-            return False
-        return self.count_publishers(self._picture_publisher.topic_name) == 1
+    def _has_viewer(self) -> bool:
+        """Whether another node draws."""
+        return self.count_publishers(self._picture_publisher.topic_name) > 1
 
     def _apply_settings(self) -> MatcherSettings:
         """Take over settings that have changed since the last frame."""
@@ -470,6 +464,15 @@ class Matcher(LifecycleNode):
             self._rig_matcher.set_rig(settings.rig)
             self._applied = settings
         return settings
+
+    def _as_kept(self, labels: Sequence[CameraImage | None]) -> list[CameraImage | None]:
+        """What to keep of images with their features: whole messages only for pictures of past images."""
+        is_watched = (
+            self._drawer is not None
+            and self._picture_publisher.get_subscription_count() > 0
+            and not self._has_viewer()
+        )
+        return [label if label is None or is_watched else label.without_pixels() for label in labels]
 
     def _on_match_error(self, error: Exception) -> None:
         self._status.failed(error)

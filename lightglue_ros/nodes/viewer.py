@@ -2,7 +2,7 @@
 
 It is for the computer of somebody who looks, or for a matcher that takes features and has no images. (A
 matcher that has images draws them itself, unless a viewer is there.) While somebody looks, the images of each
-camera wait until matches of them, or of later ones, arrive.
+camera wait until matches of later ones arrive.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Viewer(Node):
         self._images: dict[str, deque[CameraImage]] = {
             camera: deque(maxlen=HISTORY) for camera in values.cameras
         }
+        self._oldest = (0, 0)
         self._drawer = Drawer(
             self,
             self.create_publisher(Image, TOPIC, qos.picture_qos(), qos_overriding_options=qos.overridable()),
@@ -63,31 +64,28 @@ class Viewer(Node):
         super().destroy_node()
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
-        if not self._drawer.is_watched():
-            self._images[camera].clear()
-            return
+        self._forget_images()
         try:
             self._images[camera].append(cameras.check(message, self._values))
         except RejectedImageError as error:
             self.get_logger().warning(f"camera {camera}: {error}", throttle_duration_sec=LOG_PERIOD)
 
-    def _on_matches(self, message: Matches) -> None:
-        if self._drawer.is_watched() and self._drawer.is_time():
-            images = [
-                (self._find(pair.camera0, pair.stamp0), self._find(pair.camera1, pair.stamp1))
-                for pair in message.pairs
-            ]
-            self._drawer.offer((message, images))
-        self._forget_images_before(message)
-
-    def _forget_images_before(self, message: Matches) -> None:
-        """Forget images older than all that a message names: no later one will name them."""
-        named = [(pair.stamp0, pair.width0) for pair in message.pairs]
-        named += [(pair.stamp1, pair.width1) for pair in message.pairs]
-        oldest = min((_order(stamp) for stamp, width in named if width), default=(0, 0))
+    def _forget_images(self) -> None:
+        """Forget images older than all that the last matches named; while nobody looks, all of them."""
+        is_watched = self.count_subscribers(TOPIC) > 0
         for images in self._images.values():
-            while images and _order(images[0].header.stamp) < oldest:
+            while images and (not is_watched or _order(images[0].header.stamp) < self._oldest):
                 images.popleft()
+
+    def _on_matches(self, message: Matches) -> None:
+        self._oldest = _oldest_named(message)
+        if not self._drawer.is_wanted():
+            return
+        images = [
+            (self._find(pair.camera0, pair.stamp0), self._find(pair.camera1, pair.stamp1))
+            for pair in message.pairs
+        ]
+        self._drawer.offer((message, images))
 
     def _find(self, camera: str, stamp: Time) -> CameraImage | None:
         images = self._images.get(camera, deque())
@@ -95,6 +93,13 @@ class Viewer(Node):
 
     def _tell_incompatible(self, topic: str) -> None:
         self.get_logger().warning(f"a publisher of {topic} does not offer the QoS that image_qos asks for")
+
+
+def _oldest_named(message: Matches) -> tuple[int, int]:
+    """The stamp of the oldest image in a message, in seconds and nanoseconds; 0 without images."""
+    named = [(pair.stamp0, pair.width0) for pair in message.pairs]
+    named += [(pair.stamp1, pair.width1) for pair in message.pairs]
+    return min((_order(stamp) for stamp, width in named if width), default=(0, 0))
 
 
 def _order(stamp: Time) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """What is made for somebody who looks: in a thread of its own, at a limited rate, while one subscribes.
 
-Neither an executor's callback nor inference waits for it: to know whether anything is wanted takes the number
-of subscribers and a comparison of times. What is overtaken is not made.
+Neither an executor's callback nor inference waits for it: `is_wanted` compares a time and asks for the number
+of subscribers. What is overtaken is not made.
 """
 
 from __future__ import annotations
@@ -42,13 +42,10 @@ class WatchedWorker(Generic[T]):
         self._last = -np.inf
         self._worker: NewestWorker[T] = NewestWorker(self._work, self._on_error, name)
 
-    def is_watched(self) -> bool:
-        """Whether anything is to be made, and somebody looks."""
-        return self.rate > 0.0 and any(one.get_subscription_count() > 0 for one in self._publishers)
-
-    def is_time(self) -> bool:
-        """Whether the last one was long enough ago."""
-        return self.rate > 0.0 and time.monotonic() - self._last >= 1.0 / self.rate
+    def is_wanted(self) -> bool:
+        """Whether it is time for another one and somebody looks."""
+        is_time = self.rate > 0.0 and time.monotonic() - self._last >= 1.0 / self.rate
+        return is_time and any(publisher.get_subscription_count() > 0 for publisher in self._publishers)
 
     def offer(self, item: T) -> None:
         """Hand over an item and return at once."""
