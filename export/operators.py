@@ -12,7 +12,7 @@ from onnxscript.values import Op, Opset
 from torch import Tensor
 from torch.nn import functional as F
 
-PADDING_CHANNELS = 16  # of attention in int8
+PADDED = -1e4  # logit of padded keys in int8: exp() makes it 0 beside any real one
 _INTEGER, _FLOAT = onnx.defs.OpSchema.AttrType.INT, onnx.defs.OpSchema.AttrType.FLOAT
 
 
@@ -371,8 +371,8 @@ def attend_int8(
 ) -> Tensor:
     """`attend` with queries and keys quantised, and a mask.
 
-    The mask is PADDING_CHANNELS more channels of each head: the largest number in queries, in keys 0 or, in
-    padded ones, the least. Padded keys are 0 otherwise, so that their logit is far below any other.
+    The mask is one more channel of each head: the largest number in queries, in keys 0 or, in padded ones, the
+    least. Padded keys are 0 otherwise, and have a scale of their own, which makes PADDED of their logits.
 
     Args:
         query: [S, K, heads * channels].
@@ -390,10 +390,11 @@ def attend_int8(
     query, key = ((part / scale).round() for part, scale in ((query, query_scale), (key, key_scale)))
     query, key, value = (part.unflatten(2, (heads, channels)).transpose(1, 2) for part in (query, key, value))
     known = mask[:, None, :, None]
-    query = F.pad(query.clamp(-128, 127), (0, PADDING_CHANNELS), value=127)
+    query = F.pad(query.clamp(-128, 127), (0, 1), value=127)
     key = torch.where(known, key.clamp(-128, 127), 0)
-    padding = torch.where(known, 0.0, -128.0).expand(-1, heads, -1, PADDING_CHANNELS)
-    logits = query @ torch.cat([key, padding], dim=3).transpose(2, 3) * (query_scale * key_scale)
+    padding = torch.where(known, 0.0, -128.0).expand(-1, heads, -1, 1)
+    scales = query_scale * torch.where(mask, key_scale, -PADDED / (127 * 128) / query_scale)
+    logits = query @ torch.cat([key, padding], dim=3).transpose(2, 3) * scales[:, None, None]
     return (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
 
 
@@ -416,20 +417,25 @@ def _attend_int8_with(multiply: Callable) -> Callable:
         shape = opset18.Constant(value_ints=[0, 0, heads, channels])
         middle = opset18.Cast(opset18.Constant(value_int=128), to=2)
         query = opset18.Reshape(opset18.QuantizeLinear(query, query_scale, middle), shape)
-        ends = opset18.Constant(value_ints=[0, 0, 0, 0, 0, 0, 0, PADDING_CHANNELS])
+        ends = opset18.Constant(value_ints=[0, 0, 0, 0, 0, 0, 0, 1])
         query = opset18.Pad(query, ends, opset18.Cast(opset18.Constant(value_int=255), to=2))
         zero = opset18.Cast(opset18.Constant(value_int=0), to=3)
         key = opset18.Reshape(opset18.QuantizeLinear(key, key_scale, zero), shape)
         known = opset18.Unsqueeze(mask, opset18.Constant(value_ints=[2, 3]))
-        least = opset18.Cast(opset18.Constant(value_ints=[-128] * PADDING_CHANNELS), to=3)
-        padding = opset18.Where(known, zero, least)
+        least = opset18.Cast(opset18.Constant(value_int=-128), to=3)
         by_head = opset18.Constant(value_ints=[1, 1, heads, 1])
-        key = opset18.Concat(opset18.Where(known, key, zero), opset18.Tile(padding, by_head), axis=3)
+        padding = opset18.Tile(opset18.Where(known, zero, least), by_head)
+        key = opset18.Concat(opset18.Where(known, key, zero), padding, axis=3)
+        padded_scale = opset18.Div(opset18.Constant(value_float=-PADDED / (127 * 128)), query_scale)
+        scales = opset18.Where(
+            opset18.Unsqueeze(mask, opset18.Constant(value_ints=[1, 2])), key_scale, padded_scale
+        )
+        scales = opset18.Tile(scales, opset18.Constant(value_ints=[1, heads, 1, 1]))
         logits = multiply(
             opset18.Transpose(query, perm=[0, 2, 1, 3]),
             opset18.Transpose(key, perm=[0, 2, 3, 1]),
             query_scale,
-            key_scale,
+            scales,
             middle,
             zero,
         )
