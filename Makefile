@@ -15,18 +15,22 @@ SOURCED := $(shell PATH="$${PATH#$(CURDIR)/$(VENV)/bin:}" $(PYTHON) -c 'import r
 IN_ENV := . tools/env.sh &&
 STEP = @printf '\n==> %s\n'
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)
 	@$(IN_ENV) lightglue_ros demo $(if $(LEFT),"$(LEFT)") $(if $(RIGHT),"$(RIGHT)")
 
 # From the folder test/: in the root the source folder lightglue_ros would hide the installed package.
-test: $(MODEL) $(VENV)/.originals lint
+test: $(MODEL) $(VENV)/.originals $(VENV)/.ray lint
 	@$(IN_ENV) cd test && pytest
 
 lint: $(VENV)/.packages
 	@$(IN_ENV) ruff check . && ruff format --check .
+
+# The tables of README.md and docs/, from the code.
+docs: install/.built
+	@$(IN_ENV) python tools/document.py
 
 clean:
 	rm -rf $(VENV) build install log .store demo.png
@@ -56,6 +60,11 @@ endif
 $(VENV)/.originals: $(VENV)/.packages requirements/originals.txt
 	$(STEP) 'for the tests: the original implementations, to compare with'
 	@$(VENV)/bin/pip install --disable-pip-version-check --no-deps -r requirements/originals.txt
+	@touch $@
+
+$(VENV)/.ray: $(VENV)/.packages requirements/ray.txt
+	$(STEP) 'for the tests: Ray (79 MB)'
+	@$(VENV)/bin/pip install --disable-pip-version-check -r requirements/ray.txt
 	@touch $@
 
 SOURCES := CMakeLists.txt package.xml $(wildcard cmake/* msg/* launch/* config/*) \

@@ -14,18 +14,31 @@ setup(
     description="LightGlue feature matching between the cameras of a robot, as ROS 2 topics",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["lightglue_ros", "lightglue_ros.core", "lightglue_ros.nodes", "lightglue_ros.export"],
-    package_dir={"lightglue_ros": "lightglue_ros", "lightglue_ros.export": "export"},
+    packages=[
+        "lightglue_ros",
+        "lightglue_ros.core",
+        "lightglue_ros.definitions",
+        "lightglue_ros.export",
+        "lightglue_ros.nodes",
+        "lightglue_ros.offline",
+    ],
+    package_dir={
+        "lightglue_ros": "lightglue_ros",
+        "lightglue_ros.definitions": "msg",
+        "lightglue_ros.export": "export",
+    },
+    package_data={"lightglue_ros.definitions": ["*.msg"]},
     install_requires=["numpy", "opencv-python-headless"],
     # All builds of ONNX Runtime fill the same folder `onnxruntime`, and pip cannot let an extra replace a
     # requirement. So the build is chosen by an extra, and a Jetson's, which comes from NVIDIA, is left alone.
     extras_require={
         "cpu": ["onnxruntime>=1.20"],
         "gpu": ["onnxruntime-gpu>=1.20"],
-        "bag": ["rosbags>=0.11"],
+        "bag": ["mcap>=1.2", "pyyaml", "rosbags>=0.11"],
         "h5": ["h5py>=3"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip"],
-        "dev": ["h5py>=3", "hypothesis", "pytest", "pyyaml", "rosbags>=0.11", "ruff"],
+        "ray": ["ray>=2.9"],
+        "dev": ["h5py>=3", "hypothesis", "mcap>=1.2", "pytest", "pyyaml", "rosbags>=0.11", "ruff"],
     },
     entry_points={"console_scripts": ["lightglue_ros = lightglue_ros.cli:main"]},
 )

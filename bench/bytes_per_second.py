@@ -19,10 +19,10 @@ from std_msgs.msg import Header
 
 from lightglue_ros.bench import camera_images
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
+from lightglue_ros.core.decoding import CameraImage
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigPair
 from lightglue_ros.nodes.conversions import array_to_image, matches_to_message
-from lightglue_ros.nodes.decoding import CameraImage
 from lightglue_ros.nodes.features import check_features, features_to_message
 
 SIZE = (640, 480)

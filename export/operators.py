@@ -100,13 +100,14 @@ def deform_conv2d(features: Tensor, offsets: Tensor, weight: Tensor, bias: Tenso
     height, width = features.shape[2:]
     row = torch.arange(height, dtype=torch.float32).view(-1, 1)
     column = torch.arange(width, dtype=torch.float32)
-    scale = torch.tensor([2 / (width - 1), 2 / (height - 1)])
+    size = torch.tensor([width, height])
     result = bias.view(1, -1, 1, 1)
     for tap in range(9):
         y = row + (tap // 3 - 1) + offsets[:, 2 * tap]
         x = column + (tap % 3 - 1) + offsets[:, 2 * tap + 1]
-        grid = torch.stack([x, y], dim=-1) * scale - 1
-        sampled = F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        # From -1 at the outer edge of the first pixel to 1 at that of the last, which a single one has, too.
+        grid = (2 * torch.stack([x, y], dim=-1) + 1) / size - 1
+        sampled = F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         result = result + F.conv2d(sampled, weight[:, :, tap // 3, tap % 3, None, None])
     return result
 

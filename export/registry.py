@@ -41,6 +41,7 @@ class ModelSpec:
 
     Attributes:
         name: the model's name on the command line and in the store.
+        description: what it is, in a few words.
         extractor: the detector and descriptor's name, as the metadata says it.
         build_extractor: makes the extractor from the state dict of the first weights file.
         build_portable_extractor: the same without DeformConv; None where there is none in it.
@@ -53,6 +54,7 @@ class ModelSpec:
     """
 
     name: str
+    description: str
     extractor: str
     build_extractor: Callable[[Mapping[str, Any]], Extractor]
     matcher: LightGlueConfig
@@ -68,6 +70,7 @@ def _lightglue(
     name: str,
     build_extractor: Callable[[Mapping[str, Any]], Extractor],
     *,
+    description: str,
     extractor_name: str,
     extractor: PinnedFile,
     matcher: PinnedFile | Unpublished,
@@ -79,6 +82,7 @@ def _lightglue(
     """An extractor with the full-size LightGlue (9 layers, 256 wide, 4 heads)."""
     return ModelSpec(
         name=name,
+        description=description,
         extractor=extractor_name,
         build_extractor=build_extractor,
         matcher=LightGlueConfig(input_dim=descriptor_dim, width=256, heads=4, layers=9),
@@ -108,13 +112,18 @@ def _released(name: str, sha256: str, licence: str) -> PinnedFile:
 
 
 def _aliked(
-    name: str, extractor: PinnedFile, matcher: PinnedFile | Unpublished, descriptor_dim: int = 128
+    name: str,
+    description: str,
+    extractor: PinnedFile,
+    matcher: PinnedFile | Unpublished,
+    descriptor_dim: int = 128,
 ) -> ModelSpec:
     """An ALIKED, which can be exported with DeformConv and without."""
     unpublished = isinstance(matcher, Unpublished)
     spec = _lightglue(
         name,
         Aliked.from_state_dict,
+        description=description,
         extractor_name=extractor.name.removesuffix(".pth"),
         extractor=extractor,
         matcher=matcher,
@@ -132,6 +141,7 @@ ALIKED_LIGHTGLUE = _published(
 MODELS = {
     "xfeat": ModelSpec(
         name="xfeat",
+        description="XFeat + LighterGlue",
         extractor="xfeat",
         build_extractor=XFeat.from_state_dict,
         matcher=LightGlueConfig(
@@ -157,6 +167,7 @@ MODELS = {
     "disk": _lightglue(
         "disk",
         DISK.from_state_dict,
+        description="DISK + LightGlue",
         extractor_name="disk",
         extractor=_published(
             "disk-depth-save.pth", "9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe"
@@ -169,21 +180,25 @@ MODELS = {
     ),
     "aliked": _aliked(
         "aliked",
+        "ALIKED-n16 + LightGlue",
         _published("aliked-n16.pth", "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"),
         ALIKED_LIGHTGLUE,
     ),
     "aliked-n16rot": _aliked(
         "aliked-n16rot",
+        "ALIKED-n16 trained with more rotation, + LightGlue",
         _published("aliked-n16rot.pth", "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332"),
         ALIKED_LIGHTGLUE,
     ),
     "aliked-n32": _aliked(
         "aliked-n32",
+        "ALIKED with more samples a descriptor, + LightGlue",
         _published("aliked-n32.pth", "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890"),
         ALIKED_LIGHTGLUE,
     ),
     "aliked-t16": _aliked(
         "aliked-t16",
+        "tiny ALIKED; nobody has published a LightGlue for it: give yours with --weights",
         _published("aliked-t16.pth", "56782336919db220144a884e710e2b6af13b3b8f8da15b915a239078ab471085"),
         Unpublished("a LightGlue for the 64 channels of aliked-t16"),
         descriptor_dim=64,
@@ -191,6 +206,7 @@ MODELS = {
     "superpoint": _lightglue(
         "superpoint",
         SuperPoint.from_state_dict,
+        description="SuperPoint + LightGlue",
         extractor_name="superpoint",
         extractor=_released(
             "superpoint_v1.pth",

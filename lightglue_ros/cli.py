@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lightglue_ros import __version__
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from lightglue_ros.core.verification import Intrinsics
     from lightglue_ros.export.registry import ModelSpec
     from lightglue_ros.matching import Geometry
 
@@ -101,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_export(commands)
     _add_match(commands)
+    _add_bag(commands)
     _add_bench(commands)
     _add_demo(commands)
     for name, text in NODES.items():
@@ -121,24 +121,34 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command.add_argument("model", help="which model, such as xfeat")
     command.add_argument("--list", action=_ListModels, help="list the models and exit")
     command.add_argument(
-        "--split", action="store_true", help="extractor.onnx and matcher.onnx, as the node needs"
+        "--split",
+        action="store_true",
+        help="extractor.onnx and matcher.onnx, as the node needs, not pipeline.onnx",
     )
     command.add_argument(
-        "--max-keypoints", type=int, default=1024, metavar="K", help="keypoint slots per image (1024)"
+        "--max-keypoints",
+        type=int,
+        default=1024,
+        metavar="K",
+        help="keypoint slots an image; a smaller cap can be set while running (1024)",
     )
-    command.add_argument("--precision", default="fp32", help="fp32, or fp16 for GPUs (fp32)")
+    command.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32, or fp16 for GPUs: half the bytes; positions, detector and assignment stay fp32 (fp32)",
+    )
     command.add_argument(
         "--image-size",
         type=_size_or_dynamic,
         metavar="WxH",
-        help="fix all shapes, as TensorRT and CUDA graphs want it; or dynamic (dynamic)",
+        help="fix all shapes, as TensorRT and CUDA graphs want it; dynamic leaves them free (dynamic)",
     )
     command.add_argument("--batch", type=int, metavar="N", help="images, with --image-size (2)")
     command.add_argument("--pairs", type=int, metavar="P", help="pairs, with --image-size (1)")
     command.add_argument(
         "--channels", type=int, metavar="C", help="1 for grey cameras, 3 for RGB, with --image-size"
     )
-    command.add_argument("--opset", type=int, help="of the ONNX operators (the least that will do)")
+    command.add_argument("--opset", type=int, help="of the ONNX operators, 18 to 23 (the least that will do)")
     command.add_argument(
         "--portable", action="store_true", help="for other runtimes: only operators that those have, too"
     )
@@ -146,7 +156,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         "--compaction",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="match with no more slots than the images need (unless shapes are fixed)",
+        help="match with as many slots as the image with the most keypoints needs (unless shapes are fixed)",
     )
     command.add_argument(
         "--adaptive", action="store_true", help="pairs stop early, points are pruned, as in the original"
@@ -315,13 +325,14 @@ def _geometry(name: str | None, intrinsics: str | None) -> Geometry | None:
         )
     if name is None:
         return None
-    return Geometry(name, None if intrinsics is None else _camera_matrix(intrinsics))
+    return Geometry(name, None if intrinsics is None else _intrinsics(intrinsics))
 
 
-def _camera_matrix(text: str) -> np.ndarray:
+def _intrinsics(text: str) -> Intrinsics:
     import numpy as np
 
     from lightglue_ros.core import ConfigError
+    from lightglue_ros.core.verification import Intrinsics
 
     try:
         fx, fy, cx, cy = map(float, text.split(","))
@@ -329,7 +340,63 @@ def _camera_matrix(text: str) -> np.ndarray:
         raise ConfigError(f"--intrinsics is '{text}'", allowed="four numbers fx,fy,cx,cy") from error
     if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
         raise ConfigError(f"--intrinsics is '{text}'", allowed="finite numbers, and fx and fy greater than 0")
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    return Intrinsics(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
+
+
+def _add_bag(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "bag",
+        help="match recorded bags",
+        description="Matches recorded rosbag2 as the node would have, and writes them again with /matches. "
+        "No frame is dropped. The same command goes on where it was interrupted.",
+    )
+    command.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="folders, .db3 or .mcap files")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="folder of the new bag; of several bags a folder for all",
+    )
+    command.add_argument(
+        "--params-file",
+        type=Path,
+        metavar="YAML",
+        help="rig, pairs and model, in the file that the node reads",
+    )
+    command.add_argument(
+        "-p",
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME:=VALUE",
+        help="a parameter of the node, before those of the file; may be repeated",
+    )
+    command.add_argument("--matches-only", action="store_true", help="leave out the messages of the input")
+    command.add_argument("--storage", metavar="KIND", help="sqlite3 or mcap (that of the input)")
+    command.add_argument(
+        "--jobs", type=_positive, metavar="N", help="tasks at once (1; with Ray one a core of the cluster)"
+    )
+    command.add_argument("--engine", default="processes", help="processes, or ray for a cluster (processes)")
+    command.set_defaults(run=_bag)
+
+
+def _bag(arguments: argparse.Namespace) -> int:
+    from lightglue_ros.core.parameters import MatcherSettings, read_file
+    from lightglue_ros.matching import have_model
+    from lightglue_ros.offline.engines import make_engine
+    from lightglue_ros.offline.job import Output
+    from lightglue_ros.offline.run import run
+
+    settings = MatcherSettings.of(read_file(arguments.params_file, arguments.param))
+    have_model(settings.values.model, lambda line: print(line, file=sys.stderr, flush=True))
+    output = Output(arguments.output, arguments.matches_only, arguments.storage)
+    engine = make_engine(arguments.engine, arguments.jobs)
+    try:
+        return run(arguments.bags, output, settings, engine)
+    finally:
+        engine.close()
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from lightglue_ros.core import Features, MatchPipeline, ModelError, PairMatches
-from lightglue_ros.core.canvas import canvas_pixel
 from lightglue_ros.core.draw import draw_matches
 from lightglue_ros.core.images import read_image, write_image
 from lightglue_ros.core.store import find_model
-from lightglue_ros.core.verification import Verification, verify
+from lightglue_ros.core.verification import Intrinsics, Verification, verify_pair
 from lightglue_ros.formats import HlocFiles, need_folder_of, write_json, write_npz
+from lightglue_ros.progress import Progress
 
 # In one run of the graphs, and no more pairs: at 640x480 DISK takes 330 MiB for each image of a run.
 IMAGES_PER_RUN = 4
@@ -29,11 +27,11 @@ class Geometry:
 
     Attributes:
         name: fundamental, homography or essential.
-        camera_matrix: float64 [3, 3] of all images, in pixels; essential needs it.
+        intrinsics: of the camera of all images; essential needs them.
     """
 
     name: str
-    camera_matrix: np.ndarray | None = None
+    intrinsics: Intrinsics | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def run(
         ConfigError: a file of the outputs cannot be written.
     """
     results = []
-    progress = Progress(len(pairs))
+    progress = Progress("pairs", len(pairs))
     with ExitStack() as stack:
         hloc = outputs.h5 and stack.enter_context(HlocFiles(outputs.h5, paths, pipeline))
         for pair in match_files(pipeline, paths, pairs, geometry):
@@ -159,7 +157,7 @@ def run(
             if hloc:
                 hloc.add(pair)
             results.append(replace(pair, features=None))
-            progress.show(len(results))
+            progress.add(1)
     progress.end()
     if outputs.json:
         write_json(outputs.json, paths, results)
@@ -201,13 +199,12 @@ def match_files(
             images = [read_image(paths[number]) for number in numbers]
             matches, sizes = pipeline.match(images, slots), [image.shape[1::-1] for image in images]
         for (first, second), of_pair, (slot0, slot1) in zip(of_run, matches, slots, strict=True):
-            tolerance = max(canvas_pixel(sizes[slot], pipeline.image_size) for slot in (slot0, slot1))
             yield MatchedPair(
                 first,
                 second,
                 of_pair,
                 (held[first], held[second]) if held else None,
-                geometry and _verify(of_pair, geometry, tolerance),
+                geometry and _verify(of_pair, geometry, (sizes[slot0], sizes[slot1]), pipeline.image_size),
             )
         done += len(of_run)
         held = {number: features for number, features in held.items() if last_pair[number] >= done}
@@ -238,10 +235,14 @@ def _extract(
         held[number] = features.of_image(slot).copy()
 
 
-def _verify(matches: PairMatches, geometry: Geometry, tolerance: float) -> Verification:
-    matrix = geometry.camera_matrix
-    cameras = None if matrix is None else (matrix, matrix)
-    return verify(matches.keypoints0, matches.keypoints1, geometry.name, tolerance, cameras)
+def _verify(
+    matches: PairMatches,
+    geometry: Geometry,
+    image_sizes: Sequence[Sequence[float]],
+    canvas_size: tuple[int, int],
+) -> Verification:
+    intrinsics = None if geometry.intrinsics is None else (geometry.intrinsics, geometry.intrinsics)
+    return verify_pair(matches, geometry.name, image_sizes, canvas_size, intrinsics)
 
 
 def _draw(output: Path | None, paths: Sequence[Path], pair: MatchedPair, done: int) -> None:
@@ -257,30 +258,3 @@ def _draw(output: Path | None, paths: Sequence[Path], pair: MatchedPair, done: i
     images = read_image(paths[pair.first]), read_image(paths[pair.second])
     inliers = None if pair.verification is None else pair.verification.inliers
     write_image(path, draw_matches(*images, pair.matches, unmatched=pair.unmatched, inliers=inliers))
-
-
-class Progress:
-    """A line on stderr: on a terminal how far the pairs are, and in any case how long all of them took."""
-
-    def __init__(self, pairs: int) -> None:
-        self._pairs = pairs
-        self._done = 0
-        self._start = time.monotonic()
-
-    def show(self, done: int) -> None:
-        """Say how many pairs are done, and about how long the rest takes."""
-        self._done = done
-        left = (time.monotonic() - self._start) / done * (self._pairs - done)
-        if sys.stderr.isatty():
-            print(f"{done} of {self._pairs} pairs, {left:.0f} s left", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Make room for another line."""
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Say how long it took."""
-        self.clear()
-        seconds = time.monotonic() - self._start
-        print(f"{self._done} pairs in {seconds:.1f} s, {self._done / seconds:.1f} a second", file=sys.stderr)

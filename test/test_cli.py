@@ -111,7 +111,7 @@ def test_export_lists_the_models_with_their_licences():
 
 def test_help_names_every_command():
     said = run("--help").stdout
-    for command in ("export", "match", "bench", "demo", "matcher", "player", "viewer"):
+    for command in ("export", "match", "bag", "bench", "demo", "matcher", "player", "viewer"):
         assert command in said
 
 

@@ -110,21 +110,16 @@ class Canvas:
 
     def _draw(self, slot: int, image: np.ndarray, size: tuple[int, int]) -> None:
         width, height = size
+        # A view with a row step is an OpenCV matrix, so this goes straight into the canvas.
         target = self._images[slot, :height, :width]
-        channels, wanted = _channels(image), self._images.shape[3]
-        is_shrunk = (image.shape[1], image.shape[0]) != size
-        if is_shrunk and channels == wanted:
-            # Straight into the canvas: a view with a row step is an OpenCV matrix.
-            cv2.resize(image, size, dst=target, interpolation=cv2.INTER_AREA)
-            return
-        if is_shrunk:
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        if channels == wanted:
-            np.copyto(target, image.reshape(target.shape))
-        elif wanted == 3:
-            cv2.cvtColor(image, cv2.COLOR_GRAY2RGB, dst=target)
+        channels, wanted = _channels(image), target.shape[2]
+        if channels > wanted:
+            # Before it is shrunk, which is a third of the work then.
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if channels < wanted:
+            cv2.cvtColor(_shrink(image, size), cv2.COLOR_GRAY2RGB, dst=target)
         else:
-            np.copyto(target[..., 0], cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+            _shrink(image, size, target)
 
     def _clear_rest(self, slot: int, size: tuple[int, int]) -> None:
         """Zero what the last image of this slot covered and the present one does not."""
@@ -135,6 +130,21 @@ class Canvas:
         if old_width > width:
             self._images[slot, :height, width:old_width] = 0
         self._covered[slot] = size
+
+
+def _shrink(image: np.ndarray, size: tuple[int, int], target: np.ndarray | None = None) -> np.ndarray:
+    """Shrink an image to (width, height) by area interpolation, into `target` if there is one.
+
+    OpenCV is slow where a pixel of the result is no whole number of pixels (1080p RGB to 800 x 450 takes it
+    9 ms). So a whole factor that divides the image goes first, which leaves a fourth of it or less. Both
+    steps map all of the image on all of the result: the geometry is that of a single one.
+    """
+    height, width = image.shape[:2]
+    most = min(width // size[0], height // size[1])
+    factor = max(k for k in range(1, most + 1) if width % k == height % k == 0)
+    if factor > 1 and (width // factor, height // factor) != size:
+        image = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, dst=target, interpolation=cv2.INTER_AREA)
 
 
 def canvas_pixel(image_size: Sequence[float], canvas_size: tuple[int, int]) -> float:

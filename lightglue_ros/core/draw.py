@@ -12,7 +12,7 @@ from lightglue_ros.core.pipeline import PairMatches
 
 _FAINT = 0.5  # share of a colour that is drawn faintly
 _UNMATCHED = (120, 190, 255)
-_OUTLIER = (255, 0, 255)
+OUTLIER_COLOUR = (255, 0, 255)
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class DrawnPair:
         image0: uint8 [H, W] grey or [H, W, 3] RGB.
         image1: the same, of any size.
         matches: in pixels of these images.
+        inliers: bool [M], see `draw_matches`; None where the matches were not verified.
     """
 
     title: str
     image0: np.ndarray
     image1: np.ndarray
     matches: PairMatches
+    inliers: np.ndarray | None = None
 
 
 def draw_pairs(pairs: Sequence[DrawnPair], longest_side: int) -> np.ndarray:
@@ -51,7 +53,7 @@ def _draw_shrunk(pair: DrawnPair, longest_side: int) -> np.ndarray:
     image0, keypoints0 = _shrink(pair.image0, pair.matches.keypoints0, longest_side)
     image1, keypoints1 = _shrink(pair.image1, pair.matches.keypoints1, longest_side)
     matches = replace(pair.matches, keypoints0=keypoints0, keypoints1=keypoints1)
-    return draw_matches(image0, image1, matches, pair.title)
+    return draw_matches(image0, image1, matches, pair.title, inliers=pair.inliers)
 
 
 def _shrink(image: np.ndarray, keypoints: np.ndarray, longest_side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +98,7 @@ def draw_matches(
         for keypoint in () if unmatched is None else (*unmatched[0], *(unmatched[1] + offset)):
             _draw_point(faint, keypoint, _UNMATCHED)
         for match in np.flatnonzero(~is_inlier):
-            _draw_match(faint, ends[match], _OUTLIER)
+            _draw_match(faint, ends[match], OUTLIER_COLOUR)
         cv2.addWeighted(faint, _FAINT, picture, 1.0 - _FAINT, 0.0, dst=picture)
     colours = score_colours(matches.scores)
     # Best matches last, on top.

@@ -164,6 +164,8 @@ class MatchPipeline:
         match_threshold: least score of a match, 0 to 1.
         num_threads: threads of the CPU provider; 0 is one per core.
         allow_fallback: take the CPU where a provider asked for by name does not load.
+        only: ``extractor`` or ``matcher`` loads that graph of a split model alone, for a process that only
+            extracts, or matches what others have extracted.
 
     Raises:
         ConfigError, ModelError, ProviderError: see their texts.
@@ -179,18 +181,20 @@ class MatchPipeline:
         match_threshold: float = DEFAULT_MATCH_THRESHOLD,
         num_threads: int = 0,
         allow_fallback: bool = False,
+        only: str | None = None,
     ) -> None:
         options = {"provider": provider, "num_threads": num_threads, "allow_fallback": allow_fallback}
         files = find_model(model)
-        if files.is_split:
+        self._extractor = self._matcher = self._pipeline = None
+        if not files.is_split:
+            self._pipeline = GraphSession(files.pipeline, PIPELINE, **options)
+        if files.is_split and only != MATCHER:
             self._extractor = GraphSession(files.extractor, EXTRACTOR, **options)
+        if files.is_split and only != EXTRACTOR:
             self._matcher = GraphSession(files.matcher, MATCHER, **options)
-            self._pipeline = None
-            self._session = self._extractor
+        if self._extractor and self._matcher:
             self._check_same_model(files)
-        else:
-            self._extractor = self._matcher = None
-            self._pipeline = self._session = GraphSession(files.pipeline, PIPELINE, **options)
+        self._session = self._extractor or self._matcher or self._pipeline
         self.set_image_size(image_size)
         self.max_keypoints = self.info.max_keypoints if max_keypoints is None else max_keypoints
         self.match_threshold = match_threshold
@@ -306,7 +310,13 @@ class MatchPipeline:
         """Run once on black images, so that the first real frame is not the slow one."""
         black = np.zeros((self.image_size[1], self.image_size[0]), np.uint8)
         cameras, pairs = min(cameras, self.info.batch or cameras), min(pairs, self.info.pairs or pairs)
-        self.match([black] * cameras, [(0, cameras - 1)] * pairs)
+        images, of_pairs = [black] * cameras, [(0, cameras - 1)] * pairs
+        if self._pipeline is not None:
+            self.match(images, of_pairs)
+            return
+        features = self._no_features(cameras) if self._extractor is None else self.extract(images)
+        if self._matcher is not None:
+            self.match_features(features, of_pairs)
 
     def match(
         self, images: Sequence[np.ndarray | None], pairs: Sequence[tuple[int, int]]
@@ -350,15 +360,16 @@ class MatchPipeline:
 
         Raises:
             ImageError: an image has another type or shape.
-            ModelError: the model is a pipeline.onnx, which keeps no features.
+            ModelError: the model is a pipeline.onnx, which keeps no features, or has no extractor loaded.
         """
         self.need_split()
         self.times = StageTimes()
         if not len(images):
-            return self._no_features()
+            return self._no_features(0)
+        extractor = self._loaded(self._extractor, EXTRACTOR)
         batch = self._place(images)
         with _add_time_to(self.times, "extract"):
-            outputs = self._extractor.run({**_image_tensors(batch), "max_keypoints": self._max_keypoints})
+            outputs = extractor.run({**_image_tensors(batch), "max_keypoints": self._max_keypoints})
         count = len(images)
         return Features(
             outputs["keypoints"][:count],
@@ -377,9 +388,10 @@ class MatchPipeline:
 
         Raises:
             ConfigError: a pair names an image that is not there.
-            ModelError: the model is a pipeline.onnx, which takes images only.
+            ModelError: the model is a pipeline.onnx, which takes images only, or has no matcher loaded.
         """
         self.need_split()
+        matcher = self._loaded(self._matcher, MATCHER)
         indices = _check_pairs(pairs, len(features.keypoints))
         if not len(features.keypoints):
             return []
@@ -391,7 +403,7 @@ class MatchPipeline:
             "image_sizes": features.image_sizes,
         }
         with _add_time_to(self.times, "match"):
-            outputs = self._matcher.run(
+            outputs = matcher.run(
                 {
                     **{name: self._filled(of, self.info.batch, "images") for name, of in of_images.items()},
                     "pairs": self._filled(indices, self.info.pairs, "pairs"),
@@ -451,15 +463,24 @@ class MatchPipeline:
                 )
             ]
 
-    def _no_features(self) -> Features:
+    def _no_features(self, count: int) -> Features:
+        """Features of so many images without a keypoint."""
         slots, width = self.info.max_keypoints, self.info.descriptor_dim
         return Features(
-            np.zeros((0, slots, 2), np.float32),
-            np.zeros((0, slots), np.float32),
-            np.zeros((0, slots), bool),
-            np.zeros((0, slots, width), np.float32),
-            np.zeros((0, 2), np.float32),
+            np.zeros((count, slots, 2), np.float32),
+            np.zeros((count, slots), np.float32),
+            np.zeros((count, slots), bool),
+            np.zeros((count, slots, width), np.float32),
+            np.ones((count, 2), np.float32),
         )
+
+    def _loaded(self, session: GraphSession | None, graph: str) -> GraphSession:
+        if session is None:
+            raise ModelError(
+                f"the {graph} of model {self.info.model} was not loaded",
+                fix="make the MatchPipeline without the argument only",
+            )
+        return session
 
     def _check_same_model(self, files: ModelFiles) -> None:
         extractor, matcher = self._extractor.info, self._matcher.info

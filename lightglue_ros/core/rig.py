@@ -10,7 +10,7 @@ from lightglue_ros.core.errors import ConfigError
 
 MAX_CAMERAS = 8
 # So many past images are kept at most: their features (0.25 MiB each with XFeat at 1024 keypoints) and what
-# the caller labelled them with, which in the node is the image message, to draw it.
+# the caller labelled them with, which in the node is the image message while somebody looks at pictures.
 MAX_FRAMES_BACK = 100
 
 _VIEW = re.compile(r"(?P<camera>[^:@]+)(@-(?P<back>[0-9]{1,4}))?")

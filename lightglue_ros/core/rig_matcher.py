@@ -16,6 +16,7 @@ import numpy as np
 
 from lightglue_ros.core.pipeline import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.rig import Rig, View
+from lightglue_ros.core.verification import Verification
 
 T = TypeVar("T")
 
@@ -28,11 +29,13 @@ class RigPair(Generic[T]):
         label0: what the caller said of the first image; None where that image is not there.
         label1: the same of the second image.
         matches: empty where an image is not there.
+        verification: of the matches; None where they were not verified.
     """
 
     label0: T | None
     label1: T | None
     matches: PairMatches
+    verification: Verification | None = None
 
     @property
     def is_missing(self) -> bool:
@@ -121,10 +124,7 @@ class RigMatcher(Generic[T]):
         Returns:
             One `RigPair` for each pair of the rig, in their order.
         """
-        present = [
-            None if of_image is None else _Image(of_image, label)
-            for of_image, label in zip(features, labels, strict=True)
-        ]
+        present = _labelled(features, labels)
         views = [
             (self._look(present, first), self._look(present, second)) for first, second in self._rig.pairs
         ]
@@ -138,6 +138,17 @@ class RigMatcher(Generic[T]):
             )
             for first, second in views
         ]
+
+    def keep(
+        self, features: Sequence[Features | None], labels: Sequence[T], between: Sequence[int] = ()
+    ) -> None:
+        """Take a frame that is not matched itself as one of the past; see `match_features`."""
+        self._remember(_labelled(features, labels), between)
+
+    @property
+    def remembers_all(self) -> bool:
+        """Whether as many past frames are kept as the pairs need; then no older one has any effect."""
+        return all(len(past) == past.maxlen for past in self._past)
 
     def _look(self, present: list[_Image[T] | None], view: View) -> _Image[T] | None:
         if not view.back:
@@ -160,3 +171,10 @@ class RigMatcher(Generic[T]):
             if past.maxlen and camera not in between:
                 # A copy, for the arrays of a frame hold the features of all its images.
                 past.append(None if image is None else _Image(image.features.copy(), image.label))
+
+
+def _labelled(features: Sequence[Features | None], labels: Sequence[T]) -> list[_Image[T] | None]:
+    return [
+        None if of_image is None else _Image(of_image, label)
+        for of_image, label in zip(features, labels, strict=True)
+    ]

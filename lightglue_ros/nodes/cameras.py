@@ -8,9 +8,9 @@ from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
+from lightglue_ros.core.decoding import CameraImage, check_compressed_image, check_image
+from lightglue_ros.core.parameters import CameraParameters
 from lightglue_ros.nodes import qos
-from lightglue_ros.nodes.decoding import CameraImage, check_compressed_image, check_image
-from lightglue_ros.nodes.parameters import CameraParameters
 
 
 def subscribe(

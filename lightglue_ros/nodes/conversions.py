@@ -6,15 +6,16 @@ import array
 from collections.abc import Sequence
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from lightglue_ros.core import PairMatches
+from lightglue_ros.core import PairMatches, messages
+from lightglue_ros.core.decoding import CameraImage
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigPair
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
-from lightglue_ros.nodes.decoding import CameraImage
 
 
 def array_to_image(image: np.ndarray, header: Header) -> Image:
@@ -27,44 +28,19 @@ def array_to_image(image: np.ndarray, header: Header) -> Image:
     return message
 
 
-def stamp_in_ns(header: Header) -> int:
-    """When the image was taken, in nanoseconds."""
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-
-
 def matches_to_message(
     rig: Rig, header: Header, pairs: Sequence[RigPair[CameraImage]], model: str
 ) -> Matches:
     """Make the message of one frame, with as many pairs as the rig has."""
-    messages = [
-        _pair_message(rig.cameras[first.camera], rig.cameras[second.camera], pair)
-        for (first, second), pair in zip(rig.pairs, pairs, strict=True)
-    ]
-    return Matches(header=header, model=model, pairs=messages)
+    return messages.matches_to_message(_TYPES, rig, header, pairs, model)
 
 
-def _pair_message(camera0: str, camera1: str, pair: RigPair[CameraImage]) -> PairMatchesMsg:
-    message = PairMatchesMsg(camera0=camera0, camera1=camera1)
-    image0, image1, matches = pair.label0, pair.label1, pair.matches
-    if image0 is not None:
-        message.stamp0, message.frame_id0 = image0.header.stamp, image0.header.frame_id
-        message.width0, message.height0 = image0.width, image0.height
-    if image1 is not None:
-        message.stamp1, message.frame_id1 = image1.header.stamp, image1.header.frame_id
-        message.width1, message.height1 = image1.width, image1.height
-    message.status = PairMatchesMsg.STATUS_MISSING if pair.is_missing else PairMatchesMsg.STATUS_OK
-    message.keypoints0 = _flat("f", matches.keypoints0)
-    message.keypoints1 = _flat("f", matches.keypoints1)
-    message.scores = _flat("f", matches.scores)
-    message.indices0 = _flat("i", matches.indices0)
-    message.indices1 = _flat("i", matches.indices1)
-    message.layers = matches.layers
-    return message
-
-
-def _flat(typecode: str, values: np.ndarray) -> array.array:
+def _flat(values: np.ndarray) -> array.array:
     """rclpy takes array.array in one copy; a list or a NumPy array costs 10 to 30 times as much."""
-    return array.array(typecode, values.tobytes())
+    return array.array(values.dtype.char, values.tobytes())
+
+
+_TYPES = messages.MessageTypes(Matches, PairMatchesMsg, Time, _flat)
 
 
 def message_to_matches(message: PairMatchesMsg) -> PairMatches:
@@ -77,3 +53,10 @@ def message_to_matches(message: PairMatchesMsg) -> PairMatches:
         np.asarray(message.indices1, np.int32),
         message.layers,
     )
+
+
+def message_to_inliers(message: PairMatchesMsg) -> np.ndarray | None:
+    """Which matches agree with the geometry, bool [M]; None where they were not verified."""
+    if message.verification == PairMatchesMsg.VERIFICATION_NONE:
+        return None
+    return np.asarray(message.inliers, np.uint8) != 0

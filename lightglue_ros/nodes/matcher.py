@@ -8,15 +8,16 @@ Two threads, so that nothing queues and nobody waits:
 
 - the executor's thread takes messages, checks their headers and sorts them into frames. It never
   decodes and never waits for inference, so the middleware's buffers do not overflow.
-- the worker's thread decodes, runs the graphs and publishes. It always takes the newest frame; frames
-  that were overtaken meanwhile are dropped and counted. So a result is published at most one inference
-  and one camera period after its images were taken.
+- the worker's thread decodes, runs the graphs, verifies the matches and publishes. It always takes the newest
+  frame; frames that were overtaken meanwhile are dropped and counted. So a result is published at most one
+  inference and one camera period after its images were taken.
 
-They share the worker's one-item mailbox, counters that one side only writes, the count of rejected images
-(under a lock), and the settings, which the executor replaces as a whole and the worker takes over between two
-frames. An image that cannot be used is dropped, counted by its cause and named in the log, and the node
-lives on: most are recognised by the executor's thread; where only decoding tells, as of a broken JPEG, the
-frame goes on without that camera. Pictures of the matches are drawn by a third thread (see `drawing`).
+They share the worker's one-item mailbox, counters and CameraInfo that one side only writes, the count of
+rejected images (under a lock), and the settings, which the executor replaces as a whole and the worker takes
+over between two frames. An image that cannot be used is dropped, counted by its cause and named in the log,
+and the node lives on: most are recognised by the executor's thread; where only decoding tells, as of a broken
+JPEG, the frame goes on without that camera. Pictures of the matches are drawn by a third thread (see
+`drawing`).
 
 The node is managed (lifecycle): configure loads and warms up the model, activate subscribes, cleanup frees
 the model. With `autostart` it does the first two by itself, and the process ends with status 1 if it cannot.
@@ -29,11 +30,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -45,62 +44,31 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import Features, LightGlueRosError, MatchPipeline
+from lightglue_ros.core.decoding import CameraImage, RejectedImageError, decode_frame
 from lightglue_ros.core.frames import FrameAssembler, RigFrame
-from lightglue_ros.core.normalise import Normalisation
-from lightglue_ros.core.rig import Rig
+from lightglue_ros.core.messages import stamp_in_ns
+from lightglue_ros.core.parameters import (
+    SPECS,
+    MatcherParameters,
+    MatcherSettings,
+    check_changeable,
+    check_each,
+)
+from lightglue_ros.core.rejections import Rejections
 from lightglue_ros.core.rig_matcher import RigMatcher, RigPair
+from lightglue_ros.core.rig_verifier import RigVerifier
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.msg import Matches
-from lightglue_ros.nodes import cameras, drawing, parameters, qos
-from lightglue_ros.nodes.conversions import matches_to_message, stamp_in_ns
-from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
+from lightglue_ros.nodes import annotations, cameras, drawing, parameters, qos
+from lightglue_ros.nodes.camera_infos import CameraInfoSubscriptions, make_verifier
+from lightglue_ros.nodes.conversions import matches_to_message
 from lightglue_ros.nodes.features import check_features, features_to_message
-from lightglue_ros.nodes.parameters import MatcherParameters
-from lightglue_ros.nodes.rejections import Rejections
 from lightglue_ros.nodes.run import run_node
 from lightglue_ros.nodes.status import MatcherStatus
 from lightglue_ros.nodes.worker import NewestWorker
 
 LOG_PERIOD = 5.0
 DIAGNOSTICS_PERIOD = 1.0
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What the worker matches with.
-
-    Attributes:
-        values: of the parameters.
-        rig: made of them.
-        normalisation: of 16-bit images, made of them as well.
-    """
-
-    values: MatcherParameters
-    rig: Rig
-    normalisation: Normalisation
-
-    @classmethod
-    def of(cls, values: MatcherParameters) -> _Settings:
-        pairs = values.pairs if values.publish_matches else []
-        return cls(values, Rig.parse(values.cameras, pairs), values.normalisation)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.values.image_width, self.values.image_height
-
-    @property
-    def max_keypoints(self) -> int | None:
-        return self.values.max_keypoints or None
-
-    def check(self, pipeline: MatchPipeline) -> None:
-        """Raise a ConfigError where the model cannot do this."""
-        pipeline.check(
-            image_size=self.image_size,
-            max_keypoints=self.max_keypoints,
-            match_threshold=self.values.match_threshold,
-            images=self.rig.most_images,
-            pairs=len(self.rig.pairs),
-        )
 
 
 class Matcher(LifecycleNode):
@@ -118,10 +86,14 @@ class Matcher(LifecycleNode):
         self._publisher: LifecyclePublisher | None = None
         self._picture_publisher: LifecyclePublisher | None = None
         self._features_publishers: list[LifecyclePublisher] = []
+        self._annotation_publishers: dict[str, LifecyclePublisher] = {}
         self._drawer: drawing.Drawer | None = None
+        self._annotator: annotations.Annotator | None = None
         self._diagnostics: Publisher | None = None
         self._diagnostics_timer: Timer | None = None
         self._incompatible: set[Subscription] = set()
+        self._verifier: RigVerifier | None = None
+        self._camera_infos: CameraInfoSubscriptions | None = None
         super().__init__("matcher")
         parameters.declare(self, MatcherParameters)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -184,22 +156,10 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        settings = _Settings.of(parameters.read(self, MatcherParameters))
-        values, rig = settings.values, settings.rig
-        self.get_logger().info(f"loading model {values.model}")
+        settings = MatcherSettings.of(parameters.read(self, MatcherParameters))
+        self.get_logger().info(f"loading model {settings.values.model}")
         start = time.monotonic()
-        pipeline = MatchPipeline(
-            values.model,
-            values.provider,
-            settings.image_size,
-            max_keypoints=settings.max_keypoints,
-            match_threshold=values.match_threshold,
-            num_threads=values.num_threads,
-            allow_fallback=values.allow_fallback,
-        )
-        pipeline.need_split()
-        settings.check(pipeline)
-        pipeline.warm_up(len(rig.cameras), len(rig.pairs))
+        pipeline = settings.load()
         self._pipeline, self._settings, self._applied = pipeline, settings, settings
         self._start_anew()
         self._create_publishers()
@@ -222,6 +182,13 @@ class Matcher(LifecycleNode):
             self._picture_publisher = self.create_lifecycle_publisher(
                 Image, drawing.TOPIC, qos.picture_qos(), **overridable
             )
+        if values.publish_matches and values.publish_annotations:
+            self._annotation_publishers = {
+                camera: self.create_lifecycle_publisher(
+                    annotations.message_type(), topic, qos.picture_qos(), **overridable
+                )
+                for camera, topic in zip(values.cameras, values.annotation_topics, strict=True)
+            }
         if values.publish_features:
             self._features_publishers = [
                 self.create_lifecycle_publisher(FeaturesMsg, topic, qos.result_qos(), **overridable)
@@ -257,12 +224,17 @@ class Matcher(LifecycleNode):
 
     def _activate(self) -> None:
         self._start_anew()
+        self._verifier = make_verifier(self, self._settings.values)
+        self._camera_infos = CameraInfoSubscriptions(self, self._verifier)
+        self._camera_infos.subscribe(self._settings.geometry)
         self._worker = NewestWorker(self._match, self._on_match_error)
         values = self._settings.values
         if self._picture_publisher is not None:
             self._drawer = drawing.Drawer(
                 self, self._picture_publisher, values.drawing_rate, self._settings.normalisation
             )
+        if self._annotation_publishers:
+            self._annotator = annotations.Annotator(self, self._annotation_publishers, values.drawing_rate)
         for camera, topic in enumerate(values.input_topics):
             self._input_subscriptions.append(self._subscribe(camera, topic))
         topics = ", ".join(subscription.topic_name for subscription in self._input_subscriptions)
@@ -292,12 +264,16 @@ class Matcher(LifecycleNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+        if self._camera_infos is not None:
+            self._camera_infos.stop()
+            self._camera_infos = None
         self._stop_drawing()
 
     def _stop_drawing(self) -> None:
-        if self._drawer is not None:
-            self._drawer.stop()
-            self._drawer = None
+        for worker in (self._drawer, self._annotator):
+            if worker is not None:
+                worker.stop()
+        self._drawer = self._annotator = None
 
     def _release(self) -> None:
         self._pipeline = self._rig_matcher = None
@@ -305,11 +281,12 @@ class Matcher(LifecycleNode):
             self.destroy_timer(self._diagnostics_timer)
         if self._diagnostics is not None:
             self.destroy_publisher(self._diagnostics)
-        for publisher in (self._publisher, self._picture_publisher, *self._features_publishers):
+        of_cameras = (*self._features_publishers, *self._annotation_publishers.values())
+        for publisher in (self._publisher, self._picture_publisher, *of_cameras):
             if publisher is not None:
                 self.destroy_lifecycle_publisher(publisher)
         self._diagnostics_timer = self._diagnostics = self._publisher = self._picture_publisher = None
-        self._features_publishers = []
+        self._features_publishers, self._annotation_publishers = [], {}
 
     # The executor's thread.
 
@@ -368,26 +345,31 @@ class Matcher(LifecycleNode):
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Take all changes or none."""
-        ours = {change.name: change.value for change in changes if change.name in parameters.SPECS}
+        ours = {change.name: change.value for change in changes if change.name in SPECS}
         try:
-            self._change(ours)
+            # A new subscription declares its qos_overrides, in the midst of our own change.
+            if ours:
+                self._change(ours)
         except LightGlueRosError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         if self._pipeline is None:
-            parameters.check_each(changes)
+            check_each(changes)
             return
-        parameters.check_changeable(self._settings.values, changes)
-        settings = _Settings.of(parameters.read(self, MatcherParameters, changes))
+        check_changeable(self._settings.values, changes)
+        settings = MatcherSettings.of(parameters.read(self, MatcherParameters, changes))
         settings.check(self._pipeline)
         self._settings = settings
         self._assembler.rig = settings.rig
         self._assembler.fixed_slop = settings.values.sync_slop
         self._assembler.timeout = settings.values.camera_timeout
-        if self._drawer is not None:
-            self._drawer.rate = settings.values.drawing_rate
+        if self._camera_infos is not None:
+            self._camera_infos.subscribe(settings.geometry)
+        for worker in (self._drawer, self._annotator):
+            if worker is not None:
+                worker.rate = settings.values.drawing_rate
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
@@ -404,6 +386,7 @@ class Matcher(LifecycleNode):
             status = self._status.report(
                 {
                     **about,
+                    "verification": self._settings.geometry,
                     "sync slop (ms)": f"{1e3 * self._assembler.slop:.1f}",
                     "images extracted": str(self._rig_matcher.extracted),
                     "pictures drawn": str(self._drawer.drawn if self._drawer is not None else 0),
@@ -414,6 +397,7 @@ class Matcher(LifecycleNode):
                 self._assembler.missing(),
                 self._assembler.timeout,
                 self._incompatible_text(),
+                self._verifier.problem,
             )
         status.name, status.hardware_id = f"{self.get_name()}: {self._results}", self._pipeline.provider
         return status
@@ -426,15 +410,17 @@ class Matcher(LifecycleNode):
         if frame.epoch != self._epoch:
             self._rig_matcher.forget()
             self._epoch = frame.epoch
-        images = [self._decode(camera, image) for camera, image in enumerate(frame.images)]
-        labels = [None if image is None else label for label, image in zip(frame.images, images, strict=True)]
+        images, labels = decode_frame(frame.images, settings.normalisation, self._reject)
         header = next((label.header for label in labels if label is not None), None)
         if header is None:
             return
         features = self._rig_matcher.extract(images)
         self._publish_features(labels, features)
+        labels = self._as_kept(labels)
         pairs = self._rig_matcher.match_features(features, labels, frame.between)
         if self._publisher is not None:
+            canvas_size = self._pipeline.image_size
+            pairs = self._verifier.verify(pairs, settings.rig, settings.geometry, canvas_size)
             self._publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model), pairs)
         inference = self._pipeline.times.inference
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
@@ -459,23 +445,15 @@ class Matcher(LifecycleNode):
     def _publish(self, message: Matches, pairs: Sequence[RigPair[CameraImage]]) -> None:
         self._publisher.publish(message)
         if self._drawer is not None and self._drawer.is_wanted() and not self._has_viewer():
-            self._drawer.offer(message, [(pair.label0, pair.label1) for pair in pairs])
+            self._drawer.offer((message, [(pair.label0, pair.label1) for pair in pairs]))
+        if self._annotator is not None and self._annotator.is_wanted():
+            self._annotator.offer((self._applied.rig, message))
 
     def _has_viewer(self) -> bool:
         """Whether another node draws."""
         return self.count_publishers(self._picture_publisher.topic_name) > 1
 
-    def _decode(self, camera: int, image: CameraImage | None) -> np.ndarray | Features | None:
-        """Decode an image; one that turns out to be broken leaves its slot empty, as if missing."""
-        if image is None:
-            return None
-        try:
-            return image.decode(self._applied.normalisation)
-        except RejectedImageError as error:
-            self._reject(camera, error)
-            return None
-
-    def _apply_settings(self) -> _Settings:
+    def _apply_settings(self) -> MatcherSettings:
         """Take over settings that have changed since the last frame."""
         settings = self._settings
         if settings is not self._applied:
@@ -486,6 +464,15 @@ class Matcher(LifecycleNode):
             self._rig_matcher.set_rig(settings.rig)
             self._applied = settings
         return settings
+
+    def _as_kept(self, labels: Sequence[CameraImage | None]) -> list[CameraImage | None]:
+        """What to keep of images with their features: whole messages only for pictures of past images."""
+        is_watched = (
+            self._drawer is not None
+            and self._picture_publisher.get_subscription_count() > 0
+            and not self._has_viewer()
+        )
+        return [label if label is None or is_watched else label.without_pixels() for label in labels]
 
     def _on_match_error(self, error: Exception) -> None:
         self._status.failed(error)

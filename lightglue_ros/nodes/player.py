@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -31,9 +31,11 @@ from std_msgs.msg import Header
 
 from lightglue_ros.core import ConfigError
 from lightglue_ros.core.bags import Bag
+from lightglue_ros.core.parameters import IMAGE_QOS, Spec
 from lightglue_ros.core.sources import Repeated, open_source
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
+from lightglue_ros.nodes.parameters import declare_one
 from lightglue_ros.nodes.run import run_node
 
 MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
@@ -41,6 +43,30 @@ MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImag
 DEFAULT_RATE = 10.0
 # A subscriber may take one announcement (3 s in Fast DDS) to find its publisher.
 ACKNOWLEDGED_WITHIN = Duration(seconds=4)
+SPECS = {
+    name: replace(spec, is_read_only=True)
+    for name, spec in {
+        "images": Spec(
+            Parameter.Type.STRING_ARRAY,
+            "For each camera a file, which is published again and again, a folder of images, or a video.",
+        ),
+        "bag": Spec("", "Folder of a rosbag2 (sqlite3 or MCAP), to be played in place of images."),
+        "cameras": Spec(["left", "right"], "Names of the cameras of images; they are the frame ids, too."),
+        "image_topics": Spec(
+            Parameter.Type.STRING_ARRAY,
+            "Topic of each camera (without: CAMERA/image_rect); of a bag those to play (without: all of "
+            "images).",
+        ),
+        "rate": Spec(0.0, f"Images a second of each camera; 0 is a video's own, else {DEFAULT_RATE:g}."),
+        "speed": Spec(1.0, "How many times as fast as recorded a bag is played."),
+        "loop": Spec(True, "Begin again at the end."),
+        "count": Spec(0, "End after so many sets of images (of a bag: images); 0 is never."),
+        "keep_stamps": Spec(True, "Play a bag with its recorded stamps; false gives them the present time."),
+        "clock": Spec(False, "Publish the time of what is played on /clock."),
+        "min_subscribers": Spec(0, "Begin when every topic has so many subscribers."),
+        "image_qos": Spec("sensor_data", "Quality of service of the images.", choices=IMAGE_QOS),
+    }.items()
+}
 CLOCK_PERIOD_NS = 10_000_000
 # A machine that is slower than the images falls behind; beyond this it goes on from there, without a burst.
 MOST_LAG_NS = 100_000_000
@@ -77,18 +103,12 @@ class Player(Node):
     def __init__(self, done: threading.Event) -> None:
         super().__init__("player")
         self._done = done
-        cameras = self.declare_parameter("cameras", ["left", "right"]).value
-        topics = self.declare_parameter("image_topics", Parameter.Type.STRING_ARRAY).value or []
-        images = self.declare_parameter("images", Parameter.Type.STRING_ARRAY).value or []
-        bag = self.declare_parameter("bag", "").value
-        self._rate = self.declare_parameter("rate", 0.0).value
-        self._speed = self.declare_parameter("speed", 1.0).value
-        self._keep_stamps = self.declare_parameter("keep_stamps", True).value
-        self._count = self.declare_parameter("count", 0).value
-        self._loop = self.declare_parameter("loop", True).value
-        self._min_subscribers = self.declare_parameter("min_subscribers", 0).value
-        self._reliability = self.declare_parameter("image_qos", "sensor_data").value
-        has_clock = self.declare_parameter("clock", False).value
+        values = {name: declare_one(self, name, spec) for name, spec in SPECS.items()}
+        cameras, topics = values["cameras"], values["image_topics"] or []
+        images, bag = values["images"] or [], values["bag"]
+        self._rate, self._speed = values["rate"], values["speed"]
+        self._keep_stamps, self._loop, self._count = values["keep_stamps"], values["loop"], values["count"]
+        self._min_subscribers, self._reliability = values["min_subscribers"], values["image_qos"]
         self._check_numbers()
         if bool(bag) == bool(images):
             raise ConfigError(
@@ -102,7 +122,7 @@ class Player(Node):
         self._next: Moment | None = None
         self._played = 0
         self._begin: int | None = None
-        self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10) if has_clock else None
+        self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10) if values["clock"] else None
         self._advance()
         if self._next is None:
             raise ConfigError(f"bag {bag} has no images", allowed="a bag with at least one image")
@@ -153,8 +173,9 @@ class Player(Node):
             number += 1
 
     def _bag_moments(self, path: str, topics: list[str]) -> Iterator[Moment]:
-        bag = Bag(path, topics)
-        publishers = {topic: self._publisher(MESSAGE_TYPES[kind], topic) for topic, kind in bag.types.items()}
+        bag = Bag(path)
+        types = bag.image_types(topics)
+        publishers = {topic: self._publisher(MESSAGE_TYPES[kind], topic) for topic, kind in types.items()}
         self._image_publishers = list(publishers.values())
         return self._moments_of_bag(bag, publishers)
 
@@ -162,7 +183,7 @@ class Player(Node):
         offset = 0
         while True:
             first, position, count = 0, offset, 0
-            for message in bag:
+            for message in bag.messages(publishers):
                 first = first if count else message.time
                 count += 1
                 position = offset + round((message.time - first) / self._speed)

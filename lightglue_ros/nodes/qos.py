@@ -17,13 +17,12 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 from lightglue_ros.core import ConfigError
+from lightglue_ros.core.parameters import IMAGE_QOS
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # its name in Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
-
-IMAGE_QOS = ("sensor_data", "reliable")
 
 
 def image_qos(name: str) -> QoSProfile:

@@ -1,8 +1,8 @@
 """How a matcher is doing: rates, times and counts, and what they mean, for `/diagnostics`.
 
 ERROR: no matches for two camera timeouts (no image comes, none fits another, or every frame fails).
-WARN: no matches yet, a camera is missing or its QoS does not fit, images were rejected or a frame failed
-within the last second.
+WARN: no matches yet, a camera is missing or its QoS does not fit, its intrinsics are wanted and not known,
+images were rejected or a frame failed within the last second.
 Frames dropped because the cameras are faster than inference are counted and are no reason to warn.
 """
 
@@ -65,6 +65,7 @@ class MatcherStatus:
         missing: Sequence[int],
         timeout: float,
         incompatible: str = "",
+        unverified: str = "",
     ) -> DiagnosticStatus:
         """Make the status; rates are those since the last call.
 
@@ -76,6 +77,7 @@ class MatcherStatus:
             missing: indices of missing cameras.
             timeout: seconds after which a camera is missing.
             incompatible: publishers whose QoS the subscriptions cannot take, in words.
+            unverified: why pairs were not verified, in words.
         """
         now = time.monotonic()
         totals = self._totals(sum(rejected.values()))
@@ -96,6 +98,7 @@ class MatcherStatus:
             "outside inference p50 (ms)": f"{outside[0]:.2f}",
             "missing cameras": ", ".join(self._cameras[camera] for camera in missing),
             "incompatible QoS": incompatible or "none",
+            "pairs unverified": unverified or "none",
             "images received": counts.received,
             "images rejected": sum(rejected.values()),
             **{f"images rejected: {cause}": number for cause, number in rejected.items()},
@@ -110,7 +113,7 @@ class MatcherStatus:
         }
         # A frame that takes long is not none.
         patience = 2 * timeout + 2e-3 * inference[1]
-        level, text = self._judge(since, now - self._idle_since > patience, missing, incompatible)
+        level, text = self._judge(since, now - self._idle_since > patience, missing, incompatible, unverified)
         return DiagnosticStatus(
             level=level,
             message=text,
@@ -118,7 +121,12 @@ class MatcherStatus:
         )
 
     def _judge(
-        self, since: Mapping[str, int], is_idle: bool, missing: Sequence[int], incompatible: str
+        self,
+        since: Mapping[str, int],
+        is_idle: bool,
+        missing: Sequence[int],
+        incompatible: str,
+        unverified: str,
     ) -> tuple[bytes, str]:
         idle = f"no {self._results} for {time.monotonic() - self._idle_since:.1f} s"
         if is_idle and since["failed"]:
@@ -138,6 +146,8 @@ class MatcherStatus:
             return DiagnosticStatus.WARN, f"a frame was lost: {self._last_error}"
         if since["rejected"]:
             return DiagnosticStatus.WARN, f"{since['rejected']} images rejected"
+        if unverified:
+            return DiagnosticStatus.WARN, f"pairs unverified: {unverified}"
         if not self._matched:
             return DiagnosticStatus.WARN, f"no {self._results} yet of {', '.join(self._topics)}"
         return DiagnosticStatus.OK, "ok"

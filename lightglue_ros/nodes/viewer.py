@@ -1,8 +1,8 @@
 """The viewer node: draws `matches` on the cameras' images and publishes that as `matches/image`.
 
 It is for the computer of somebody who looks, or for a matcher that takes features and has no images. (A
-matcher that has images draws them itself, unless a viewer is there.) The newest images of each camera wait
-until the matches of them arrive.
+matcher that has images draws them itself, unless a viewer is there.) While somebody looks, the images of each
+camera wait until matches of later ones arrive.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
+from lightglue_ros.core.decoding import CameraImage, RejectedImageError
+from lightglue_ros.core.parameters import CameraParameters
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import cameras, parameters, qos
-from lightglue_ros.nodes.decoding import CameraImage, RejectedImageError
-from lightglue_ros.nodes.drawing import LOG_PERIOD, TOPIC, Drawer
-from lightglue_ros.nodes.parameters import CameraParameters
+from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.run import run_node
+from lightglue_ros.nodes.watched import LOG_PERIOD
 
-# Images of each camera that wait for their matches: a second at 30 Hz.
+# Images of each camera that wait at most, where no matches come: a second at 30 Hz.
 HISTORY = 30
 
 
@@ -41,6 +42,7 @@ class Viewer(Node):
         self._images: dict[str, deque[CameraImage]] = {
             camera: deque(maxlen=HISTORY) for camera in values.cameras
         }
+        self._oldest = (0, 0)
         self._drawer = Drawer(
             self,
             self.create_publisher(Image, TOPIC, qos.picture_qos(), qos_overriding_options=qos.overridable()),
@@ -62,19 +64,28 @@ class Viewer(Node):
         super().destroy_node()
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+        self._forget_images()
         try:
             self._images[camera].append(cameras.check(message, self._values))
         except RejectedImageError as error:
             self.get_logger().warning(f"camera {camera}: {error}", throttle_duration_sec=LOG_PERIOD)
 
+    def _forget_images(self) -> None:
+        """Forget images older than all that the last matches named; while nobody looks, all of them."""
+        is_watched = self.count_subscribers(TOPIC) > 0
+        for images in self._images.values():
+            while images and (not is_watched or _order(images[0].header.stamp) < self._oldest):
+                images.popleft()
+
     def _on_matches(self, message: Matches) -> None:
+        self._oldest = _oldest_named(message)
         if not self._drawer.is_wanted():
             return
         images = [
             (self._find(pair.camera0, pair.stamp0), self._find(pair.camera1, pair.stamp1))
             for pair in message.pairs
         ]
-        self._drawer.offer(message, images)
+        self._drawer.offer((message, images))
 
     def _find(self, camera: str, stamp: Time) -> CameraImage | None:
         images = self._images.get(camera, deque())
@@ -82,6 +93,17 @@ class Viewer(Node):
 
     def _tell_incompatible(self, topic: str) -> None:
         self.get_logger().warning(f"a publisher of {topic} does not offer the QoS that image_qos asks for")
+
+
+def _oldest_named(message: Matches) -> tuple[int, int]:
+    """The stamp of the oldest image in a message, in seconds and nanoseconds; 0 without images."""
+    named = [(pair.stamp0, pair.width0) for pair in message.pairs]
+    named += [(pair.stamp1, pair.width1) for pair in message.pairs]
+    return min((_order(stamp) for stamp, width in named if width), default=(0, 0))
+
+
+def _order(stamp: Time) -> tuple[int, int]:
+    return stamp.sec, stamp.nanosec
 
 
 def main(args: list[str] | None = None) -> int:

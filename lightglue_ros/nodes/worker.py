@@ -66,6 +66,8 @@ class NewestWorker(Generic[T]):
             except Exception as error:
                 if not self._stopping:
                     self._on_error(error)
+            # Else it, and the images in it, would be kept until the next one comes.
+            del item
 
     def _take(self) -> T | None:
         with self._changed:

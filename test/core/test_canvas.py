@@ -29,6 +29,47 @@ def test_pixels_are_those_of_area_interpolation_and_the_rest_is_zero(channels):
     assert not batch.images[0, 432:].any()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("factor", [2, 3, 4, 5, 7])
+def test_a_whole_factor_gives_the_pixels_of_area_interpolation(factor, channels):
+    image = noise(96 * factor, 160 * factor, channels)
+    batch = Canvas((160, 96), channels, 32).place([image])
+    expected = cv2.resize(image, (160, 96), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(batch.images[0], expected.reshape(96, 160, channels))
+
+
+@pytest.mark.parametrize("canvas_size", [(800, 480), (640, 480), (512, 512), (416, 416), (224, 224)])
+@pytest.mark.parametrize("image_size", [(1920, 1080), (1226, 370), (1231, 821)])
+def test_what_is_shrunk_in_two_steps_stays_where_the_scale_says(image_size, canvas_size):
+    """The centre of a soft spot, found in the image and on the canvas, to a fiftieth of a canvas pixel."""
+    columns, rows = np.meshgrid(np.arange(image_size[0]), np.arange(image_size[1]))
+    for share in (0.11, 0.5, 0.87):
+        x, y = (share * length + 0.3 for length in image_size)
+        spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 12.0**2))
+        image = np.round(255 * spot).astype(np.uint8)
+        batch = Canvas(canvas_size, 1, 32).place([image])
+        scale = batch.scales[0].astype(float)
+        found = (centre(batch.images[0, ..., 0]) + 0.5) / scale - 0.5
+        np.testing.assert_array_less(np.abs(found - centre(image)) * scale, 0.02)
+
+
+def centre(image):
+    """Where the brightness of an image has its centre: x, y."""
+    rows, columns = np.indices(image.shape)
+    return np.array([(columns * image).sum(), (rows * image).sum()]) / image.sum()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_image_is_averaged_over_what_a_pixel_covers(channels):
+    """A checkerboard of pixels becomes grey, up to the one in nine that 3 x 3 of them have too many."""
+    image = np.indices((1080, 1920)).sum(axis=0) % 2 * np.uint8(255)
+    for size in ((800, 480), (640, 480), (416, 416)):
+        batch = Canvas(size, channels, 32).place([np.dstack([image] * 3).astype(np.uint8)])
+        width, height = batch.sizes[0].astype(int)
+        covered = batch.images[0, :height, :width].astype(int)
+        assert np.abs(covered - 127.5).max() <= 255 / 18 + 1
+
+
 def test_without_a_number_of_channels_it_takes_what_the_images_have():
     canvas = Canvas((64, 64), None, 32)
     grey, colour = noise(60, 60), noise(60, 60, 3)

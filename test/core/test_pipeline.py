@@ -160,6 +160,23 @@ def test_bad_values_are_refused_and_change_nothing(pipeline, motorcycle, call, e
     assert (pipeline.max_keypoints, pipeline.match_threshold) == (1024, pytest.approx(0.1))
 
 
+def test_a_pipeline_of_one_graph_does_its_half_and_says_that_it_has_not_the_other(
+    pipeline, model_folder, motorcycle
+):
+    extractor, matcher = (
+        MatchPipeline(model_folder, "cpu", image_size=(640, 480), only=only)
+        for only in ("extractor", "matcher")
+    )
+    features = extractor.extract(motorcycle)
+    (found,) = matcher.match_features(features, [(0, 1)])
+    (expected,) = pipeline.match(motorcycle, [(0, 1)])
+    assert_same(found, expected)
+    with pytest.raises(ModelError, match="the matcher of model xfeat was not loaded"):
+        extractor.match_features(features, [(0, 1)])
+    with pytest.raises(ModelError, match="the extractor of model xfeat was not loaded"):
+        matcher.extract(motorcycle)
+
+
 def test_parts_of_two_models_are_refused(model_folder, tmp_path):
     import onnx
 

@@ -48,9 +48,10 @@ def test_what_is_no_source_is_refused(tmp_path):
 def test_a_bag_gives_its_images_in_the_order_of_time(tmp_path, storage):
     kind = "sensor_msgs/msg/Image"
     bag = Bag(write_bag(tmp_path / "bag", storage, {"/a": kind, "/talk": "std_msgs/msg/String", "/b": kind}))
-    assert bag.types == {"/a": kind, "/b": kind}
+    assert bag.image_types() == {"/a": kind, "/b": kind}
     for _ in range(2):
-        found = [(message.topic, message.time, message.data[4:]) for message in bag]
+        messages = bag.messages(bag.image_types())
+        found = [(message.topic, message.time, message.data[4:]) for message in messages]
         assert found == [("/a", 100, b"/a"), ("/b", 102, b"/b"), ("/a", 200, b"/a"), ("/b", 202, b"/b")]
     bag.close()
 
@@ -58,7 +59,9 @@ def test_a_bag_gives_its_images_in_the_order_of_time(tmp_path, storage):
 def test_one_file_of_a_bag_and_one_of_its_topics_may_be_named(tmp_path):
     topics = dict.fromkeys(("/a", "/b"), "sensor_msgs/msg/CompressedImage")
     (file,) = write_bag(tmp_path / "bag", "MCAP", topics).glob("*.mcap")
-    assert {message.topic for message in Bag(file, ["/b"])} == {"/b"}
+    with Bag(file) as bag:
+        assert {message.topic for message in bag.messages(bag.image_types(["/b"]))} == {"/b"}
+        assert [message.time for message in bag.messages(["/b"], start=102)] == [201]
 
 
 def test_what_is_no_bag_of_images_is_refused(tmp_path):
@@ -71,10 +74,10 @@ def test_what_is_no_bag_of_images_is_refused(tmp_path):
         (tmp_path / "none", (), "there is no bag"),
         (tmp_path, (), "cannot be read"),
         (torn, (), "cannot be read"),
-        (other, (), "cannot be read"),
+        (other, (), "there is no bag"),
         (talk, (), r"has no images; allowed: .*it has: /talk \(std_msgs/msg/String\)"),
         (talk, ("/left",), "has no images on /left"),
     ):
         with pytest.raises(ConfigError, match=says) as caught:
-            Bag(path, topics)
+            Bag(path).image_types(topics)
         assert "\n" not in str(caught.value)

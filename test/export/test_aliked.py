@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lightglue_ros.core.geometry import same_row_share
 from lightglue_ros.export import MODELS
+from lightglue_ros.export.aliked import DeformableConvolution
 from lightglue_ros.export.selfcheck import compare
 
 PAIRS = np.array([[0, 1]])
@@ -101,3 +103,15 @@ def test_t16_is_matched_by_a_lightglue_of_ones_own(t16_export, matcher, features
     same = matches == np.arange(SLOTS)
     assert same.sum() >= 100
     assert same.sum() >= 0.95 * (matches >= 0).sum()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 1), (6, 7)])
+def test_both_forms_of_the_deformable_convolution_are_the_same_on_maps_of_any_size(size):
+    torch.manual_seed(0)
+    operator, portable = (DeformableConvolution(3, 4, portable=portable) for portable in (False, True))
+    portable.load_state_dict(operator.state_dict())
+    features = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected = portable(features)
+        assert expected.abs().max() > 0.1
+        np.testing.assert_allclose(operator(features), expected, atol=1e-5)

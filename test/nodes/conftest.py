@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,11 @@ class Robot(Listener):
         self.cameras = {
             camera: self.create_publisher(Image, f"{camera}/image_rect", profile) for camera in cameras
         }
+
+    def resident(self):
+        """Resident memory of the process, in MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
     def wait_until_connected(self):
         self.wait_until(

@@ -3,18 +3,23 @@ import pytest
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
+from builtin_interfaces.msg import Time
+from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 
-from lightglue_ros.core import PairMatches
+from lightglue_ros.core import PairMatches, messages
+from lightglue_ros.core.decoding import CameraImage
 from lightglue_ros.core.rig import Rig
 from lightglue_ros.core.rig_matcher import RigPair
+from lightglue_ros.core.verification import Verification
+from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import (
     array_to_image,
     matches_to_message,
+    message_to_inliers,
     message_to_matches,
 )
-from lightglue_ros.nodes.decoding import CameraImage
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 7, 3), np.uint8)
 
@@ -42,7 +47,8 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
         np.array([4, 2], np.int32),
         6,
     )
-    pairs = [RigPair(None, right, PairMatches.empty()), RigPair(past, rear, found)]
+    verification = Verification("homography", np.arange(9.0).reshape(3, 3), np.array([False, True]))
+    pairs = [RigPair(None, right, PairMatches.empty()), RigPair(past, rear, found, verification)]
     matches = matches_to_message(rig, right.header, pairs, "xfeat")
     assert matches.header == right.header
     assert matches.model == "xfeat"
@@ -57,3 +63,46 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
     again = message_to_matches(ok)
     for field in ("keypoints0", "keypoints1", "scores", "indices0", "indices1", "layers"):
         np.testing.assert_array_equal(getattr(again, field), getattr(found, field))
+    assert missing.verification == PairMatchesMsg.VERIFICATION_NONE
+    assert message_to_inliers(missing) is None
+    assert not len(missing.inliers)
+    assert not missing.matrix.any()
+    assert ok.verification == PairMatchesMsg.VERIFICATION_HOMOGRAPHY
+    assert message_to_inliers(ok).tolist() == [False, True]
+    assert ok.matrix.tolist() == list(range(9))
+
+
+def test_a_pair_without_a_matrix_has_matches_and_no_inliers():
+    image = CameraImage(Header(), 7, 12, decode=None)
+    nothing = Verification("fundamental", None, np.zeros(0, bool))
+    rig = Rig.parse(["left", "right"], ["left:right"])
+    (pair,) = matches_to_message(
+        rig, image.header, [RigPair(image, image, PairMatches.empty(), nothing)], "xfeat"
+    ).pairs
+    assert pair.verification == PairMatchesMsg.VERIFICATION_FUNDAMENTAL
+    assert not pair.matrix.any()
+
+
+def test_a_message_made_without_ros_is_the_same():
+    bags = pytest.importorskip("lightglue_ros.core.bags")
+    pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
+    rig = Rig.parse(["left", "right"], ["left:right", "left@-1:left"])
+    points = np.arange(14, dtype=np.float32).reshape(7, 2)
+    indices = np.arange(7, dtype=np.int32)
+    found = PairMatches(points, points + 1, points[:, 0], indices, indices + 1, 6)
+
+    verified = Verification("essential", np.eye(3), np.arange(7) > 3)
+
+    def pairs_of(header, time):
+        first, second = (CameraImage(header(time(n, 5), f"camera {n}"), 7, 12, decode=None) for n in (0, 1))
+        return [RigPair(first, second, found, verified), RigPair(None, first, PairMatches.empty())]
+
+    ours = pairs_of(
+        lambda stamp, name: Header(stamp=stamp, frame_id=name), lambda s, ns: Time(sec=s, nanosec=ns)
+    )
+    expected = matches_to_message(rig, ours[0].label0.header, ours, "xfeat")
+    store = bags.typestore()
+    theirs = pairs_of(store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"])
+    message = messages.matches_to_message(bags.message_types(), rig, theirs[0].label0.header, theirs, "xfeat")
+    data = bytes(store.serialize_cdr(message, bags.MATCHES_TYPE))
+    assert deserialize_message(data, Matches) == expected

@@ -16,8 +16,8 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from bad_images import BAD_COMPRESSED, BAD_RAW, bomb_jpeg, bomb_png, mutate_bytes, mutated_image
 from sensor_msgs.msg import CompressedImage, Image
 
+from lightglue_ros.core.decoding import RejectedImageError, check_compressed_image, check_image
 from lightglue_ros.core.normalise import Normalisation
-from lightglue_ros.nodes.decoding import RejectedImageError, check_compressed_image, check_image
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (12, 8, 3), np.uint8)

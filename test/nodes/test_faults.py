@@ -1,6 +1,7 @@
 """What can happen to a robot: cameras that die, clocks that jump, overload, a subscriber that sleeps."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -12,14 +13,16 @@ import pytest
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import Image
 
 from lightglue_ros.core.images import write_image
 from lightglue_ros.msg import PairMatches
+from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.processes import node_process
 
 OK, MISSING = PairMatches.STATUS_OK, PairMatches.STATUS_MISSING
-# Few, so that a small machine matches four cameras at full rate beside other work.
-HERTZ = 2.0
+# As many as a small machine matches of four small cameras beside other work.
+HERTZ = 10.0
 HOUR = 3600.0
 
 
@@ -39,27 +42,22 @@ def triggered_camera():
         process.wait()
 
 
-def resident(process):
-    """Resident memory in MiB."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
 def seconds(stamp):
     return stamp.sec + 1e-9 * stamp.nanosec
 
 
 def test_one_of_four_cameras_killed_and_back(robot, triggered_camera):
     names = ["front", "left", "rear", "right"]
-    timeout = 1.5
+    timeout = 1.0
     rig = robot(
         names,
         cameras=names,
         image_topics=[f"{name}/image_rect" for name in names],
         pairs=["front:left", "rear:right"],
         camera_timeout=timeout,
-        image_width=160,
-        image_height=128,
+        image_width=64,
+        image_height=64,
+        max_keypoints=64,
         connected=False,
     )
     cameras = {name: triggered_camera(name) for name in names}
@@ -78,8 +76,7 @@ def test_one_of_four_cameras_killed_and_back(robot, triggered_camera):
     last, first = (message.header.stamp for message in rig.messages[-2:])
     assert seconds(first) - seconds(last) < 2 * timeout
     rig.clear()
-    rig.wait_until(lambda: len(rig.messages) > 2 * HERTZ, "the other pair at full rate")
-    assert rate(rig) > 0.9 * HERTZ
+    rig.wait_until(lambda: is_at_full_rate(rig), "the other pair at full rate")
     assert {tuple(pair.status for pair in message.pairs) for message in rig.messages} == {(OK, MISSING)}
     rig.wait_until(lambda: rig.status.message == "missing: right", "diagnostics of the missing camera")
     assert rig.status.level == DiagnosticStatus.WARN
@@ -89,15 +86,14 @@ def test_one_of_four_cameras_killed_and_back(robot, triggered_camera):
     rig.clear()
     rig.wait_until(lambda: rig.status.level == DiagnosticStatus.OK, "diagnostics ok again")
     rig.clear()
-    rig.wait_until(lambda: len(rig.messages) > 2 * HERTZ, "both pairs at full rate")
-    assert rate(rig) > 0.9 * HERTZ
+    rig.wait_until(lambda: is_at_full_rate(rig), "both pairs at full rate")
     assert all(pair.status == OK for message in rig.messages for pair in message.pairs)
 
 
-def rate(rig):
-    """Hz, by the stamps of the images, for a busy machine delays the messages."""
-    stamps = [seconds(message.header.stamp) for message in rig.messages]
-    return (len(stamps) - 1) / (stamps[-1] - stamps[0])
+def is_at_full_rate(rig):
+    """Of the last two seconds, by the stamps of the images, for a busy machine delays the messages."""
+    stamps = [seconds(message.header.stamp) for message in rig.messages[-int(2 * HERTZ) - 1 :]]
+    return len(stamps) > 2 * HERTZ and (len(stamps) - 1) / (stamps[-1] - stamps[0]) > 0.9 * HERTZ
 
 
 def test_all_cameras_silent_is_an_error_that_names_the_topics(robot, motorcycle):
@@ -184,23 +180,45 @@ def cameras(motorcycle, folder, **parameters):
 
 
 def test_cameras_at_200_hz_leave_age_and_memory_bounded(robot, motorcycle, tmp_path):
-    """Inference takes many of their periods: a small machine's processor has 1024 keypoint slots to match."""
-    stereo = robot(connected=False)
+    """Inference takes about 100 ms on one core, many of the cameras' periods."""
+    stereo = robot(connected=False, num_threads=1, max_keypoints=768)
+
+    def diagnosed(name):
+        return float(stereo.diagnostics.get(name, "nan"))
+
+    def is_in_time():
+        # A camera period, and 10 ms to hand over and publish: as many times that as processes want a core.
+        handing_over = 10.0 * max(1.0, os.getloadavg()[0] / os.cpu_count())
+        return diagnosed("age beyond inference p99 (ms)") < 5.0 + handing_over
+
     with cameras(motorcycle, tmp_path, rate=200.0):
-        stereo.wait_for_matches(10)
-        before = resident(stereo.process)
-        stereo.wait_for_matches(50)
+        stereo.wait_for_matches(60)
+        # Of the last 100 frames. One that queues would be older by an inference.
+        stereo.wait_until(is_in_time, "results in time", deadline=60.0)
+        assert diagnosed("inference p50 (ms)") > 60.0
+        assert diagnosed("camera left (Hz)") > 100.0
+        fill_queues(stereo)
+        before = stereo.resident()
+        stereo.clear()
+        stereo.wait_for_matches(40)
+        assert stereo.resident() < 1.01 * before
         values = stereo.wait_for_diagnostics()
-        after = resident(stereo.process)
-    assert float(values["camera left (Hz)"]) > 100.0
-    # One camera period, and what a busy machine takes to hand over and publish; a frame in a queue would be
-    # older by a whole inference.
-    assert float(values["inference p50 (ms)"]) > 60.0
-    assert float(values["age beyond inference p99 (ms)"]) < 5.0 + 35.0
     frames, matched, dropped = (int(values[f"frames{what}"]) for what in ("", " matched", " dropped"))
     assert 0 <= frames - matched - dropped <= 2
     assert dropped > matched
-    assert after < 1.03 * before
+
+
+def fill_queues(rig):
+    """Stop the matcher while its cameras go on, and let it go on, too: more than then it will never hold."""
+    images = []
+    profile = qos.image_qos("sensor_data")
+    subscription = rig.create_subscription(Image, "left/image_rect", images.append, profile)
+    rig.process.send_signal(signal.SIGSTOP)
+    rig.wait_until(lambda: len(images) > 50, "images that wait for the matcher")
+    rig.process.send_signal(signal.SIGCONT)
+    rig.destroy_subscription(subscription)
+    rig.clear()
+    rig.wait_for_matches(5)
 
 
 SLEEPER = """
@@ -209,35 +227,52 @@ from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import qos
 rclpy.init()
 node = rclpy.create_node("sleeper")
-subscription = node.create_subscription(Matches, "matches", print, qos.result_qos())
-print("asleep", flush=True)
-sys.stdin.read()
+for command in sys.stdin:
+    if command.strip() == "subscribe":
+        subscription = node.create_subscription(Matches, "matches", print, qos.result_qos())
+    else:
+        node.destroy_subscription(subscription)
+    print("done", flush=True)
 """
+LEAST_ROUNDS, MOST_ROUNDS = 3, 15
 
 
 def test_a_subscriber_that_never_reads_does_not_slow_down_the_matcher(robot, motorcycle, tmp_path):
-    """First its process does not spin, then it is stopped, so that its middleware does not answer either."""
-    stereo = robot(connected=False)
-    with cameras(motorcycle, tmp_path, rate=30.0):
-        stereo.wait_for_matches(5)
-        alone = hertz_of_frames(stereo, 20)
-        sleeper = subprocess.Popen(
-            [sys.executable, "-c", SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        try:
-            assert sleeper.stdout.readline() == "asleep\n"
-            stereo.wait_until(lambda: stereo.count_subscribers("matches") == 2, "the sleeper's subscription")
-            # More than both sides keep.
-            asleep = hertz_of_frames(stereo, 20)
-            sleeper.send_signal(signal.SIGSTOP)
-            stopped = hertz_of_frames(stereo, 20)
-            outside = float(stereo.wait_for_diagnostics()["outside inference p50 (ms)"])
-        finally:
-            sleeper.kill()
-            sleeper.wait()
-    # A busy machine's rate varies; a publisher that waits would spend its time outside inference.
-    assert min(asleep, stopped) > 0.5 * alone
-    assert outside < 15.0
+    """It does not spin; then its process is stopped, so that its middleware does not answer either.
+
+    Windows without it, with it and with it stopped take turns. A busy machine slows some of them down, so the
+    best of each kind are compared, and there are more of them where that has not told yet.
+    """
+    stereo = robot(connected=False, image_width=64, image_height=64, max_keypoints=64)
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+
+    def tell(command, subscribers):
+        sleeper.stdin.write(f"{command}\n")
+        assert sleeper.stdout.readline() == "done\n"
+        stereo.wait_until(lambda: stereo.count_subscribers("matches") == subscribers, command)
+
+    alone, asleep, stopped = [], [], []
+    try:
+        with cameras(motorcycle, tmp_path, rate=200.0):
+            stereo.wait_for_matches(10)
+            for number in range(1, MOST_ROUNDS + 1):
+                alone.append(hertz_of_frames(stereo, 30))
+                tell("subscribe", 2)
+                asleep.append(hertz_of_frames(stereo, 30))
+                sleeper.send_signal(signal.SIGSTOP)
+                stopped.append(hertz_of_frames(stereo, 30))
+                sleeper.send_signal(signal.SIGCONT)
+                tell("unsubscribe", 1)
+                slower = min(max(asleep), max(stopped)) / max(alone)
+                if number >= LEAST_ROUNDS and slower > 0.95:
+                    break
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert max(alone) < 150.0  # the matcher's own rate, and not that of the cameras
+    assert slower > 0.95
 
 
 def hertz_of_frames(rig, count):

@@ -11,8 +11,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.decoding import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
-from lightglue_ros.nodes.decoding import RejectedImageError
 from lightglue_ros.nodes.features import check_features, features_to_message
 
 

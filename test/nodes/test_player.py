@@ -18,8 +18,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
+from lightglue_ros.core.messages import stamp_in_ns
 from lightglue_ros.nodes import qos
-from lightglue_ros.nodes.conversions import array_to_image, stamp_in_ns
+from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.processes import node_process
 
 DEADLINE = 30.0

@@ -9,13 +9,17 @@ import pytest
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
+from lightglue_ros.msg import Matches, PairMatches
 from lightglue_ros.nodes import drawing, qos
 from lightglue_ros.nodes.conversions import message_to_matches
 from lightglue_ros.nodes.processes import node_process
 
 RATE = 1.0
+LARGE = np.full((960, 1280, 3), 128, np.uint8)
+LARGE_MIB = LARGE.nbytes / 2**20
 
 
 def look(robot):
@@ -121,6 +125,65 @@ def test_a_viewer_draws_in_place_of_the_matcher(robot, motorcycle):
         assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
         viewer.terminate()
         assert viewer.wait(5.0) == 0
+
+
+def test_past_images_are_kept_for_pictures_only_while_somebody_looks(robot):
+    """Of large images that are matched with the one 20 before; the features of 64 x 64 pixels are small."""
+    stereo = robot(
+        ["left"],
+        cameras=["left"],
+        image_topics=["left/image_rect"],
+        pairs=["left@-20:left"],
+        image_width=64,
+        image_height=64,
+        drawing_rate=100.0,
+    )
+    for _ in range(3):
+        stereo.match({"left": LARGE})
+    before = stereo.resident()
+    for _ in range(20):
+        stereo.match({"left": LARGE})
+    assert stereo.resident() - before < 5 * LARGE_MIB
+
+    pictures = look(stereo)
+    # First come those of which the past image is not there any more.
+    for _ in range(22):
+        stereo.match({"left": LARGE})
+    stereo.wait_until(lambda: pixels(pictures[-1])[:, :640].any() if pictures else False, "a past image")
+    assert stereo.resident() - before > 15 * LARGE_MIB
+
+
+def test_a_viewer_keeps_images_no_longer_than_matches_may_name_them(make_robot, ros):
+    with node_process("viewer", {"drawing_rate": 100.0}) as viewer:
+        stereo = make_robot(["left", "right"], viewer)
+        matches = stereo.create_publisher(Matches, "matches", qos.result_qos())
+        pictures = look(stereo)
+        stereo.wait_until(
+            lambda: (
+                stereo.count_publishers(drawing.TOPIC) == 1
+                and matches.get_subscription_count() == 2  # the viewer's and our own
+                and all(camera.get_subscription_count() == 1 for camera in stereo.cameras.values())
+            ),
+            "the viewer",
+        )
+
+        def show_and_look():
+            stereo.show({"left": LARGE, "right": LARGE})
+            stamp = stereo.last_stamp
+            pair = PairMatches(camera0="left", camera1="right", stamp0=stamp, stamp1=stamp)
+            pair.width0, pair.height0 = pair.width1, pair.height1 = LARGE.shape[1::-1]
+            matches.publish(Matches(header=Header(stamp=stamp), pairs=[pair]))
+
+        def draw(count):
+            for _ in range(count):
+                pictures.clear()
+                stereo.repeat_until(show_and_look, lambda: pictures, "a picture")
+
+        draw(5)
+        before = stereo.resident()
+        draw(20)
+        assert stereo.resident() - before < 10 * LARGE_MIB
+        assert pixels(pictures[-1]).any()
 
 
 def test_a_viewer_that_cannot_start_says_why(ros):

@@ -1,4 +1,5 @@
 import threading
+import weakref
 
 from lightglue_ros.nodes.worker import NewestWorker
 
@@ -47,6 +48,19 @@ def test_an_error_is_reported_and_the_next_item_is_worked_on():
     worker.stop()
     assert [str(error) for error in errors] == ["broken"]
     assert gate.done == ["whole"]
+
+
+def test_an_item_is_let_go_before_the_next_one_comes():
+    gate = Gate()
+    worker = NewestWorker(lambda item: gate(None), on_error=lambda error: None)
+    gate.go.release()
+    item = threading.Event()  # anything that can be referred to weakly
+    gone = threading.Event()
+    weakref.finalize(item, gone.set)
+    worker.offer(item)
+    del item
+    assert gone.wait(DEADLINE)
+    worker.stop()
 
 
 def test_stop_ends_an_idle_worker():

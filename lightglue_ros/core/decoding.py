@@ -5,29 +5,47 @@ callback can call them. What they let through, a `CameraImage`, fits its own des
 an array of it in the worker's thread. Whatever is wrong with an image is a `RejectedImageError` with a cause
 that can be counted.
 
-Encodings are those of sensor_msgs/image_encodings.hpp. cv_bridge, where it is installed, decodes the ones
-that are not here.
+Messages are rclpy's or rosbags'; their fields are the same. Encodings are those of
+sensor_msgs/image_encodings.hpp. cv_bridge, where it is installed, decodes the ones that are not here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from lightglue_ros.core import Features, ImageError
+from lightglue_ros.core.errors import ImageError
 from lightglue_ros.core.image_headers import encoded_format, read_header
+from lightglue_ros.core.messages import Header
 from lightglue_ros.core.normalise import Normalisation
-
-if TYPE_CHECKING:
-    from sensor_msgs.msg import CompressedImage, Image
-    from std_msgs.msg import Header
+from lightglue_ros.core.pipeline import Features
 
 TRANSPORTS = ("raw", "compressed")
+
+
+class Image(Protocol):
+    """sensor_msgs/Image; its data may be anything that shows its bytes."""
+
+    header: Header
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+class CompressedImage(Protocol):
+    """sensor_msgs/CompressedImage; its data may be anything that shows its bytes."""
+
+    header: Header
+    format: str
+    data: Any
 
 
 class RejectedImageError(ImageError):
@@ -53,13 +71,45 @@ class CameraImage:
         height: in pixels.
         decode: makes uint8 [H, W] grey or [H, W, 3] RGB of it, which may share memory with the message; or
             its features, where those came in place of the image.
-            Raises `RejectedImageError` if the image turns out to be broken.
+            Raises `RejectedImageError` if the image turns out to be broken. None where only the other
+            fields are kept.
     """
 
     header: Header
     width: int
     height: int
-    decode: Callable[[Normalisation], np.ndarray | Features]
+    decode: Callable[[Normalisation], np.ndarray | Features] | None
+
+    def without_pixels(self) -> CameraImage:
+        """The same without what `decode` holds, which is the whole message."""
+        return CameraImage(self.header, self.width, self.height, None)
+
+
+def decode_frame(
+    images: Sequence[CameraImage | None],
+    normalisation: Normalisation,
+    reject: Callable[[int, RejectedImageError], None],
+) -> tuple[list[np.ndarray | Features | None], list[CameraImage | None]]:
+    """Decode the images of a frame.
+
+    Args:
+        images: of each camera, None where there is none.
+        normalisation: of 16-bit images.
+        reject: called with the camera and the error where an image turns out to be broken.
+
+    Returns:
+        What each image became, and the images themselves; None in both where there is none or it is broken,
+        as if the camera were missing.
+    """
+    decoded: list[np.ndarray | Features | None] = [None] * len(images)
+    for camera, image in enumerate(images):
+        if image is not None:
+            try:
+                decoded[camera] = image.decode(normalisation)
+            except RejectedImageError as error:
+                reject(camera, error)
+    labels = [None if found is None else image for image, found in zip(images, decoded, strict=True)]
+    return decoded, labels
 
 
 @dataclass(frozen=True)
@@ -208,7 +258,7 @@ def check_compressed_image(message: CompressedImage, max_pixels: int) -> CameraI
     """Check what the first bytes of a compressed image message claim; nothing is decoded.
 
     Args:
-        message: sensor_msgs/CompressedImage.
+        message: as it came.
         max_pixels: an image that claims more is refused.
 
     Raises:

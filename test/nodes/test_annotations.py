@@ -1,0 +1,86 @@
+"""Annotations for Foxglove: of the right image, in its pixels and with its stamp."""
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from ament_index_python.packages import get_package_share_directory
+
+from lightglue_ros.core.parameters import annotations_topic
+from lightglue_ros.msg import PairMatches
+from lightglue_ros.nodes import annotations, drawing
+from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
+
+has_foxglove = pytest.mark.skipif(find_spec("foxglove_msgs") is None, reason="no foxglove_msgs here")
+
+
+@has_foxglove
+def test_lines_go_from_each_keypoint_of_the_present_image_to_its_partner(robot, motorcycle):
+    left, right = motorcycle
+    stereo = robot(
+        pairs=["left:right", "left@-1:left"],
+        publish_annotations=True,
+        verification="fundamental",
+        drawing_rate=100.0,
+    )
+    received = []
+    topic = annotations_topic("left")
+    stereo.create_subscription(annotations.message_type(), topic, received.append, 1)
+
+    def matched():
+        stamps = [[lines.timestamp for lines in message.points] for message in received]
+        return [m for m in stereo.messages if [m.header.stamp] * 2 in stamps]
+
+    stereo.repeat_until(lambda: stereo.show({"left": left, "right": right}), matched, "annotations")
+    message = matched()[0]
+    stereo_lines, through_time = next(
+        of.points for of in received if of.points[0].timestamp == message.header.stamp and len(of.points) == 2
+    )
+    for lines, pair, is_second in (
+        (stereo_lines, message.pairs[0], False),
+        (through_time, message.pairs[1], True),
+    ):
+        assert pair.status == PairMatches.STATUS_OK
+        matches = message_to_matches(pair)
+        ends = np.array([(point.x, point.y) for point in lines.points]).reshape(-1, 2, 2)
+        keypoints = [matches.keypoints0, matches.keypoints1]
+        own, other = keypoints[::-1] if is_second else keypoints
+        np.testing.assert_array_equal(ends[:, 0], own + 0.5)
+        np.testing.assert_array_equal(ends[:, 1], other + 0.5)
+        is_magenta = [colour.r == colour.b == 1.0 for colour in lines.outline_colors]
+        np.testing.assert_array_equal(is_magenta, ~message_to_inliers(pair))
+
+
+@pytest.mark.skipif(find_spec("foxglove_msgs") is not None, reason="foxglove_msgs is installed here")
+def test_without_the_package_the_parameter_says_what_to_install(failing_matcher):
+    status, said = failing_matcher(publish_annotations=True)
+    assert status == 1
+    assert "foxglove_msgs cannot be imported" in said
+    assert "to mend it: apt install ros-$ROS_DISTRO-foxglove-msgs" in said
+    assert "Traceback" not in said
+
+
+def test_the_foxglove_layout_shows_topics_that_the_matcher_has():
+    layout = json.loads(
+        (Path(get_package_share_directory("lightglue_ros")) / "config" / "matches.foxglove.json").read_text()
+    )
+    assert sorted(panels_of(layout["layout"])) == sorted(layout["configById"])
+    topics = set(re.findall(r'"(/[a-z_/]+)"', json.dumps(layout["configById"])))
+    assert topics == {
+        "/diagnostics",
+        "/left/image_rect",
+        "/matches",
+        f"/{drawing.TOPIC}",
+        f"/{annotations_topic('left')}",
+    }
+
+
+def panels_of(node):
+    """Names of the panels in a layout, which halves the window again and again."""
+    return [node] if isinstance(node, str) else panels_of(node["first"]) + panels_of(node["second"])
