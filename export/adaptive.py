@@ -102,7 +102,8 @@ class AdaptiveLightGlue(LightGlue):
         ended, fields = [], len(Ended._fields)
         for number in range(self.config.layers):
             step = Step(self, number, keypoints.shape[1])
-            found = step(*going, cosines, sines, match_threshold)
+            constants = Step.constants(number, self.config.layers)
+            found = step(*going, cosines, sines, match_threshold, *constants)
             ended.append(Ended(*found[:fields]))
             going = found[fields:]
         return in_order(ended)
@@ -126,7 +127,7 @@ class AdaptiveLightGlue(LightGlue):
 class Step(nn.Module):
     """A layer, and what follows from it.
 
-    All steps but the last one are the same but for their weights, and for what of their number matters.
+    All steps but the last one are the same but for their weights, and for `constants`.
 
     Args:
         matcher: whose layer it is.
@@ -140,45 +141,51 @@ class Step(nn.Module):
         self.config, self.slots = config, slots
         self.layer = matcher.layers[number]
         self.is_last = number == config.layers - 1
-        self.register_buffer("layers", torch.tensor(number + 1, dtype=torch.int32))
         if self.is_last:
             self.assignment = matcher.assignment
             return
         self.assignment, self.confidence = matcher.earlier_assignments[number], matcher.confidences[number]
-        # The reference's confidence_threshold (section 3.3, lambda of a layer).
-        threshold = 0.8 + 0.1 * math.exp(-4.0 * number / config.layers)
-        self.register_buffer("threshold", torch.tensor(threshold))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The fields of `Ended` of the pairs that end here, and those of `Going` of the others.
 
         Args:
-            inputs: the fields of `Going`, cosines and sines as `Sides` has them, and the match threshold.
+            inputs: the fields of `Going`, cosines and sines as `Sides` has them, the match threshold, and
+                what `constants` gives.
         """
-        *state, cosines, sines, match_threshold = inputs
+        *state, cosines, sines, match_threshold, layer, sure = inputs
         going = Going(*state)
         # Pairs that lack points on a side: the reference stops before a layer and counts that layer.
         lacking = torch.logical_or(*both_sides(~going.mask.any(dim=1)))
         going = going._replace(tokens=self.layer(Sides(*going[:3], cosines, sines)))
         tokens = going.tokens.float()
-        stopping, keep = (~lacking, going.mask) if self.is_last else self._judge(tokens, going)
+        stopping, keep = (~lacking, going.mask) if self.is_last else self._judge(tokens, going, sure)
         ending = where_true(stopping | lacking)
         ended = self._match(tokens, going, ending, match_threshold)
-        layers = torch.zeros_like(ending, dtype=torch.int32) + self.layers
+        layers = torch.zeros_like(ending, dtype=torch.int32) + layer
         return *ended, layers, *_go_on(going, keep, where_true(~(stopping | lacking)))
 
-    def _judge(self, tokens: Tensor, going: Going) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def constants(number: int, layers: int) -> tuple[Tensor, Tensor]:
+        """Layers gone through, int32 [1], and the confidence from which a point is sure, float32 [1].
+
+        That is the reference's confidence_threshold (section 3.3, lambda of a layer).
+        """
+        sure = 0.8 + 0.1 * math.exp(-4.0 * number / layers)
+        return torch.tensor([number + 1], dtype=torch.int32), torch.tensor([sure])
+
+    def _judge(self, tokens: Tensor, going: Going, sure: Tensor) -> tuple[Tensor, Tensor]:
         """Which pairs stop after the layer, bool [P], and which points stay, bool [2 P, K]."""
         depth, width = self.config.depth_confidence, self.config.width_confidence
         stopping, keep = torch.zeros_like(going.counts, dtype=torch.bool), going.mask
         confidence = linear(self.confidence, tokens).sigmoid().squeeze(2)
         if depth != NEVER:
-            unsure = sum(both_sides(((confidence < self.threshold) & going.mask).sum(dim=1)))
+            unsure = sum(both_sides(((confidence < sure) & going.mask).sum(dim=1)))
             stopping = 1.0 - unsure.float() / going.counts > depth
         if width != NEVER:
             keep = self.assignment.matchable(tokens) > 1 - width
             if depth != NEVER:
-                keep = keep | (confidence <= self.threshold)
+                keep = keep | (confidence <= sure)
         return stopping, keep & going.mask
 
     def _match(
@@ -301,8 +308,17 @@ def parts(matcher: AdaptiveLightGlue, slots: int) -> list[Part]:
             Part(
                 f"layer{number}",
                 Step(matcher, number, slots),
-                going_into(number) | {"cosines": encoding, "sines": encoding, "match_threshold": threshold},
+                going_into(number)
+                | {"cosines": encoding, "sines": encoding, "match_threshold": threshold}
+                | {f"layer{number}": TensorSpec(torch.int32, (1,)), f"sure{number}": threshold},
                 [*found, *going_into(number + 1)],
+                dict(
+                    zip(
+                        (f"layer{number}", f"sure{number}"),
+                        Step.constants(number, config.layers),
+                        strict=True,
+                    )
+                ),
                 traced_as="layer" if number < config.layers - 1 else None,
             )
         )

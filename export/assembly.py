@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 import torch
@@ -47,16 +47,18 @@ class Part:
     Attributes:
         name: what the names of its nodes begin with.
         module: its forward step takes all inputs as `*inputs` and gives a tensor for each output.
-        inputs: the graph's inputs, or outputs of parts before.
+        inputs: the graph's inputs, outputs of parts before, or constants.
         outputs: names of what it gives.
-        traced_as: parts of one such name differ in nothing but the values of their parameters and buffers,
-            and are traced once.
+        constants: values of those inputs that are always the same.
+        traced_as: parts of one such name differ in nothing but their constants and the values of their
+            parameters and buffers, and are traced once.
     """
 
     name: str
     module: nn.Module
     inputs: Mapping[str, TensorSpec]
     outputs: Sequence[str]
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
     traced_as: str | None = None
 
 
@@ -89,6 +91,7 @@ def assemble(
         renamed = _renamed(model.graph, part)
         nodes += renamed.node
         weights += renamed.initializer
+        weights += [onnx.numpy_helper.from_array(it.numpy(), name) for name, it in part.constants.items()]
         for value in (*renamed.input, *renamed.output):
             described.setdefault(value.name, value)
     graph = onnx.helper.make_graph(
@@ -120,8 +123,15 @@ def _traced(part: Part, trace: Trace) -> onnx.ModelProto:
 
 
 def _put_values(graph: onnx.GraphProto, module: nn.Module) -> None:
-    """The module's parameters and buffers in place of those that the graph was traced with."""
+    """The module's parameters and buffers in place of those that the graph was traced with.
+
+    Raises:
+        ValueError: the tracer made one tensor of two equal ones; two tensors of the module may not be equal.
+    """
     values = module.state_dict()
+    merged = values.keys() - {tensor.name for tensor in graph.initializer}
+    if merged:
+        raise ValueError(f"no tensors of their own in the graph: {', '.join(sorted(merged))}")
     for tensor in graph.initializer:
         if tensor.name in values:
             array = values[tensor.name].detach().contiguous().numpy()
