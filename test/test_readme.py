@@ -1,6 +1,6 @@
 """Each block of README.md, CONTRIBUTING.md and docs/ is true.
 
-Commands exist and take their arguments, Python compiles and imports, the node reads the parameter files, and the
+Commands exist and take their arguments, Python compiles and imports, the node reads the parameter files, the
 code says the texts. What takes no robot, no network and no minutes is run. A block or a command of no known
 kind fails.
 """
