@@ -26,7 +26,7 @@ import yaml
 from ament_index_python.packages import get_package_prefix
 from rclpy.parameter import Parameter
 
-from lightglue_ros import cli
+from lightglue_ros import __version__, cli
 from lightglue_ros.core import LightGlueRosError
 from lightglue_ros.core.parameters import SPECS, read_file
 from lightglue_ros.core.store import find_model
@@ -490,6 +490,12 @@ def test_links_within_a_document_and_to_parts_of_others_lead_somewhere():
             titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
             anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
             assert anchor in anchors, f"{path.name}: {file}#{anchor}"
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["title"], citation["version"]) == ("lightglue_ros", __version__)
+    assert f"<version>{__version__}</version>" in (ROOT / "package.xml").read_text()
 
 
 # What goes with a value where alone it says that there is nothing to do.
