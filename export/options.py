@@ -130,6 +130,8 @@ class ExportOptions:
             raise ConfigError(f"channels is {self.channels}", allowed="1 (grey) or 3 (RGB)")
         for name in CONFIDENCES:
             self._check_confidence(name)
+        if self.adaptive and self.compaction is False:
+            raise ConfigError("compaction is refused in an adaptive export", fix="leave out --no-compaction")
         if not self.is_static:
             for name in ("batch", "pairs", "channels"):
                 if getattr(self, name) is not None:

@@ -135,7 +135,8 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--precision",
         default="fp32",
-        help="fp32, or fp16 for GPUs: half the bytes; positions, detector and assignment stay fp32 (fp32)",
+        help="fp32; fp16 for GPUs: half the bytes, positions, detector and assignment stay fp32; "
+        "int8 for CPUs: the matcher's linear layers and attention logits (fp32)",
     )
     command.add_argument(
         "--image-size",
@@ -159,16 +160,20 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         help="match with as many slots as the image with the most keypoints needs (unless shapes are fixed)",
     )
     command.add_argument(
-        "--adaptive", action="store_true", help="pairs stop early, points are pruned, as in the original"
+        "--adaptive", action="store_true", help="pairs stop early and points are pruned, as in the original"
     )
     command.add_argument(
         "--depth-confidence",
         type=float,
         metavar="C",
-        help="sure points to stop at, with --adaptive; -1 never",
+        help="share of sure points that a pair stops at, with --adaptive; -1 never (0.95, xfeat -1)",
     )
     command.add_argument(
-        "--width-confidence", type=float, metavar="C", help="certainty to prune at, with --adaptive; -1 never"
+        "--width-confidence",
+        type=float,
+        metavar="C",
+        help="how sure it must be that a point has no partner to prune it, with --adaptive; -1 never "
+        "(0.99, xfeat 0.95)",
     )
     command.add_argument(
         "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"
