@@ -39,6 +39,7 @@ from lightglue_ros.nodes.topics import TOPICS
 ROOT = Path(__file__).parents[1]
 PREFIX = Path(get_package_prefix("lightglue_ros"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_OURS = ("troubleshooting", "adding_an_extractor")  # pages that name nothing of others
 SHELL, PYTHON, YAML, SAID, PICTURE = "shell", "python", "yaml", "said", "picture"
 LANGUAGES = {"bash": SHELL, "sh": SHELL, "python": PYTHON, "yaml": YAML, "text": SAID}
 # Programs of others: that they are there, and what they take, is theirs.
@@ -473,6 +474,23 @@ def test_texts_quoted_among_words_are_said_as_well():
         parts = [part.strip() for part in quoted.split("...")]
         is_literal = all(re.escape(part) in sources for part in parts)
         assert is_literal or is_said(quoted), quoted
+
+
+def test_names_of_the_code_among_words_are_in_the_code():
+    pages = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / f"{name}.md" for name in OF_OURS)]
+    folders = ("config", "export", "launch", "lightglue_ros", "msg", "test")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    code = "\n".join(path.read_text() for path in files if path.suffix in (".py", ".yaml", ".xml", ".msg"))
+    for page in pages:
+        names = set(re.findall(r"`([a-zA-Z]+(?:_[a-zA-Z0-9]+)+)(?:\(.*?\))?`", page.read_text()))
+        unknown = [name for name in names if not re.search(rf"\b{name}\b", code) and not is_said(name)]
+        assert not unknown, page
+
+
+def test_files_named_among_words_are_there():
+    for document in DOCUMENTS:
+        for name in re.findall(r"`((?:\w+/)+[\w.-]+\.(?:py|md|yaml|xml|npz))`", document.read_text()):
+            assert (ROOT / name).is_file() or "OUT/" in name, f"{document.name}: {name}"
 
 
 def test_parameters_given_among_words_are_allowed():
