@@ -80,14 +80,13 @@ def assemble(
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     described: dict[str, onnx.ValueInfoProto] = {}
-    traced: dict[str, onnx.ModelProto] = {}
+    traced: dict[str, tuple[nn.Module, onnx.ModelProto]] = {}
     for part in parts:
         key = part.traced_as or part.name
         if key not in traced:
-            traced[key] = _traced(part, trace)
-        model = copy.deepcopy(traced[key])
-        if part.traced_as is not None:
-            _put_values(model.graph, part.module)
+            traced[key] = part.module, _traced(part, trace)
+        module, model = traced[key][0], copy.deepcopy(traced[key][1])
+        _put_values(model.graph, module, part.module)
         renamed = _renamed(model.graph, part)
         nodes += renamed.node
         weights += renamed.initializer
@@ -122,16 +121,20 @@ def _traced(part: Part, trace: Trace) -> onnx.ModelProto:
     return trace(part.module, examples, [tuple(free)], part.outputs)
 
 
-def _put_values(graph: onnx.GraphProto, module: nn.Module) -> None:
-    """The module's parameters and buffers in place of those that the graph was traced with.
+def _put_values(graph: onnx.GraphProto, traced: nn.Module, module: nn.Module) -> None:
+    """A module's parameters and buffers in place of those that the graph was traced with.
+
+    The tracer makes one tensor of equal ones. Those have to be equal in the other module as well.
 
     Raises:
-        ValueError: the tracer made one tensor of two equal ones; two tensors of the module may not be equal.
+        ValueError: they are not.
     """
-    values = module.state_dict()
-    merged = values.keys() - {tensor.name for tensor in graph.initializer}
-    if merged:
-        raise ValueError(f"no tensors of their own in the graph: {', '.join(sorted(merged))}")
+    values, before = module.state_dict(), traced.state_dict()
+    kept = {tensor.name for tensor in graph.initializer} & values.keys()
+    for name in values.keys() - kept:
+        alike = [other for other in kept if torch.equal(before[other], before[name])]
+        if not any(torch.equal(values[other], values[name]) for other in alike):
+            raise ValueError(f"{name} is not equal to any of {alike} in all parts that are traced as one")
     for tensor in graph.initializer:
         if tensor.name in values:
             array = values[tensor.name].detach().contiguous().numpy()
