@@ -86,7 +86,8 @@ def assemble(
         if key not in traced:
             traced[key] = part.module, _traced(part, trace)
         module, model = traced[key][0], copy.deepcopy(traced[key][1])
-        _put_values(model.graph, module, part.module)
+        if module is not part.module:
+            _put_values(model.graph, module, part.module)
         renamed = _renamed(model.graph, part)
         nodes += renamed.node
         weights += renamed.initializer
