@@ -45,7 +45,11 @@ RANSAC_TOLERANCE = 1.0  # pixels
 RANSAC_CONFIDENCE = 0.99999
 THRESHOLDS = 1.0, 3.0, 5.0  # degrees
 NO_POSE = 180.0  # degrees
-MOST_POINTS = {"fp32": 1.0, "fp16": 2.0}  # that an export may be away from its original at the last threshold
+MOST_POINTS = {
+    "fp32": 1.0,
+    "fp16": 2.0,
+    "int8": 2.0,
+}  # that an export may be away from its original at the last threshold
 
 
 @dataclass(frozen=True)

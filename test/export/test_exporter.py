@@ -165,13 +165,13 @@ def exported_before(monkeypatch, split_export):
 def test_a_failed_check_leaves_no_file(exported_before, monkeypatch, tmp_path):
     right = exporter.load_networks
 
-    def other_networks(spec, files, *, portable):
-        extractor, matcher = right(spec, files, portable=portable)
+    def other_networks(*arguments, **options):
+        extractor, matcher = right(*arguments, **options)
         matcher.input.weight.data[:, :32] = 0
         return extractor, matcher
 
     monkeypatch.setattr(exporter, "load_networks", other_networks)
-    with pytest.raises(ModelError, match=r"matcher\.onnx differs from PyTorch on random images: matches "):
+    with pytest.raises(ModelError, match=r"matcher\.onnx differs from PyTorch on random images: .*matches "):
         export_model("xfeat", split=True, output=tmp_path, report=lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
