@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -131,15 +132,19 @@ def _put_values(graph: onnx.GraphProto, traced: nn.Module, module: nn.Module) ->
         ValueError: they are not.
     """
     values, before = module.state_dict(), traced.state_dict()
-    kept = {tensor.name for tensor in graph.initializer} & values.keys()
-    for name in values.keys() - kept:
-        alike = [other for other in kept if torch.equal(before[other], before[name])]
-        if not any(torch.equal(values[other], values[name]) for other in alike):
+    held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for name in values.keys() - held.keys():  # not looked at, or one with an equal one
+        alike = [other for other, array in held.items() if _are_equal(before[name].numpy(), array)]
+        if alike and not any(other in values and torch.equal(values[other], values[name]) for other in alike):
             raise ValueError(f"{name} is not equal to any of {alike} in all parts that are traced as one")
     for tensor in graph.initializer:
         if tensor.name in values:
             array = values[tensor.name].detach().contiguous().numpy()
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+
+def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _times(times: int, dim: Dim) -> Dim:

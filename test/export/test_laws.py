@@ -144,7 +144,10 @@ def _variant(name):
     if precision not in ("fp16", "int8"):
         model, precision = name, "fp32"
     plain = model.removesuffix("-adaptive")
-    return plain, precision, ADAPTIVE if plain != model else {}
+    adaptive = ADAPTIVE if plain != model else {}
+    if plain == "xfeat":  # which only prunes, unless told otherwise
+        adaptive = {name: value for name, value in adaptive.items() if name != "depth_confidence"}
+    return plain, precision, adaptive
 
 
 @dataclass(frozen=True)
