@@ -297,6 +297,7 @@ def parts(matcher: AdaptiveLightGlue, slots: int) -> list[Part]:
     )
     steps, ended = [], {}
     for number in range(config.layers):
+        layer, sure = Step.constants(number, config.layers)
         ending = Free(f"F{number}")
         found = {
             f"ended{number}": TensorSpec(torch.int64, (ending,)),
@@ -312,13 +313,7 @@ def parts(matcher: AdaptiveLightGlue, slots: int) -> list[Part]:
                 | {"cosines": encoding, "sines": encoding, "match_threshold": threshold}
                 | {f"layer{number}": TensorSpec(torch.int32, (1,)), f"sure{number}": threshold},
                 [*found, *going_into(number + 1)],
-                dict(
-                    zip(
-                        (f"layer{number}", f"sure{number}"),
-                        Step.constants(number, config.layers),
-                        strict=True,
-                    )
-                ),
+                {f"layer{number}": layer, f"sure{number}": sure},
                 traced_as="layer" if number < config.layers - 1 else None,
             )
         )
