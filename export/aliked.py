@@ -65,6 +65,7 @@ class Aliked(nn.Module):
     """Detector and descriptor of ALIKED, section III of the paper."""
 
     border = RADIUS
+    takes_grey = False
     kept_in_fp32 = ("score_head",)  # sigmoids near 1, where float16 finds many equal ones
 
     def __init__(

@@ -34,6 +34,7 @@ class DISK(nn.Module):
 
     descriptor_dim = 128
     border = 0
+    takes_grey = False
     kept_in_fp32 = ("detector",)  # whose scores reach 150, where float16 knows eighths
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lightglue_ros.export.adaptive import parts
 from lightglue_ros.export.assembly import Free, Part, TensorSpec
 from lightglue_ros.export.lightglue import LightGlue
-from lightglue_ros.export.operators import compact, to_rgb
+from lightglue_ros.export.operators import compact, to_mean, to_rgb
 from lightglue_ros.export.registry import Extractor
 
 
@@ -32,7 +32,8 @@ class ExtractorGraph(nn.Module):
         height, width = images.shape[1:3]
         sizes, scales = _only_valid(sizes, valid), _only_valid(scales, valid)
         brightness = valid.float() / 255  # 0 in invalid slots, whatever they hold
-        scores, features = self.extractor(to_rgb(images) * brightness.view(-1, 1, 1, 1))
+        colours = to_mean(images) if self.extractor.takes_grey else to_rgb(images)
+        scores, features = self.extractor(colours * brightness.view(-1, 1, 1, 1))
 
         inside = _inside(scores, sizes, self.extractor.border)
         scores, positions = _best_pixels(inside, self.max_keypoints)

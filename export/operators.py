@@ -78,8 +78,30 @@ def _(images: Tensor) -> Tensor:
 
 
 def _onnx_to_rgb(images: Any) -> Any:
-    channels_first = opset18.Transpose(opset18.Cast(images, to=1), perm=[0, 3, 1, 2])
-    return opset18.Expand(channels_first, opset18.Constant(value_ints=[1, 3, 1, 1]))
+    return opset18.Expand(_channels_first(images), opset18.Constant(value_ints=[1, 3, 1, 1]))
+
+
+def _channels_first(images: Any) -> Any:
+    return opset18.Transpose(opset18.Cast(images, to=1), perm=[0, 3, 1, 2])
+
+
+@torch.library.custom_op("lightglue_ros::to_mean", mutates_args=())
+def to_mean(images: Tensor) -> Tensor:
+    """Images uint8 [N, H, W, C], C = 1 or 3, to the mean of their channels, float32 [N, 1, H, W], 0 to 255.
+
+    An operator of its own for the reason of `to_rgb`.
+    """
+    return images.float().mean(dim=3).unsqueeze(1)
+
+
+@to_mean.register_fake
+def _(images: Tensor) -> Tensor:
+    count, height, width, _ = images.shape
+    return images.new_empty((count, 1, height, width), dtype=torch.float32)
+
+
+def _onnx_to_mean(images: Any) -> Any:
+    return opset18.ReduceMean(_channels_first(images), opset18.Constant(value_ints=[1]), keepdims=1)
 
 
 @torch.library.custom_op("lightglue_ros::deform_conv2d", mutates_args=())
@@ -463,6 +485,7 @@ def _fused_multiply_scaled(
 # What `torch.onnx.export` takes as custom_translation_table.
 _STANDARD_FORMS: dict[Callable, Callable] = {
     torch.ops.lightglue_ros.to_rgb.default: _onnx_to_rgb,
+    torch.ops.lightglue_ros.to_mean.default: _onnx_to_mean,
     torch.ops.lightglue_ros.deform_conv2d.default: _onnx_deform_conv2d,
     torch.ops.lightglue_ros.compact.default: _onnx_compact,
     torch.ops.lightglue_ros.where_true.default: _onnx_where_true,

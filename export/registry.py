@@ -23,6 +23,7 @@ class Extractor(Protocol):
 
     descriptor_dim: int
     border: int  # pixels along the edges of an image that hold no keypoint
+    takes_grey: bool  # images are [N, 1, H, W], the mean of the colours
     kept_in_fp32: tuple[str, ...]  # submodules that an fp16 export computes in fp32
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Any]:

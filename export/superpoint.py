@@ -38,6 +38,7 @@ class SuperPoint(nn.Module):
 
     descriptor_dim = 256
     border = 4  # pixels, cvg/LightGlue's default
+    takes_grey = False
     kept_in_fp32 = ()
 
     def __init__(self, detection_threshold: float = DETECTION_THRESHOLD) -> None:

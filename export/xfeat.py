@@ -26,6 +26,7 @@ class XFeat(nn.Module):
 
     descriptor_dim = 64
     border = 0
+    takes_grey = True
     kept_in_fp32 = ()
 
     def __init__(self) -> None:
@@ -33,9 +34,9 @@ class XFeat(nn.Module):
         self.skip1 = nn.Conv2d(1, 24, 4, stride=4)
         self.block1 = nn.Sequential(
             nn.Sequential(nn.Conv2d(1, 16, 4, stride=2, padding=1), nn.ReLU()),
-            nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(16, 8, 2), nn.ReLU()),
-            _layer(8, 8),
-            _layer(8, 24, stride=2),
+            nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(16, 16, (2, 3), stride=(1, 2)), nn.ReLU()),
+            _layer(16, 16),
+            nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(16, 24, (3, 2), stride=(2, 1)), nn.ReLU()),
         )
         self.block2 = nn.Sequential(_layer(24, 24), _layer(24, 24))
         self.block3 = nn.Sequential(_layer(24, 64, stride=2), _layer(64, 64), _layer(64, 64, size=1))
@@ -71,14 +72,14 @@ class XFeat(nn.Module):
         """Keypoint scores of every pixel, and the map that descriptors are sampled from.
 
         Args:
-            images: float32 [N, 3, H, W] RGB, 0 to 1, H and W multiples of 32.
+            images: float32 [N, 1, H, W], the mean of the colours, 0 to 1, H and W multiples of 32.
 
         Returns:
             scores: float32 [N, H, W], above 0 at keypoints and 0 elsewhere.
             features: float32 [N, 64, H/8, W/8], unit vectors.
         """
         precision = self.skip1.weight.dtype
-        grey = F.instance_norm(images.mean(dim=1, keepdim=True)).to(precision)
+        grey = F.instance_norm(images).to(precision)
         fine = self.block2(self.block1(grey) + self.skip1(grey))
         eighth = self.block3(fine)
         sixteenth = self.block4(eighth)
@@ -136,32 +137,62 @@ def _fold_batch_norm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _reshape_first_layers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same network with the layers at full resolution written as wider strided ones.
+    """The same network with the layers near full resolution written as wider strided ones.
 
     Four channels at full resolution fill a quarter of a vector unit and four times the memory. So the first
-    layer gives each 2 x 2 block of its pixels as 16 channels of one pixel, and the second layer, of stride 2,
-    reads its 3 x 3 pixels from 2 x 2 such blocks. The means of 4 x 4 pixels that the skip connection scales,
-    and the 8 x 8 pixels that the keypoint head takes as 64 channels, are strided convolutions as well.
+    layer gives each 2 x 2 block of its pixels as 16 channels of one pixel, which the second layer, of stride
+    2, reads. The next layers have eight channels at half resolution: there two pixels side by side are 16
+    channels of one. The means of 4 x 4 pixels that the skip connection scales, and the 8 x 8 pixels that the
+    keypoint head takes as 64 channels, are strided convolutions as well.
     """
-    first, second = weights.pop("block1.0.0.weight"), weights.pop("block1.1.0.weight")
-    blocks_out = first.new_zeros(4, 2, 2, 1, 4, 4)
-    for row in range(2):
-        for column in range(2):
-            blocks_out[:, row, column, :, row : row + 3, column : column + 3] = first
-    blocks_in = second.new_zeros(8, 4, 2, 2, 2, 2)  # out, in, pixel of a block (y, x), block (y, x)
-    for row in range(3):
-        for column in range(3):
-            (block_y, y), (block_x, x) = divmod(row + 1, 2), divmod(column + 1, 2)
-            blocks_in[:, :, y, x, block_y, block_x] = second[:, :, row, column]
+    names = [f"block1.{layer}.0" for layer in range(4)]
+    layers = [weights.pop(f"{name}.weight") for name in names]
+    biases = [weights.pop(f"{name}.bias") for name in names]
+    pixel, pair, block = (1, 1), (1, 2), (2, 2)  # (rows, columns) of pixels that are one
     return weights | {
-        "block1.0.0.weight": blocks_out.flatten(0, 2),
-        "block1.0.0.bias": weights["block1.0.0.bias"].repeat_interleave(4),
-        "block1.1.1.weight": blocks_in.flatten(1, 3),
-        "block1.1.1.bias": weights.pop("block1.1.0.bias"),
+        "block1.0.0.weight": _in_blocks(layers[0], 1, pixel, block),
+        "block1.0.0.bias": biases[0].repeat_interleave(4),
+        "block1.1.1.weight": _in_blocks(layers[1], 2, block, pair),
+        "block1.1.1.bias": biases[1].repeat_interleave(2),
+        "block1.2.0.weight": _in_blocks(layers[2], 1, pair, pair),
+        "block1.2.0.bias": biases[2].repeat_interleave(2),
+        "block1.3.1.weight": _in_blocks(layers[3], 2, pair, pixel),
+        "block1.3.1.bias": biases[3],
         "skip1.weight": weights.pop("skip1.1.weight").expand(-1, -1, 4, 4) / 16,
         "skip1.bias": weights.pop("skip1.1.bias"),
         "keypoint_head.0.0.weight": weights["keypoint_head.0.0.weight"].view(64, 1, CELL, CELL),
     }
+
+
+def _in_blocks(weight: Tensor, stride: int, block_in: tuple[int, int], block_out: tuple[int, int]) -> Tensor:
+    """A convolution with a padding of 1 between images whose blocks of pixels are channels of one pixel.
+
+    Args:
+        weight: [out, in, 3, 3] of the convolution between pixels.
+        stride: of it.
+        block_in: rows and columns of a block of what comes in; pixels follow each other row by row.
+        block_out: the same of what goes out.
+
+    Returns:
+        [out * pixels, in * pixels, rows, columns], to be padded with as many zeros before the first row and
+        column as their first taps lie before the block of the same place.
+    """
+    rows, columns = (_taps(stride, of_in, of_out) for of_in, of_out in zip(block_in, block_out, strict=True))
+    by_row = torch.einsum("oiyx,yabc->oixabc", weight, rows)
+    blocks = torch.einsum("oixabc,xdef->oadibecf", by_row, columns)
+    return blocks.flatten(0, 2).flatten(1, 3)
+
+
+def _taps(stride: int, block_in: int, block_out: int) -> Tensor:
+    """Where the three taps of a convolution fall, [3, pixel out, pixel in, tap between blocks], 1 or 0."""
+    first = -1 // block_in
+    last = (stride * (block_out - 1) + 1) // block_in
+    taps = torch.zeros(3, block_out, block_in, last - first + 1)
+    for tap in range(3):
+        for out in range(block_out):
+            block, pixel = divmod(stride * out + tap - 1, block_in)
+            taps[tap, out, pixel, block - first] = 1
+    return taps
 
 
 def _upsample(features: Tensor, factor: int) -> Tensor:
