@@ -90,8 +90,9 @@ def time_stages(pipeline: MatchPipeline, images: Sequence[np.ndarray], frames: i
     """Median seconds of each stage of matching a stereo pair."""
     rows = []
     for _ in range(frames):
+        before = pipeline.times
         pipeline.match(images, [(0, 1)])
-        times = pipeline.times
+        times = pipeline.times - before
         rows.append((times.canvas, times.extract, times.match, times.unpad))
     names = ("canvas", "extractor (ONNX Runtime)", "matcher (ONNX Runtime)", "unpad")
     return dict(zip(names, np.median(rows, axis=0).tolist(), strict=True))
@@ -113,19 +114,22 @@ class NodeFigures:
         latency: median seconds from image stamp to arrival of the matches.
         inference: median seconds a frame inside ONNX Runtime.
         outside: median seconds a frame outside it: decoding, canvas, dropping the padding, publishing.
+        memory: bytes of the node that are in memory (its resident set).
     """
 
     rate: float
     latency: float
     inference: float
     outside: float
+    memory: int
 
 
 class RunningMatcher:
     """A matcher in a process of its own, and the two images that cameras will show it."""
 
-    def __init__(self, listener: Listener, paths: Sequence[str]) -> None:
+    def __init__(self, listener: Listener, process: int, paths: Sequence[str]) -> None:
         self._listener = listener
+        self._process = process
         self._paths = paths
 
     def measure(self, frames: int) -> NodeFigures:
@@ -140,13 +144,21 @@ class RunningMatcher:
             listener.clear()
             listener.wait_for_matches(frames + 1, deadline=START_SECONDS + frames)
             values = listener.wait_for_diagnostics()
+            memory = resident_memory(self._process)
         arrivals = listener.arrivals[: frames + 1]
         return NodeFigures(
             rate=frames / (arrivals[-1] - arrivals[0]),
             latency=float(np.median(listener.latencies[1 : frames + 1])),
             inference=1e-3 * float(values["inference p50 (ms)"]),
             outside=1e-3 * float(values["outside inference p50 (ms)"]),
+            memory=memory,
         )
+
+
+def resident_memory(process: int) -> int:
+    """Bytes of a process that are in memory."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return 1024 * int(re.search(r"VmRSS:\s*(\d+) kB", status)[1])
 
 
 def _is_after(messages: Sequence[Matches], start: Time) -> bool:
@@ -177,7 +189,7 @@ def running_matcher(parameters: Mapping[str, Any], images: Sequence[np.ndarray])
                 write_image(path, image)
             listener = Listener(matcher)
             try:
-                yield RunningMatcher(listener, paths)
+                yield RunningMatcher(listener, matcher.pid, paths)
             finally:
                 listener.destroy_node()
     finally:

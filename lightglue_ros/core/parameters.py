@@ -5,6 +5,7 @@ They come from a running ROS node or from a parameter file, and mean the same.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -138,7 +139,16 @@ SPECS: dict[str, Spec] = {
         choices=PROVIDERS,
     ),
     "allow_fallback": Spec(False, "Take the CPU where a provider asked for by name does not load."),
+    "cuda_graph": Spec(
+        False,
+        "With provider cuda and a model of fixed shapes: record the first run as a CUDA graph and replay it.",
+    ),
     "num_threads": Spec(0, "Threads of the CPU provider; 0 is one a core.", limits=(0, 256)),
+    "overlap": Spec(
+        False,
+        "Extract the next frame while one is matched, each with half of the threads: more frames a second, "
+        "and each of them later.",
+    ),
     "image_width": Spec(
         640,
         "Images are shrunk to this width before extraction (pixels), never enlarged; it is rounded up to the "
@@ -237,7 +247,9 @@ class MatcherParameters(CameraParameters):
     model: str
     provider: str
     allow_fallback: bool
+    cuda_graph: bool
     num_threads: int
+    overlap: bool
     image_width: int
     image_height: int
     max_keypoints: int
@@ -259,6 +271,18 @@ class MatcherParameters(CameraParameters):
         if self.takes_features:
             return MATCHER
         return None if self.publish_matches else EXTRACTOR
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether frames are extracted and matched at the same time."""
+        return self.overlap and self.only_graph is None
+
+    @property
+    def threads_a_graph(self) -> int:
+        """Threads of the CPU provider in one of the model's graphs; 0 is one a core."""
+        if not self.overlaps:
+            return self.num_threads
+        return max(1, (self.num_threads or len(os.sched_getaffinity(0))) // 2)
 
     @property
     def features_topics(self) -> list[str]:
@@ -334,8 +358,9 @@ class MatcherSettings:
             self.image_size,
             max_keypoints=self.max_keypoints,
             match_threshold=values.match_threshold,
-            num_threads=values.num_threads,
+            num_threads=values.threads_a_graph,
             allow_fallback=values.allow_fallback,
+            cuda_graph=values.cuda_graph,
             only=values.only_graph,
         )
         pipeline.need_split()

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -130,7 +130,7 @@ class PairMatches:
 
 @dataclass
 class StageTimes:
-    """Seconds that each stage of the last frame took.
+    """Seconds that each stage has taken.
 
     Attributes:
         canvas: resizing and letterboxing.
@@ -149,11 +149,16 @@ class StageTimes:
         """Seconds inside ONNX Runtime."""
         return self.extract + self.match
 
+    def __sub__(self, before: StageTimes) -> StageTimes:
+        """What was taken since then."""
+        return StageTimes(*(getattr(self, it.name) - getattr(before, it.name) for it in fields(self)))
+
 
 class MatchPipeline:
     """Extracts keypoints of N images and matches P pairs of them, each in one run.
 
-    Not safe for use from several threads at once: its canvases are used again by the next call.
+    Not safe for use from several threads at once, for its canvases are used again by the next call; but one
+    thread may `extract` while another one does `match_features`.
 
     Args:
         model: name in the model store, folder of a model, or path of a pipeline.onnx.
@@ -164,6 +169,7 @@ class MatchPipeline:
         match_threshold: least score of a match, 0 to 1.
         num_threads: threads of the CPU provider; 0 is one per core.
         allow_fallback: take the CPU where a provider asked for by name does not load.
+        cuda_graph: see `GraphSession`.
         only: ``extractor`` or ``matcher`` loads that graph of a split model alone, for a process that only
             extracts, or matches what others have extracted.
 
@@ -181,9 +187,15 @@ class MatchPipeline:
         match_threshold: float = DEFAULT_MATCH_THRESHOLD,
         num_threads: int = 0,
         allow_fallback: bool = False,
+        cuda_graph: bool = False,
         only: str | None = None,
     ) -> None:
-        options = {"provider": provider, "num_threads": num_threads, "allow_fallback": allow_fallback}
+        options = {
+            "provider": provider,
+            "num_threads": num_threads,
+            "allow_fallback": allow_fallback,
+            "cuda_graph": cuda_graph,
+        }
         files = find_model(model)
         self._extractor = self._matcher = self._pipeline = None
         if not files.is_split:
@@ -198,8 +210,13 @@ class MatchPipeline:
         self.set_image_size(image_size)
         self.max_keypoints = self.info.max_keypoints if max_keypoints is None else max_keypoints
         self.match_threshold = match_threshold
-        self.times = StageTimes()
+        self._times = StageTimes()
         self.warm_up()
+
+    @property
+    def times(self) -> StageTimes:
+        """Seconds that each stage has taken so far: one frame's are the difference to those before it."""
+        return replace(self._times)
 
     @property
     def info(self) -> GraphInfo:
@@ -337,11 +354,10 @@ class MatchPipeline:
         if self._pipeline is None:
             return self.match_features(self.extract(images), pairs)
         indices = _check_pairs(pairs, len(images))
-        self.times = StageTimes()
         if not len(images):
             return []
         batch = self._place(images)
-        with _add_time_to(self.times, "match"):
+        with _add_time_to(self._times, "match"):
             outputs = self._pipeline.run(
                 {
                     **_image_tensors(batch),
@@ -363,12 +379,11 @@ class MatchPipeline:
             ModelError: the model is a pipeline.onnx, which keeps no features, or has no extractor loaded.
         """
         self.need_split()
-        self.times = StageTimes()
         if not len(images):
             return self._no_features(0)
         extractor = self._loaded(self._extractor, EXTRACTOR)
         batch = self._place(images)
-        with _add_time_to(self.times, "extract"):
+        with _add_time_to(self._times, "extract"):
             outputs = extractor.run({**_image_tensors(batch), "max_keypoints": self._max_keypoints})
         count = len(images)
         return Features(
@@ -402,7 +417,7 @@ class MatchPipeline:
             "descriptors": features.descriptors,
             "image_sizes": features.image_sizes,
         }
-        with _add_time_to(self.times, "match"):
+        with _add_time_to(self._times, "match"):
             outputs = matcher.run(
                 {
                     **{name: self._filled(of, self.info.batch, "images") for name, of in of_images.items()},
@@ -424,7 +439,7 @@ class MatchPipeline:
         return canvas
 
     def _place(self, images: Sequence[np.ndarray | None]) -> CanvasBatch:
-        with _add_time_to(self.times, "canvas"):
+        with _add_time_to(self._times, "canvas"):
             self._check_fits(len(images), self.info.batch, "images")
             empty = (self.info.batch or len(images)) - len(images)
             return self._canvas.place([*images, *[None] * empty])
@@ -450,7 +465,7 @@ class MatchPipeline:
     def _unpad(
         self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]
     ) -> list[PairMatches]:
-        with _add_time_to(self.times, "unpad"):
+        with _add_time_to(self._times, "unpad"):
             return [
                 _pair_matches(keypoints[first], keypoints[second], partners, scores, int(layers))
                 for (first, second), partners, scores, layers in zip(

@@ -54,6 +54,8 @@ class _Image(Generic[T]):
 class RigMatcher(Generic[T]):
     """Extracts each image of a rig once and matches its pairs, all in one run.
 
+    One thread may `extract` a frame while another one matches the last.
+
     Args:
         pipeline: of a split model, for the features of past images are matched again.
         rig: its cameras and pairs.

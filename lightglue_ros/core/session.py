@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightglue_ros.core import store
+from lightglue_ros.core.bound import BoundGraph
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
 from lightglue_ros.core.errors import ConfigError, ModelError, ProviderError
@@ -86,13 +87,15 @@ class GraphSession:
             engines are built for minutes at the first start and kept in the model store) or ``openvino``.
         num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core).
         allow_fallback: take the CPU where a provider asked for by name does not load.
+        cuda_graph: with cuda, record the first run as a CUDA graph and replay that; other providers do
+            without. For static exports.
 
     Attributes:
         info: what the file says about itself.
         provider: the provider that loaded.
 
     Raises:
-        ConfigError: unknown provider or negative number of threads.
+        ConfigError: unknown provider, negative number of threads, or a CUDA graph of free shapes.
         ModelError: the file is missing, broken, not ours, of another kind or for a newer ONNX Runtime.
         ProviderError: the provider asked for by name did not load, or there is no ONNX Runtime.
     """
@@ -105,23 +108,29 @@ class GraphSession:
         provider: str = "auto",
         num_threads: int = 0,
         allow_fallback: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         if provider not in PROVIDERS:
             raise ConfigError(f"provider '{provider}' is unknown", allowed=", ".join(PROVIDERS))
         if num_threads < 0:
             raise ConfigError(f"num_threads is {num_threads}", allowed="0 (one per core) or more")
         self.path = path
-        self._session, self.provider = _open(path, provider, num_threads, allow_fallback)
+        self._session, self.provider = _open(path, provider, num_threads, allow_fallback, cuda_graph)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = GraphInfo.from_metadata(metadata, str(path))
         self._check_version()
         self._check_kind(graph)
+        if cuda_graph:
+            self._check_static()
+        self._bound = BoundGraph(self._session, "cuda") if cuda_graph and self.provider == "cuda" else None
         self._output_names = list(OUTPUTS[graph])
         self._run_options = onnxruntime().RunOptions()
         self._run_options.log_severity_level = _LOG_FATAL_ONLY
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph on `tensors`, named and typed as in `contract`."""
+        if self._bound is not None:
+            return self._bound.run(tensors, self._run_options)
         with flushed_denormals():
             values = self._session.run(self._output_names, dict(tensors), self._run_options)
         return dict(zip(self._output_names, values, strict=True))
@@ -139,6 +148,14 @@ class GraphSession:
                 f"lightglue_ros export {self.info.model} --split --portable",
             )
 
+    def _check_static(self) -> None:
+        if not self.info.is_static:
+            raise ConfigError(
+                f"cuda_graph is on, and {self.path} has free shapes",
+                allowed="a model with fixed ones",
+                fix=f"lightglue_ros export {self.info.model} --split --image-size 640x480",
+            )
+
     def _check_kind(self, graph: str) -> None:
         inputs = {tensor.name for tensor in self._session.get_inputs()}
         outputs = {tensor.name for tensor in self._session.get_outputs()}
@@ -151,7 +168,7 @@ class GraphSession:
 
 
 def _open(
-    path: Path, provider: str, num_threads: int, allow_fallback: bool
+    path: Path, provider: str, num_threads: int, allow_fallback: bool, cuda_graph: bool
 ) -> tuple[ort.InferenceSession, str]:
     """Open a session and say which provider it really has."""
     wanted = "cuda" if provider == "auto" else provider
@@ -161,7 +178,8 @@ def _open(
         if problem is None and wanted == "tensorrt":
             problem = _tensorrt_problem(info, path)
         if problem is None:
-            session = _create(path, _provider_options(wanted, info), num_threads, _optimisation(wanted, info))
+            providers = _provider_options(wanted, info, cuda_graph)
+            session = _create(path, providers, num_threads, _optimisation(wanted, info))
             if ORT_NAMES[wanted] in session.get_providers():
                 return session, wanted
             problem = (
@@ -182,10 +200,12 @@ def _optimisation(provider: str, info: GraphInfo) -> str:
     return "ORT_ENABLE_EXTENDED" if aborts else "ORT_ENABLE_ALL"
 
 
-def _provider_options(provider: str, info: GraphInfo) -> list[str | tuple[str, dict[str, str]]]:
+def _provider_options(
+    provider: str, info: GraphInfo, cuda_graph: bool
+) -> list[str | tuple[str, dict[str, str]]]:
     """ONNX Runtime's list of providers for a file, best first."""
     # TF32 rounds products to 10 bits, and fp32 is to equal the original's.
-    cuda = (ORT_NAMES["cuda"], {"use_tf32": "0"})
+    cuda = (ORT_NAMES["cuda"], {"use_tf32": "0", "enable_cuda_graph": "1" if cuda_graph else "0"})
     if provider == "cuda":
         return [cuda, ORT_NAMES["cpu"]]
     if provider == "openvino":

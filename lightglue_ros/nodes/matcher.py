@@ -10,11 +10,12 @@ Two threads, so that nothing queues and nobody waits:
   decodes and never waits for inference, so the middleware's buffers do not overflow.
 - the worker's thread decodes, runs the graphs, verifies the matches and publishes. It always takes the newest
   frame; frames that were overtaken meanwhile are dropped and counted. So a result is published at most one
-  inference and one camera period after its images were taken.
+  inference and one camera period after its images were taken. With `overlap` a second worker matches,
+  verifies and publishes, while the first one decodes and extracts the next frame, and then waits for it.
 
 They share the worker's one-item mailbox, counters and CameraInfo that one side only writes, the count of
-rejected images (under a lock), and the settings, which the executor replaces as a whole and the worker takes
-over between two frames. An image that cannot be used is dropped, counted by its cause and named in the log,
+rejected images (under a lock), and the settings, which the executor replaces as a whole and a frame takes
+along. An image that cannot be used is dropped, counted by its cause and named in the log,
 and the node lives on: most are recognised by the executor's thread; where only decoding tells, as of a broken
 JPEG, the frame goes on without that camera. Pictures of the matches are drawn by a third thread (see
 `drawing`).
@@ -30,6 +31,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -71,6 +73,29 @@ LOG_PERIOD = 5.0
 DIAGNOSTICS_PERIOD = 1.0
 
 
+@dataclass(frozen=True)
+class _Extracted:
+    """A frame whose images are extracted.
+
+    Attributes:
+        frame: with the messages.
+        settings: to match it with.
+        canvas_size: (width, height) in pixels, that it was extracted on.
+        labels: the camera's message of each image, None where there is none that can be used.
+        features: of each image, None where there is none.
+        inference: seconds inside ONNX Runtime so far.
+        outside: seconds outside of it so far.
+    """
+
+    frame: RigFrame[CameraImage]
+    settings: MatcherSettings
+    canvas_size: tuple[int, int]
+    labels: list[CameraImage | None]
+    features: list[Features | None]
+    inference: float
+    outside: float
+
+
 class Matcher(LifecycleNode):
     """Matches the keypoints of a rig's cameras; see the head of this module.
 
@@ -82,6 +107,7 @@ class Matcher(LifecycleNode):
         # First, for rclpy destroys a node whose making failed, too.
         self._pipeline: MatchPipeline | None = None
         self._worker: NewestWorker[RigFrame[CameraImage]] | None = None
+        self._second_worker: NewestWorker[_Extracted] | None = None
         self._input_subscriptions: list[Subscription] = []
         self._publisher: LifecyclePublisher | None = None
         self._picture_publisher: LifecyclePublisher | None = None
@@ -137,9 +163,10 @@ class Matcher(LifecycleNode):
 
     def destroy_node(self) -> None:
         """End the frame in work at once, and the threads, before the node goes."""
-        if self._worker is not None:
-            self._worker.stop(self._pipeline.cancel)
-            self._worker = None
+        for worker in (self._second_worker, self._worker):
+            if worker is not None:
+                worker.stop(self._pipeline.cancel)
+        self._worker = self._second_worker = None
         self._stop_drawing()
         super().destroy_node()
 
@@ -160,7 +187,8 @@ class Matcher(LifecycleNode):
         self.get_logger().info(f"loading model {settings.values.model}")
         start = time.monotonic()
         pipeline = settings.load()
-        self._pipeline, self._settings, self._applied = pipeline, settings, settings
+        self._pipeline, self._settings = pipeline, settings
+        self._extracts_with = self._matches_with = settings
         self._start_anew()
         self._create_publishers()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -227,8 +255,10 @@ class Matcher(LifecycleNode):
         self._verifier = make_verifier(self, self._settings.values)
         self._camera_infos = CameraInfoSubscriptions(self, self._verifier)
         self._camera_infos.subscribe(self._settings.geometry)
-        self._worker = NewestWorker(self._match, self._on_match_error)
         values = self._settings.values
+        if values.overlaps:
+            self._second_worker = NewestWorker(self._match, self._on_match_error, name="matching")
+        self._worker = NewestWorker(self._extract, self._on_match_error)
         if self._picture_publisher is not None:
             self._drawer = drawing.Drawer(
                 self, self._picture_publisher, values.drawing_rate, self._settings.normalisation
@@ -261,9 +291,10 @@ class Matcher(LifecycleNode):
         for subscription in self._input_subscriptions:
             self.destroy_subscription(subscription)
         self._input_subscriptions = []
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+        for worker in (self._worker, self._second_worker):
+            if worker is not None:
+                worker.stop()
+        self._worker = self._second_worker = None
         if self._camera_infos is not None:
             self._camera_infos.stop()
             self._camera_infos = None
@@ -404,33 +435,57 @@ class Matcher(LifecycleNode):
 
     # The worker's thread.
 
-    def _match(self, frame: RigFrame[CameraImage]) -> None:
+    def _extract(self, frame: RigFrame[CameraImage]) -> None:
         start = time.perf_counter()
-        settings = self._apply_settings()
+        settings = self._settings
+        self._extract_with(settings)
+        images, labels = decode_frame(frame.images, settings.normalisation, self._reject)
+        if all(label is None for label in labels):
+            return
+        before = self._pipeline.times.extract
+        features = self._rig_matcher.extract(images)
+        inference = self._pipeline.times.extract - before
+        self._publish_features(labels, features)
+        extracted = _Extracted(
+            frame,
+            settings,
+            self._pipeline.image_size,
+            labels,
+            features,
+            inference,
+            time.perf_counter() - start - inference,
+        )
+        if self._second_worker is None:
+            self._match(extracted)
+        else:
+            self._second_worker.hand_over(extracted)
+
+    # The same thread, or with `overlap` the second worker's.
+
+    def _match(self, extracted: _Extracted) -> None:
+        start = time.perf_counter()
+        frame, settings = extracted.frame, extracted.settings
+        self._match_with(settings)
         if frame.epoch != self._epoch:
             self._rig_matcher.forget()
             self._epoch = frame.epoch
-        images, labels = decode_frame(frame.images, settings.normalisation, self._reject)
-        header = next((label.header for label in labels if label is not None), None)
-        if header is None:
-            return
-        features = self._rig_matcher.extract(images)
-        self._publish_features(labels, features)
-        labels = self._as_kept(labels)
-        pairs = self._rig_matcher.match_features(features, labels, frame.between)
+        header = next(label.header for label in extracted.labels if label is not None)
+        labels = self._as_kept(extracted.labels)
+        before = self._pipeline.times.match
+        pairs = self._rig_matcher.match_features(extracted.features, labels, frame.between)
+        inference = self._pipeline.times.match - before
         if self._publisher is not None:
-            canvas_size = self._pipeline.image_size
-            pairs = self._verifier.verify(pairs, settings.rig, settings.geometry, canvas_size)
+            pairs = self._verifier.verify(pairs, settings.rig, settings.geometry, extracted.canvas_size)
             self._publish(matches_to_message(settings.rig, header, pairs, self._pipeline.info.model), pairs)
-        inference = self._pipeline.times.inference
+        outside = extracted.outside + time.perf_counter() - start - inference
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self.get_clock().now().nanoseconds - taken) * 1e-9
-        self._status.matched(inference, time.perf_counter() - start - inference, age)
+        self._status.matched(extracted.inference + inference, outside, age)
 
     def _publish_features(
         self, labels: Sequence[CameraImage | None], features: Sequence[Features | None]
     ) -> None:
-        values = self._applied.values
+        values = self._settings.values
         for camera, publisher in enumerate(self._features_publishers):
             if features[camera] is not None and publisher.get_subscription_count() > 0:
                 message = features_to_message(
@@ -447,23 +502,26 @@ class Matcher(LifecycleNode):
         if self._drawer is not None and self._drawer.is_wanted() and not self._has_viewer():
             self._drawer.offer((message, [(pair.label0, pair.label1) for pair in pairs]))
         if self._annotator is not None and self._annotator.is_wanted():
-            self._annotator.offer((self._applied.rig, message))
+            self._annotator.offer((self._matches_with.rig, message))
 
     def _has_viewer(self) -> bool:
         """Whether another node draws."""
         return self.count_publishers(self._picture_publisher.topic_name) > 1
 
-    def _apply_settings(self) -> MatcherSettings:
+    def _extract_with(self, settings: MatcherSettings) -> None:
         """Take over settings that have changed since the last frame."""
-        settings = self._settings
-        if settings is not self._applied:
-            if settings.image_size != self._applied.image_size:
+        if settings is not self._extracts_with:
+            if settings.image_size != self._extracts_with.image_size:
                 self._pipeline.set_image_size(settings.image_size)
             self._pipeline.max_keypoints = settings.max_keypoints or self._pipeline.info.max_keypoints
+            self._extracts_with = settings
+
+    def _match_with(self, settings: MatcherSettings) -> None:
+        """The same for matching."""
+        if settings is not self._matches_with:
             self._pipeline.match_threshold = settings.values.match_threshold
             self._rig_matcher.set_rig(settings.rig)
-            self._applied = settings
-        return settings
+            self._matches_with = settings
 
     def _as_kept(self, labels: Sequence[CameraImage | None]) -> list[CameraImage | None]:
         """What to keep of images with their features: whole messages only for pictures of past images."""

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from lightglue_ros.core import ConfigError, MatchPipeline
-from lightglue_ros.core.contract import GraphInfo
+from lightglue_ros.core.bound import BoundGraph
+from lightglue_ros.core.canvas import Canvas
+from lightglue_ros.core.contract import OUTPUTS, GraphInfo
 from lightglue_ros.export import exporter, tensorrt
 from lightglue_ros.export.graphs import CompactMatcher, PipelineGraph
 from lightglue_ros.export.options import ExportOptions
@@ -89,6 +92,46 @@ def test_a_static_export_takes_fewer_images_and_pairs_but_not_more(fp16_export, 
         pipeline.check(images=4)
     with pytest.raises(ConfigError, match=r"320x240 does not fit a model exported for 640x480"):
         pipeline.set_image_size((320, 240))
+
+
+def test_tensors_that_stay_where_they_are_hold_the_results_of_each_run(fp16_export, motorcycle):
+    """What CUDA graphs need, on the CPU."""
+    path = fp16_export / "extractor.onnx"
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    bound = BoundGraph(session, "cpu")
+    canvas = Canvas((640, 480), channels=1, divisor=32)
+    results = []
+    for images in ([*motorcycle, None], [None, *motorcycle]):
+        tensors = vars(canvas.place(images)) | {"max_keypoints": np.array([100])}
+        tensors.pop("image_sizes")
+        results.append(bound.run(tensors, onnxruntime.RunOptions()))
+        expected = session.run(None, tensors)
+        for name, array in zip(OUTPUTS["extractor"], expected, strict=True):
+            np.testing.assert_array_equal(results[-1][name], array)
+    assert [result["keypoint_mask"].sum(axis=1).tolist() for result in results] == [
+        [100, 100, 0],
+        [0, 100, 100],
+    ]
+
+
+def test_a_cuda_graph_wants_fixed_shapes(split_export):
+    with pytest.raises(ConfigError, match=r"cuda_graph is on, and .* has free shapes; .* --image-size"):
+        MatchPipeline(split_export.files[0], "cpu", cuda_graph=True)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="no GPU build of ONNX Runtime here",
+)
+def test_on_a_gpu_a_cuda_graph_gives_the_matches_of_the_cpu(fp16_export, motorcycle):
+    replayed = MatchPipeline(fp16_export, "cuda", cuda_graph=True)
+    (expected,) = MatchPipeline(fp16_export, "cpu").match(motorcycle, [(0, 1)])
+    for _ in range(3):
+        (found,) = replayed.match(motorcycle, [(0, 1)])
+        same = {tuple(row) for row in expected.keypoints0.round(1)} & {
+            tuple(row) for row in found.keypoints0.round(1)
+        }
+        assert len(same) >= 0.9 * len(expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
