@@ -11,16 +11,27 @@ Hz in another process, which takes its share of the same cores. A node is a mode
 +overlap extracts a frame while it matches the last.
 """
 
-import argparse
+import sys
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from lightglue_ros.bench import camera_images, machine, running_matcher
+from lightglue_ros.bench import camera_images, running_matcher
 from lightglue_ros.core.canvas import Canvas, CanvasBatch
 from originals import Original, load_original
+from tables import Table, keep, parser_of, print_head, print_table
+
+COLUMNS = (
+    "",
+    "Hz",
+    "ratio",
+    "latency (ms)",
+    "in ONNX Runtime (ms)",
+    "outside (ms)",
+    "memory (MiB)",
+    "ratio, least to most",
+)
 
 
 def seconds(original: Original, batch: CanvasBatch, frames: int) -> list[float]:
@@ -35,13 +46,10 @@ def seconds(original: Original, batch: CanvasBatch, frames: int) -> list[float]:
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("nodes", nargs="*", metavar="MODEL[+overlap]", default=["xfeat-k512"])
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--image-size", type=int, nargs=2, default=(640, 480))
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=20, help="in each round, of each side")
     arguments = parser.parse_args()
 
@@ -50,34 +58,37 @@ def main() -> None:
     batch = Canvas((width, height), channels=3, divisor=32).place(images)
     original = load_original("xfeat", arguments.max_keypoints)
     seconds(original, batch, 1)
-    print(f"{machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"stereo {width}x{height}, {arguments.max_keypoints} keypoints, {arguments.rounds} rounds\n")
-    print("| round | | Hz | ratio | in ONNX Runtime (ms) | outside (ms) | latency (ms) | memory (MiB) |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    rows = {"original": [], **{node: [] for node in arguments.nodes}}
-    for turn in range(arguments.rounds):
+    print_head("The running node", f"PyTorch {torch.__version__}")
+    rounds: dict[str, list[tuple[float, ...]]] = {"original": [], **{node: [] for node in arguments.nodes}}
+    for _ in range(arguments.rounds):
         spent = float(np.median(seconds(original, batch, arguments.frames)))
-        rows["original"].append((1 / spent, 1.0, 0.0, 0.0, spent, 0.0))
+        rounds["original"].append((1 / spent, 1.0, 1e3 * spent, 1e3 * spent, 0.0, 0.0))
         for node in arguments.nodes:
             model, _, overlap = node.partition("+")
             parameters = {"model": model, "overlap": bool(overlap)}
             parameters |= {"image_width": width, "image_height": height}
             with running_matcher(parameters, images) as matcher:
                 found = matcher.measure(arguments.frames)
-            rows[node].append(
-                (found.rate, found.rate * spent, found.inference, found.outside, found.latency, found.memory)
-            )
-        for name, of_name in rows.items():
-            print(f"| {turn + 1} | {name} | {row_text(of_name[-1])} |", flush=True)
-    for name, of_name in rows.items():
-        print(f"| median | {name} | {row_text(np.median(of_name, axis=0))} |")
-
-
-def row_text(row: Sequence[float]) -> str:
-    """The columns of a row."""
-    rate, ratio, inference, outside, latency, memory = row
-    times = " | ".join(f"{1e3 * value:.1f}" for value in (inference, outside, latency))
-    return f"{rate:.1f} | {ratio:.2f} | {times} | {memory / 2**20:.0f}"
+            milliseconds = (1e3 * time for time in (found.latency, found.inference, found.outside))
+            row = (found.rate, found.rate * spent, *milliseconds, found.memory / 2**20)
+            rounds[node].append(row)
+            print(f"{node}: {found.rate:.1f} Hz, ratio {found.rate * spent:.2f}", file=sys.stderr)
+    rows = [
+        (
+            name,
+            *np.median(found, axis=0).tolist(),
+            " to ".join(
+                f"{ratio:.2f}" for ratio in (min(row[1] for row in found), max(row[1] for row in found))
+            ),
+        )
+        for name, found in rounds.items()
+    ]
+    title = (
+        f"Stereo {width}x{height}, {arguments.max_keypoints} keypoints: medians of {arguments.rounds} rounds"
+    )
+    table = Table(title, COLUMNS, rows, x="", y="Hz")
+    print_table(table)
+    keep([table], arguments)
 
 
 if __name__ == "__main__":

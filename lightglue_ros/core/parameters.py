@@ -146,8 +146,8 @@ SPECS: dict[str, Spec] = {
     "num_threads": Spec(0, "Threads of the CPU provider; 0 is one a core.", limits=(0, 256)),
     "overlap": Spec(
         False,
-        "Extract the next frame while one is matched, each with half of the threads: more frames a second, "
-        "and each of them later.",
+        "Extract the next frame while one is matched, with half of the threads: more frames a second, and "
+        "each of them later.",
     ),
     "image_width": Spec(
         640,
@@ -278,8 +278,12 @@ class MatcherParameters(CameraParameters):
         return self.overlap and self.only_graph is None
 
     @property
-    def threads_a_graph(self) -> int:
-        """Threads of the CPU provider in one of the model's graphs; 0 is one a core."""
+    def matcher_threads(self) -> int:
+        """Threads of the CPU provider in the matcher; 0 is one a core.
+
+        Half of them where it overlaps with the extractor, which takes longer and has them all: of the splits
+        that were tried on two cores the one with the most frames.
+        """
         if not self.overlaps:
             return self.num_threads
         return max(1, (self.num_threads or len(os.sched_getaffinity(0))) // 2)
@@ -358,7 +362,8 @@ class MatcherSettings:
             self.image_size,
             max_keypoints=self.max_keypoints,
             match_threshold=values.match_threshold,
-            num_threads=values.threads_a_graph,
+            num_threads=values.num_threads,
+            matcher_threads=values.matcher_threads,
             allow_fallback=values.allow_fallback,
             cuda_graph=values.cuda_graph,
             only=values.only_graph,
