@@ -64,7 +64,7 @@ def print_table(table: Table) -> None:
     first = table.rows[0] if table.rows else table.columns
     print(f"| {' | '.join('---' if isinstance(cell, str) else '---:' for cell in first)} |")
     for row in table.rows:
-        print(f"| {' | '.join(_text(cell) for cell in row)} |", flush=True)
+        print(f"| {' | '.join(text_of(cell) for cell in row)} |", flush=True)
 
 
 def keep(tables: Sequence[Table], arguments: argparse.Namespace) -> None:
@@ -78,7 +78,7 @@ def keep(tables: Sequence[Table], arguments: argparse.Namespace) -> None:
         draw(tables, arguments.plot)
 
 
-def _text(cell: Cell) -> str:
+def text_of(cell: Cell) -> str:
     """Three digits of a number, and all before the point."""
     if not isinstance(cell, float):
         return str(cell)
