@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,7 @@ class Aliked(nn.Module):
     border = RADIUS
     takes_grey = False
     kept_in_fp32 = ("score_head",)  # sigmoids near 1, where float16 finds many equal ones
+    int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
 
     def __init__(
         self, widths: tuple[int, int, int, int], descriptor_dim: int, samples: int, *, portable: bool = False

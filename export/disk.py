@@ -14,6 +14,7 @@ finds some along its border, where zeros are padded and instance normalisation h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class DISK(nn.Module):
     border = 0
     takes_grey = False
     kept_in_fp32 = ("detector",)  # whose scores reach 150, where float16 knows eighths
+    int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
 
     def __init__(self) -> None:
         super().__init__()

@@ -28,6 +28,7 @@ from lightglue_ros.export.adaptive import AdaptiveLightGlue
 from lightglue_ros.export.assembly import assemble
 from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, MatcherGraph, PipelineGraph, parts_of
 from lightglue_ros.export.int8 import to_int8
+from lightglue_ros.export.int8_convolutions import to_int8_extractor
 from lightglue_ros.export.lightglue import LightGlue
 from lightglue_ros.export.operators import onnx_forms
 from lightglue_ros.export.options import ExportOptions
@@ -246,7 +247,12 @@ def _rounded(
         return to_fp16(extractor), to_fp16(matcher)
     if options.precision == "int8":
         graph = ExtractorGraph(extractor, options.max_keypoints).eval()
-        return extractor, to_int8(matcher, [selfcheck.features(graph, scene, info) for scene in scenes])
+        seen: list[tuple[Tensor, ...]] = []
+
+        def run() -> None:
+            seen.extend(selfcheck.features(graph, scene, info) for scene in scenes)
+
+        return to_int8_extractor(extractor, run), to_int8(matcher, seen)
     return networks
 
 

@@ -343,6 +343,100 @@ def _onnx_quantise(values: Any, scale: Any, zero_point: Any) -> Any:
     return opset18.QuantizeLinear(values, scale, zero_point)
 
 
+@torch.library.custom_op("lightglue_ros::dequantise", mutates_args=())
+def dequantise(values: Tensor, scale: Tensor) -> Tensor:
+    """uint8 of steps of a scale, 0 being 0, to float32."""
+    return values.float() * scale
+
+
+@dequantise.register_fake
+def _(values: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(values, dtype=torch.float32)
+
+
+def _onnx_dequantise(values: Any, scale: Any) -> Any:
+    return opset18.DequantizeLinear(values, scale, opset18.Cast(opset18.Constant(value_int=0), to=2))
+
+
+@torch.library.custom_op("lightglue_ros::convolve_int8", mutates_args=())
+def convolve_int8(
+    values: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    weight: Tensor,
+    weight_scales: Tensor,
+    bias: Tensor,
+    scale_out: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> Tensor:
+    """Quantised values convolved with quantised kernels, and ReLU of that, quantised again.
+
+    Args:
+        values: uint8 [N, C, H, W].
+        scale: float32, of the values.
+        zero_point: uint8, of the values.
+        weight: int8 [D, C, h, w].
+        weight_scales: float32 [D].
+        bias: int32 [D], in steps of scale times weight_scales.
+        scale_out: float32, of the result, in which 0 is 0.
+        stride: rows and columns.
+        padding: zeros beside the values: left, right, top, bottom.
+
+    Returns:
+        uint8 [N, D, H', W'].
+    """
+    padded = F.pad(values.float() - zero_point.float(), list(padding))
+    sums = F.conv2d(padded, weight.float(), bias.float(), stride=list(stride))
+    steps = sums * (scale * weight_scales / scale_out).view(-1, 1, 1)
+    return steps.round().clamp(0, 255).to(torch.uint8)
+
+
+@convolve_int8.register_fake
+def _(
+    values: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    weight: Tensor,
+    weight_scales: Tensor,
+    bias: Tensor,
+    scale_out: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> Tensor:
+    result = F.conv2d(F.pad(values.float(), list(padding)), weight.float(), stride=list(stride))
+    return result.to(torch.uint8)
+
+
+def _onnx_convolve_int8(
+    values: Any,
+    scale: Any,
+    zero_point: Any,
+    weight: Any,
+    weight_scales: Any,
+    bias: Any,
+    scale_out: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> Any:
+    left, right, top, bottom = padding
+    zeros = opset18.Cast(opset18.Mul(weight_scales, opset18.Constant(value_float=0.0)), to=3)
+    zero = opset18.Cast(opset18.Constant(value_int=0), to=2)
+    return opset18.QLinearConv(
+        values,
+        scale,
+        zero_point,
+        weight,
+        weight_scales,
+        zeros,
+        scale_out,
+        zero,
+        bias,
+        pads=[top, left, bottom, right],
+        strides=list(stride),
+    )
+
+
 @torch.library.custom_op("lightglue_ros::multiply_int8", mutates_args=())
 def multiply_int8(
     values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, weight_scales: Tensor, bias: Tensor
@@ -495,6 +589,8 @@ _STANDARD_FORMS: dict[Callable, Callable] = {
 }
 _STANDARD_FORMS |= {
     torch.ops.lightglue_ros.quantise.default: _onnx_quantise,
+    torch.ops.lightglue_ros.dequantise.default: _onnx_dequantise,
+    torch.ops.lightglue_ros.convolve_int8.default: _onnx_convolve_int8,
     torch.ops.lightglue_ros.multiply_int8.default: _onnx_multiply_int8,
     torch.ops.lightglue_ros.attend_int8.default: _attend_int8_with(_onnx_multiply_scaled),
 }

@@ -25,6 +25,7 @@ class Extractor(Protocol):
     border: int  # pixels along the edges of an image that hold no keypoint
     takes_grey: bool  # images are [N, 1, H, W], the mean of the colours
     kept_in_fp32: tuple[str, ...]  # submodules that an fp16 export computes in fp32
+    int8_layers: Mapping[str, tuple[int, int]]  # first and last of layers that an int8 export has in 8 bits
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Any]:
         """Images [N, 3, H, W] RGB, 0 to 1, to scores [N, H, W], 0 where no keypoint, and its own features."""

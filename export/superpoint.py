@@ -11,6 +11,7 @@ The reference finds some wherever what the network makes of even ground is above
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ class SuperPoint(nn.Module):
     border = 4  # pixels, cvg/LightGlue's default
     takes_grey = False
     kept_in_fp32 = ()
+    int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
 
     def __init__(self, detection_threshold: float = DETECTION_THRESHOLD) -> None:
         """An extractor without weights.

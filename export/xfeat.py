@@ -9,6 +9,7 @@ the convolutions, and some steps become convolutions of another shape that compu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,16 @@ class XFeat(nn.Module):
     border = 0
     takes_grey = True
     kept_in_fp32 = ()
+    # All that leads to descriptors, and to a factor of the scores; where keypoints are is for keypoint_head
+    # to say. The first layer looks at normalised images, which have no largest number.
+    int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "block1": (1, 4),
+        "block2": (0, 2),
+        "block3": (0, 3),
+        "block4": (0, 3),
+        "block5": (0, 4),
+        "block_fusion": (0, 2),
+    }
 
     def __init__(self) -> None:
         super().__init__()

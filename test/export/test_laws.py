@@ -53,15 +53,16 @@ class Tolerance:
 # In float16 a sum that falls on the other side of a rounding step moves by 2^-11 of itself at once, and
 # what follows in the matcher makes 1e-2 of a score of that: so far apart are ONNX Runtime and PyTorch, which
 # round in different places. (On the CPU that this was written on batches moved nothing at all.)
-# In int8 a value that falls on the other side of a step moves by 1/127 of the largest at once.
+# In int8 a value that falls on the other side of a step moves by 1/127 of the largest at once. (Sums of such
+# numbers have no order, so batches move what comes before them only.)
 TOLERANCES = {
     "fp32": Tolerance(1e-4, 1e-4),
     "fp16": Tolerance(2e-3, 2e-2),
-    "int8": Tolerance(1e-4, 5e-2),
+    "int8": Tolerance(2e-2, 5e-2),
 }
-# Extractors do not know of int8, nor of pairs that end early.
-EXTRACTORS = ("xfeat", "xfeat-fp16", "disk", "aliked", "aliked-t16", "superpoint")
-MATCHERS = (*EXTRACTORS, "xfeat-int8", "aliked-adaptive", "xfeat-adaptive-fp16", "disk-adaptive-int8")
+# Extractors do not know of pairs that end early, and of int8 XFeat alone.
+EXTRACTORS = ("xfeat", "xfeat-fp16", "xfeat-int8", "disk", "aliked", "aliked-t16", "superpoint")
+MATCHERS = (*EXTRACTORS, "aliked-adaptive", "xfeat-adaptive-fp16", "disk-adaptive-int8")
 of_extractors = pytest.mark.parametrize("graphs", EXTRACTORS, indirect=True, scope="session")
 of_matchers = pytest.mark.parametrize("graphs", MATCHERS, indirect=True, scope="session")
 LAYERS = 2  # of the matchers
@@ -126,8 +127,9 @@ def graphs(request, networks, write_graph, export_of):
     spec, parts = networks(name, **{"layers": LAYERS, **chosen})
     chosen.pop("layers", None)
     options = ExportOptions(**chosen)
+    is_rounded = precision == "fp16" or (precision == "int8" and parts[0].int8_layers)
     extractor_file = (
-        write_graph("extractor", spec, parts, options) if precision == "fp16" else export_of(name).files[0]
+        write_graph("extractor", spec, parts, options) if is_rounded else export_of(name).files[0]
     )
     return Graphs(
         spec,
