@@ -1,9 +1,11 @@
 """A reader of the documents: the files and the shell in which their lines are run as printed."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +41,7 @@ match sys.argv[1:]:
         sys.exit(f"this ros2 does not know {{words}}")
 """
 DEADLINE = 240.0
+HEAR_SECONDS = 60.0
 END_SECONDS = 20.0
 
 
@@ -59,6 +62,17 @@ def shell(line: str, folder: Path, environment: Mapping[str, str]) -> Iterator[s
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
+
+
+def hear(process: subprocess.Popen, text: str) -> None:
+    """Wait until a line that goes on says something."""
+    said, end = "", time.monotonic() + HEAR_SECONDS
+    while text not in said:
+        left = max(end - time.monotonic(), 0)
+        assert select.select([process.stdout], [], [], left)[0], f"waited in vain for {text}: {said}"
+        more = os.read(process.stdout.fileno(), 2**16).decode(errors="replace")
+        assert more, f"it ended without {text}: {said}"
+        said += more
 
 
 def run(line: str, folder: Path, environment: Mapping[str, str]) -> str:
@@ -92,14 +106,14 @@ def write_readers_files(folder: Path, images: tuple[np.ndarray, np.ndarray]) -> 
 def write_bag(folder: Path, topics: list[str], images: list[np.ndarray]) -> None:
     """Record a few frames of grey images, in turn on these topics."""
     store = typestore()
-    header, time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
+    header, moment = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
     raw, jpeg = store.types["sensor_msgs/msg/Image"], store.types["sensor_msgs/msg/CompressedImage"]
     kinds = {topic: jpeg if topic.endswith("/compressed") else raw for topic in topics}
     with BagWriter(folder, "mcap") as writer:
         added = {topic: writer.add_topic(topic, kind.__msgtype__) for topic, kind in kinds.items()}
         for frame in range(FRAMES):
             stamp = BEGIN + frame * PERIOD
-            of = header(time(stamp // 10**9, stamp % 10**9), "camera")
+            of = header(moment(stamp // 10**9, stamp % 10**9), "camera")
             for number, (topic, kind) in enumerate(kinds.items()):
                 image = np.ascontiguousarray(images[number % 2][4 * frame :])
                 if kind is jpeg:

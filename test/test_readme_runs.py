@@ -1,4 +1,4 @@
-"""What README.md, CONTRIBUTING.md and docs/ print runs as printed, where it takes no robot, network or minutes.
+"""What README.md, CONTRIBUTING.md and docs/ print runs as printed; not what takes robots, networks, minutes.
 
 `nodes/test_readme_nodes.py` runs nodes and launch files; `printed.py` says who runs the rest, and why nobody
 runs what is left. A line of which it says neither fails here.
