@@ -60,9 +60,15 @@ def readers_folder(readers_files, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def readers_environment(tmp_path_factory):
-    """The environment of a line of the shell; `ros2` is in it, or what stands for it."""
+def readers_programs(tmp_path_factory):
+    """A folder with what stands for `ros2` where there is none."""
     folder = tmp_path_factory.mktemp("bin")
     if shutil.which("ros2") is None:
         write_ros2(folder / "ros2")
-    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return folder
+
+
+@pytest.fixture
+def readers_environment(readers_programs):
+    """The environment of a line of the shell."""
+    return {**os.environ, "PATH": f"{readers_programs}:{os.environ['PATH']}"}
