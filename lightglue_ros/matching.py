@@ -117,8 +117,8 @@ def have_model(model: str, report: Callable[[str], None]) -> None:
             from lightglue_ros.export import MODELS, export_model
         except ModelError as lacking:
             raise ModelError(
-                f"no model '{model}' in the store, and it cannot be exported here: {lacking}",
-                fix=f"lightglue_ros export {model} --split",
+                f"no model '{model}' in the store, and it cannot be exported here: {lacking.what}",
+                fix=f"lightglue_ros export {model} --split (on a machine with PyTorch; then copy the files)",
             ) from lacking
         if model not in MODELS:
             raise

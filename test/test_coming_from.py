@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,13 +9,15 @@ import pytest
 
 pytest.importorskip("torch", reason="no PyTorch here, which the names of exports need")
 
+from printed import COMING_FROM, ROOT, programs_run_by
+
 from lightglue_ros import cli
 from lightglue_ros.core import MatchPipeline, store
 from lightglue_ros.core.images import write_image
 from lightglue_ros.export.exporter import stored_name
 from lightglue_ros.export.options import ExportOptions
 
-PAGE = (Path(__file__).parents[1] / "docs" / "coming_from.md").read_text()
+PAGE = (ROOT / "docs" / "coming_from.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,7 @@ def exported_names():
 def values(user):
     """The page's names after all its Python, in its order."""
     values = {}
-    programs = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(programs) == 4
-    for program in programs:
+    for program in programs_run_by(COMING_FROM):
         exec(program, values)
     return values
 

@@ -214,6 +214,7 @@ def test_what_is_not_installed_is_named_with_the_command(folder, tmp_path, absen
     done = match(folder, *(word.format(out=tmp_path / "h5") for word in arguments), **environment)
     assert done.returncode == 1
     assert says in done.stderr
+    assert done.stderr.count("to mend it") == 1
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 

@@ -1,18 +1,14 @@
 """Each block of README.md, CONTRIBUTING.md and docs/ is true.
 
 Commands exist and take their arguments, Python compiles and imports, the node reads the parameter files, the
-code says the texts. What takes no robot, no network and no minutes is run. A block or a command of no known
-kind fails.
+code says the texts. A block or a command of no known kind fails. What can be run is run by other tests
+(`printed.py`).
 """
 
 import argparse
 import ast
 import re
 import shlex
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -24,102 +20,42 @@ pytest.importorskip("torch", reason="no PyTorch here, which the options of expor
 
 import yaml
 from ament_index_python.packages import get_package_prefix
+from printed import (
+    AMONG_WORDS,
+    BLOCKS,
+    DOCUMENTS,
+    OURS,
+    OUTSIDE,
+    PYTHON,
+    ROOT,
+    SAID,
+    SHELL,
+    YAML,
+    Block,
+    commands_of,
+    first_word,
+    is_said,
+    run_by,
+    templates,
+)
 from rclpy.parameter import Parameter
 
 from lightglue_ros import __version__, cli
 from lightglue_ros.core import LightGlueRosError
 from lightglue_ros.core.parameters import SPECS, read_file
-from lightglue_ros.core.store import find_model
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.registry import find_spec
-from lightglue_ros.export.weights import motorcycle_pair
 from lightglue_ros.nodes import player
 from lightglue_ros.nodes.topics import TOPICS
 
-ROOT = Path(__file__).parents[1]
 PREFIX = Path(get_package_prefix("lightglue_ros"))
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 OF_OURS = ("troubleshooting", "adding_an_extractor")  # pages that name nothing of others
-SHELL, PYTHON, YAML, SAID, PICTURE = "shell", "python", "yaml", "said", "picture"
-LANGUAGES = {"bash": SHELL, "sh": SHELL, "python": PYTHON, "yaml": YAML, "text": SAID}
-# Programs of others: that they are there, and what they take, is theirs.
-OUTSIDE = ("apt", "cd", "colcon", "cp", "df", "docker", "echo", "fastdds", "git", "ls", "mkdir", "nvidia-smi")
-OUTSIDE += ("printenv", "ray", "rm", "rosdep", "rsync", "ruff", "rviz2", "scp", "sudo")
 TRANSITIONS = ("configure", "activate", "deactivate", "cleanup", "shutdown")
 # Of ROS, Fast DDS and us.
 VARIABLES = re.compile(r"(ROS|RMW|FASTDDS|FASTRTPS|LIGHTGLUE_ROS|CUDA|OMP)_[A-Z_]+|(PYTHON)?PATH|[A-Z]+")
 EVERYWHERE = ("use_sim_time", "qos_overrides")  # parameters that ROS gives to every node
-PREFIXES = re.compile(r"(camera \w+|pairs unverified|no matches for [\d.]+ s): ")
-# Of a quoted text must be fixed in the code: a share of it, or so many letters where its values are long.
-LEAST_SHARE, LEAST_LETTERS = 0.25, 15
-
-
-@dataclass(frozen=True)
-class Block:
-    """Lines of code in a document, or of a paragraph of such lines where they are indented only."""
-
-    path: Path
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.path.relative_to(ROOT)}:{self.line}"
-
-    @property
-    def kind(self) -> str:
-        """By its language, else by what it looks like."""
-        if self.language:
-            assert self.language in LANGUAGES, f"{self}: the language {self.language} is not known"
-            return LANGUAGES[self.language]
-        if "ros__parameters:" in self.text:
-            return YAML
-        if first_word(self.text) in PROGRAMS:
-            return SHELL
-        if is_python(self.text):
-            return PYTHON
-        if all(map(is_said, self.text.splitlines())):
-            return SAID
-        assert " -> " in re.sub(" +", " ", self.text), f"{self}: of no known kind:\n{self.text}"
-        return PICTURE
-
-
-def blocks_of(path: Path) -> Iterator[Block]:
-    fence, begin, lines = None, 0, []
-    was_blank = True
-    for number, line in enumerate([*path.read_text().splitlines(), ""], 1):
-        if fence is not None:
-            if line.strip() == "```":
-                yield Block(path, begin, fence, "\n".join(lines))
-                fence, lines = None, []
-            else:
-                lines.append(line)
-        elif line.strip().startswith("```"):
-            fence, begin = line.strip()[3:].strip(), number
-        elif line.startswith("    ") and (lines or was_blank):
-            begin = begin if lines else number
-            lines.append(line)
-        elif lines:
-            indent = min(len(line) - len(line.lstrip()) for line in lines)
-            yield Block(path, begin, "", "\n".join(line[indent:] for line in lines))
-            lines = []
-        was_blank = not line.strip()
-    assert fence is None, f"{path}: a block has no end"
-
-
-def first_word(text: str) -> str:
-    words = [word for word in text.split() if not re.fullmatch(r"[A-Z_]+=\S*", word)]
-    return words[0] if words else ""
-
-
-def is_python(text: str) -> bool:
-    """Whether it is Python that does something; `program --option` is a difference to Python."""
-    try:
-        statements = ast.parse(text).body
-    except SyntaxError:
-        return False
-    values = [statement.value for statement in statements if isinstance(statement, ast.Expr)]
-    return not any(isinstance(value, (ast.Name, ast.BinOp, ast.UnaryOp, ast.Compare)) for value in values)
+# What goes with a value where alone it says that there is nothing to do.
+PARTNERS = {"publish_matches": ["publish_features:=true"]}
 
 
 # Commands.
@@ -134,19 +70,6 @@ def check_shell(text: str) -> None:
         line = line.replace("$(ros2 pkg prefix --share lightglue_ros)", str(PREFIX / "share/lightglue_ros"))
         for words in commands_of(line):
             check_command(words)
-
-
-def commands_of(line: str) -> Iterator[list[str]]:
-    """The words of each command of a line."""
-    words: list[str] = []
-    for word in shlex.split(line, comments=True):
-        if word in ("&&", ";", "|", "||", "&"):
-            yield words
-            words = []
-        else:
-            words.append(word)
-    if words:
-        yield words
 
 
 def check_command(words: list[str]) -> None:
@@ -341,7 +264,7 @@ PROGRAMS = {
 
 
 def check_python_block(text: str) -> None:
-    """It compiles, and what it imports of ours is there; the tests of the examples run it."""
+    """It compiles, and what it imports of ours is there."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("lightglue_ros"):
             module = import_module(node.module)
@@ -355,45 +278,6 @@ def check_yaml(text: str, path: Path) -> None:
     for section in re.findall(r"ros__parameters:\n((?:[ \t]+.*\n?)*)", text):
         for name in yaml.safe_load(section):
             assert name in SPECS or name.startswith(EVERYWHERE), name
-
-
-@cache
-def templates() -> list[tuple[re.Pattern[str], int]]:
-    """Each text of the code with its places filled by anything, and how many letters of it are fixed."""
-    found = set()
-    for folder in ("lightglue_ros", "export"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.JoinedStr):
-                    found.add(tuple(getattr(part, "value", None) for part in fixed_parts(node)))
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.add((node.value,))
-    lines = (parts for parts in found if not any("\n" in part for part in parts if part))
-    return [
-        (
-            re.compile("".join(".*" if part is None else re.escape(part) for part in parts)),
-            sum(len(part.strip()) for part in parts if part),
-        )
-        for parts in lines
-    ]
-
-
-def fixed_parts(text: ast.JoinedStr) -> Iterator[ast.Constant | None]:
-    for part in text.values:
-        yield part if isinstance(part, ast.Constant) else None
-
-
-def is_said(line: str) -> bool:
-    """Whether the code says this: as a whole, or what was wrong, what is allowed and how to mend it apart."""
-    line = line.strip()
-    least = min(LEAST_SHARE * len(line), LEAST_LETTERS)
-    if any(letters >= least and pattern.fullmatch(line) for pattern, letters in templates()):
-        return True
-    prefix = PREFIXES.match(line)
-    if prefix:
-        return is_said(line[prefix.end() :])
-    parts = re.split("; allowed: |; to mend it: ", line)
-    return len(parts) > 1 and all(part == "..." or is_said(part) for part in parts)
 
 
 def check(block: Block, folder: Path) -> None:
@@ -412,12 +296,16 @@ def check(block: Block, folder: Path) -> None:
         raise AssertionError(f"{block}: {error}") from error
 
 
-BLOCKS = [block for path in DOCUMENTS for block in blocks_of(path)]
+RUN_AMONG_WORDS = [block for block in AMONG_WORDS if run_by(block, block.text)]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
+@pytest.mark.parametrize("block", [*BLOCKS, *RUN_AMONG_WORDS], ids=str)
 def test_a_block_is_what_the_code_takes_and_says(block, tmp_path):
     check(block, tmp_path)
+
+
+def test_each_program_has_a_check():
+    assert set(PROGRAMS) == {*OUTSIDE, *OURS}
 
 
 def test_the_readme_has_blocks_for_the_shell_and_of_python():
@@ -514,45 +402,3 @@ def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["title"], citation["version"]) == ("lightglue_ros", __version__)
     assert f"<version>{__version__}</version>" in (ROOT / "package.xml").read_text()
-
-
-# What goes with a value where alone it says that there is nothing to do.
-PARTNERS = {"publish_matches": ["publish_features:=true"]}
-
-
-def runs_here(words: list[str]) -> bool:
-    """Whether a command takes no robot, no network and no minutes."""
-    if words[:2] != ["lightglue_ros", "match"]:
-        return False
-    parsed = parsed_by_cli(words[1:])
-    if set(parsed.images) - {"left.png", "right.png"} or (parsed.h5 and not has_h5py()):
-        return False
-    try:
-        return bool(find_model(parsed.model))
-    except LightGlueRosError:
-        return False
-
-
-def has_h5py() -> bool:
-    try:
-        import h5py  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def test_commands_that_need_no_robot_run_as_printed(model_folder, tmp_path, monkeypatch, capsys):
-    for name, path in zip(("left.png", "right.png"), motorcycle_pair(), strict=True):
-        shutil.copy(path, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    lines = {
-        line
-        for block in BLOCKS
-        if block.kind == SHELL
-        for line in block.text.replace("\\\n", " ").splitlines()
-    }
-    runnable = [words for line in sorted(lines) for words in commands_of(line) if runs_here(words)]
-    assert runnable
-    for words in runnable:
-        assert cli.main(words[1:]) == 0, words
-    assert "matches" in capsys.readouterr().out

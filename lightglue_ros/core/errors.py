@@ -13,9 +13,13 @@ class LightGlueRosError(Exception):
         what: what was found, with the value that was found.
         allowed: what would have been accepted.
         fix: the command or the setting that mends it.
+
+    Attributes:
+        what: as it was given, for an error that another one goes on from.
     """
 
     def __init__(self, what: str, *, allowed: str = "", fix: str = "") -> None:
+        self.what = what
         parts = [what]
         if allowed:
             parts.append(f"allowed: {allowed}")

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -155,6 +156,7 @@ class FrameAssembler(Generic[T]):
         rig: cameras and pairs. It may be replaced by one with other pairs at any time.
         slop: largest difference between the stamps of a frame, in seconds; 0 is automatic.
         timeout: a camera that the others have waited for so long, in seconds, is missing.
+        absent: cameras that are known not to come; the others do not wait for them at all.
 
     Attributes:
         fixed_slop: `slop` as it was given; may be set at any time.
@@ -162,12 +164,15 @@ class FrameAssembler(Generic[T]):
         counts: what became of the images.
     """
 
-    def __init__(self, rig: Rig, slop: float, timeout: float) -> None:
+    def __init__(self, rig: Rig, slop: float, timeout: float, absent: Collection[int] = ()) -> None:
         self.rig = rig
         self.fixed_slop = slop
         self.timeout = timeout
         self.counts = FrameCounts()
-        self._cameras: list[_Camera[T]] = [_Camera() for _ in rig.cameras]
+        self._absent = frozenset(absent)
+        self._cameras: list[_Camera[T]] = [
+            _Camera(is_missing=number in self._absent) for number in range(len(rig.cameras))
+        ]
         # Of the last frame of cameras that are not missing: its first and last stamp, and when it was made.
         self._last_frame: tuple[int, int] | None = None
         self._last_frame_at = 0
@@ -239,9 +244,9 @@ class FrameAssembler(Generic[T]):
 
     def _reset(self) -> None:
         self.counts.resets += 1
-        for camera in self._cameras:
+        for number, camera in enumerate(self._cameras):
             self.counts.unmatched += camera.forget()
-            camera.is_missing = False
+            camera.is_missing = number in self._absent
         self._last_frame = None
 
     def _keep(self, camera: int, stamp: int, image: T, now: int) -> bool:

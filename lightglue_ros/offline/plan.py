@@ -207,9 +207,10 @@ def make_plan(bag: Bag, settings: MatcherSettings) -> Plan:
         ConfigError: the bag has no images of the rig, or none that make a frame.
     """
     values = settings.values
-    notes = _check_topics(bag, settings)
+    absent = _absent_cameras(bag, values)
+    notes = _check_topics(bag, settings, absent)
     assembler: FrameAssembler[ImageRef] = FrameAssembler(
-        settings.rig, values.sync_slop, values.camera_timeout
+        settings.rig, values.sync_slop, values.camera_timeout, absent
     )
     rejections = _Rejections(values.cameras)
     frames: list[tuple[int, RigFrame[ImageRef]]] = []
@@ -234,12 +235,17 @@ def make_plan(bag: Bag, settings: MatcherSettings) -> Plan:
     return _plan_of(frames, infos, sum(images), rejections.by_cause, notes)
 
 
-def _check_topics(bag: Bag, settings: MatcherSettings) -> list[str]:
+def _absent_cameras(bag: Bag, values: MatcherParameters) -> list[int]:
+    """Cameras whose topic is not in the bag, or not with such images."""
+    kind = _image_type(values)
+    return [camera for camera, topic in enumerate(camera_topics(values)) if bag.types.get(topic) != kind]
+
+
+def _check_topics(bag: Bag, settings: MatcherSettings, lacking: list[int]) -> list[str]:
     """Say which cameras are not in the bag; it is an error where the others make no pair."""
     values, kind = settings.values, _image_type(settings.values)
     topics = camera_topics(values)
-    present = {camera for camera, topic in enumerate(topics) if bag.types.get(topic) == kind}
-    lacking = [camera for camera in range(len(topics)) if camera not in present]
+    present = set(range(len(topics))) - set(lacking)
     if lacking and not (present and settings.rig.is_served_by(present)):
         raise ConfigError(
             f"bag {bag.path} has no images ({kind}) on {', '.join(topics[camera] for camera in lacking)}",

@@ -113,6 +113,16 @@ def test_a_camera_that_never_came_is_missing_after_the_timeout():
     assert frames.missing() == [1]
 
 
+def test_nobody_waits_for_a_camera_that_is_known_not_to_come():
+    rig = Rig.parse(["camera0", "camera1"], ["camera0:camera1"])
+    frames = FrameAssembler(rig, slop=0.01, timeout=0.25, absent=[1])
+    assert play(frames, [(0, 100, 0), (0, 101, 0)]) == [(100, None), (101, None)]
+    # Time is set back.
+    assert play(frames, [(0, moment, 0) for moment in range(10)])[-1] == (9, None)
+    assert frames.counts.frames == frames.counts.received
+    assert frames.missing() == [1]
+
+
 def test_time_set_back_starts_anew():
     frames = assembler()
     play(frames, [(0, 100, 0), (1, 100, 0)])

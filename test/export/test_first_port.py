@@ -4,11 +4,11 @@ import re
 import shlex
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from printed import FIRST_PORT, ROOT, lines_run_by, programs_run_by
 from random_weights import lightglue_weights, superpoint_weights
 
 from lightglue_ros.cli import main
@@ -17,16 +17,10 @@ from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.export.weights import motorcycle_pair
 
-ROOT = Path(__file__).parents[2]
-
 
 def section(title):
     """The README's section of a title."""
     return re.search(rf"\n### {title}\n(.*?)\n##", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-
-
-def indented_lines(text):
-    return [line[4:] for line in text.splitlines() if line.startswith("    ")]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +37,7 @@ def folder(tmp_path_factory):
         for name, path in zip(("left.png", "right.png"), motorcycle_pair(), strict=True):
             shutil.copy(path, folder / name)
         patch.chdir(folder)
-        for command in indented_lines(section("From LightGlue's first ONNX port"))[:2]:
+        for command in lines_run_by(FIRST_PORT):
             program, *arguments = shlex.split(command, comments=True)
             assert program == "lightglue_ros"
             assert main(arguments) == 0
@@ -63,10 +57,9 @@ def test_the_commands_give_the_files_of_both_runners(folder):
 
 def test_each_line_of_python_runs(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    program = [line for line in indented_lines(section("From LightGlue's first ONNX port"))[2:] if line]
+    (program,) = programs_run_by(FIRST_PORT)
     values = {}
-    for line in program:
-        exec(line, values)
+    exec(program, values)
     points0, points1 = values["m_kpts0"], values["m_kpts1"]
     assert len(points0) == len(points1) == len(values["pair"].scores)
     assert values["runner"].info.model == values["end2end"].info.model == "superpoint"

@@ -1,16 +1,20 @@
 """The node with the images of a bag, against the same bag through `lightglue_ros bag`."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
 
+from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from lightglue_ros.cli import main
-from lightglue_ros.core.bags import Bag, BagWriter
+from lightglue_ros.core.bags import MATCHES_TYPE, Bag, BagWriter, metadata_of
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes.conversions import array_to_image
 
@@ -57,3 +61,16 @@ def test_the_node_publishes_what_the_bag_command_writes(robot, motorcycle, tmp_p
             f"the matches of frame {number}",
         )
     assert stereo.messages == expected
+
+
+def test_matches_in_a_bag_have_the_type_hash_that_ros_2_gives_them(tmp_path):
+    description = Path(get_package_share_directory("lightglue_ros")) / "msg" / "Matches.json"
+    if not description.is_file():
+        pytest.skip("this ROS 2 has no type hashes")
+    hashes = {
+        one["type_name"]: one["hash_string"] for one in json.loads(description.read_text())["type_hashes"]
+    }
+    with BagWriter(tmp_path / "bag", "mcap") as writer:
+        writer.add_topic("/matches", MATCHES_TYPE)
+    (topic,) = metadata_of(tmp_path / "bag")["topics_with_message_count"]
+    assert topic["topic_metadata"]["type_description_hash"] == hashes[MATCHES_TYPE]
