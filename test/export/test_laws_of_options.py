@@ -145,7 +145,7 @@ def family_of(options):
 @pytest.fixture(scope="module")
 def matcher(request, files):
     options = ALLOWED[request.param].settle(small_matchers.SPEC)
-    session = GraphSession(files(options), "matcher", provider="cpu")
+    session = GraphSession(files(options), "matcher", provider="cpu", num_threads=1)
     return Matcher(options, session, small_matchers.load(options)[1])
 
 
@@ -195,7 +195,7 @@ def points_of_a_pair(network, features):
 
 
 @of_allowed
-@settings(quick, max_examples=5)
+@settings(quick, max_examples=3)
 @given(
     rig=rigs(),
     slots=st.integers(1, 100),
