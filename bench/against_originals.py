@@ -139,6 +139,7 @@ def main() -> None:
             for row in measure_model(model, scenes, arguments.rounds):
                 rows.append(row)
                 print_differences(row)
+                print(row, file=sys.stderr)  # what the tables after the first one will say
     finally:
         print_rounding(rows)
         if arguments.rounds:
