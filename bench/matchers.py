@@ -33,7 +33,7 @@ from features import DATA, best, extract, find_views
 from lightglue_ros.core.errors import LightGlueRosError
 from lightglue_ros.core.store import weights_dir
 from lightglue_ros.export.selfcheck import compare
-from originals import PACKAGES, load_original, missing_packages
+from originals import MATCHERS, load_original, missing_packages
 from peers import LightGlueOnnx, TransformersLightGlue, has_transformers
 from tables import Table, keep, parser_of, print_head, print_table
 from timing import interleaved
@@ -154,7 +154,7 @@ def peer_sides(arguments: argparse.Namespace, ours: Exported) -> list[Side]:
             name = f"{path.stem}, denormals flushed" if flush else path.stem
             sides.append(Side(name, peer.slots, peer.slots, False, peer.bind))
     if arguments.originals:
-        missing = missing_packages(model) if model in PACKAGES else [f"an original of {model}"]
+        missing = missing_packages(model) if model in MATCHERS else [f"an original of {model}"]
         if missing:
             print(f"originals: not measured without {', '.join(missing)}", file=sys.stderr)
         else:

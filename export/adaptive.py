@@ -147,7 +147,7 @@ class Step(nn.Module):
         self.assignment, self.confidence = matcher.earlier_assignments[number], matcher.confidences[number]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The fields of `Ended` of the pairs that end here, and those of `Going` of the others.
+        """What ends here and what goes on: the fields of `Ended`, and, but for the last step, of `Going`.
 
         Args:
             inputs: the fields of `Going`, cosines and sines as `Sides` has them, the match threshold, and
@@ -163,6 +163,8 @@ class Step(nn.Module):
         ending = where_true(stopping | lacking)
         ended = self._match(tokens, going, ending, match_threshold)
         layers = torch.zeros_like(ending, dtype=torch.int32) + layer
+        if self.is_last:
+            return *ended, layers
         return *ended, layers, *_go_on(going, keep, where_true(~(stopping | lacking)))
 
     @staticmethod
@@ -298,6 +300,7 @@ def parts(matcher: AdaptiveLightGlue, slots: int) -> list[Part]:
     steps, ended = [], {}
     for number in range(config.layers):
         layer, sure = Step.constants(number, config.layers)
+        is_last = number == config.layers - 1
         ending = Free(f"F{number}")
         found = {
             f"ended{number}": TensorSpec(torch.int64, (ending,)),
@@ -312,9 +315,9 @@ def parts(matcher: AdaptiveLightGlue, slots: int) -> list[Part]:
                 going_into(number)
                 | {"cosines": encoding, "sines": encoding, "match_threshold": threshold}
                 | {f"layer{number}": TensorSpec(torch.int32, (1,)), f"sure{number}": threshold},
-                [*found, *going_into(number + 1)],
+                [*found, *({} if is_last else going_into(number + 1))],
                 {f"layer{number}": layer, f"sure{number}": sure},
-                traced_as="layer" if number < config.layers - 1 else None,
+                traced_as=None if is_last else "layer",
             )
         )
         ended |= found

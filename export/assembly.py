@@ -99,7 +99,7 @@ def assemble(
         nodes, "graph", [described[name] for name in inputs], [described[name] for name in outputs], weights
     )
     # The parts are traced alike: the last one's opsets and version of the format are those of all.
-    opsets = {entry.domain: entry.version for node in nodes for entry in model.opset_import}
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
     opsets |= {node.domain: 1 for node in nodes if node.domain and node.domain not in opsets}
     return onnx.helper.make_model(
         graph,

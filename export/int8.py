@@ -79,7 +79,7 @@ class QuantisedExpansion(_Product):
     """
 
     def __init__(self, expansion: Expansion, largest_token: float, largest_message: float) -> None:
-        token, message = (max(it, 1e-6) / STEPS for it in (largest_token, largest_message))
+        token, message = (max(it, 1e-6) / MIDDLE for it in (largest_token, largest_message))
         for_tokens, for_messages = expansion.linear.weight.detach().t().chunk(2)
         weight = torch.cat([for_tokens, for_messages * (message / token)])
         super().__init__(weight, expansion.linear.bias.detach(), token, MIDDLE)

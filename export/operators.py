@@ -56,7 +56,7 @@ _multi_head_attention = _operator_of_onnxruntime(
 )
 _matmul_integer_to_float = _operator_of_onnxruntime(
     "MatMulIntegerToFloat",
-    ("A", "B", "a_scale", "b_scale", "a_zero_point", "b_zero_point", "bias?"),
+    ("A", "B", "a_scale", "b_scale", "a_zero_point", "b_zero_point?", "bias?"),
     output="tensor(float)",
 )
 
@@ -470,8 +470,7 @@ def _onnx_multiply_int8(
 def _fused_multiply_int8(
     values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any, bias: Any
 ) -> Any:
-    zeros = opset18.Cast(opset18.Mul(weight_scales, opset18.Constant(value_float=0.0)), to=3)
-    return _matmul_integer_to_float(values, weight, scale, weight_scales, zero_point, zeros, bias)
+    return _matmul_integer_to_float(values, weight, scale, weight_scales, zero_point, None, bias)
 
 
 @torch.library.custom_op("lightglue_ros::attend_int8", mutates_args=())

@@ -132,7 +132,11 @@ class ExportOptions:
         for name in CONFIDENCES:
             self._check_confidence(name)
         if self.adaptive and self.compaction is False:
-            raise ConfigError("compaction is refused in an adaptive export", fix="leave out --no-compaction")
+            raise ConfigError(
+                "compaction is off in an adaptive export",
+                allowed="on, for points that are pruned leave their slots",
+                fix="leave out --no-compaction",
+            )
         if not self.is_static:
             for name in ("batch", "pairs", "channels"):
                 if getattr(self, name) is not None:

@@ -61,7 +61,7 @@ TOLERANCES = {
         largest={
             "keypoints": 0.1,
             "keypoint_scores": 0.02,
-            "descriptors": 0.02,
+            "descriptors": 0.05,
             "match_scores": 1,
             "layers": 1,
         },

@@ -17,7 +17,7 @@ from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.images import read_image
 from lightglue_ros.export import MODELS
 from lightglue_ros.export.weights import motorcycle_pair
-from originals import load_original
+from originals import MATCHERS, load_original
 
 DATA = Path(__file__).parent.parent / "data"
 # Of the exports that the tests make.
@@ -30,8 +30,7 @@ def main():
         original = load_original(model, MAX_KEYPOINTS[model])
         canvas = Canvas((640, 480), 3, MODELS[model].divisor)
         features = original.extract(canvas.place([read_image(path) for path in motorcycle_pair()]))
-        has_matcher = model != "aliked-t16"  # nobody has published a LightGlue for it
-        matches = original.match(features, np.array([[0, 1]])) if has_matcher else {}
+        matches = original.match(features, np.array([[0, 1]])) if model in MATCHERS else {}
         features["descriptors"] = features["descriptors"][:, :DESCRIPTORS]
         del features["image_sizes"]
         path = DATA / f"{model}_motorcycle.npz"

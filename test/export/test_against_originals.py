@@ -2,7 +2,7 @@
 
 import pytest
 
-from against_originals import measure_differences
+from against_originals import match_all, measure_differences
 from exported import Exported
 from lightglue_ros.core.images import read_image
 from originals import HAS_DEFORM_CONV, check_deform_conv2d, load_original, missing_packages
@@ -24,7 +24,8 @@ def sides(request):
 def test_keypoints_descriptors_and_matches_are_those_of_the_original(sides, shared_data):
     original, exported = sides
     aloe = [read_image(shared_data / "stereo_aloe" / f"aloe-{side}.png") for side in "LR"]
-    figures = measure_differences(original, exported, [exported.place(aloe, CANVAS)])
+    batch = exported.place(aloe, CANVAS)
+    figures = measure_differences(*(match_all(side, [batch]) for side in (original, exported)))
     assert figures.match_count > 100
     for name in ("keypoints", "least_cosine", "matches", "keypoint_scores"):
         assert figures.passes(name), f"{name}: {figures}"

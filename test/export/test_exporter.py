@@ -218,7 +218,10 @@ def test_the_default_folder_is_the_models_own_in_the_store_with_what_is_special(
         ({"image_size": (640, 480), "pairs": 0}, r"pairs is 0; allowed: 1 or more"),
         ({"image_size": (640, 480), "channels": 4}, r"channels is 4; allowed: 1 \(grey\) or 3"),
         ({"image_size": (640, 480), "compaction": True}, r"compaction is asked for in a static export"),
-        ({"adaptive": True, "compaction": False}, r"compaction is refused in an adaptive export"),
+        (
+            {"adaptive": True, "compaction": False},
+            r"compaction is off in an adaptive export",
+        ),
         ({"image_size": (640, 480), "adaptive": True}, r"adaptive is asked for in a static export"),
         (
             {"depth_confidence": 0.9},

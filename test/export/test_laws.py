@@ -16,50 +16,44 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from hypothesis import Phase, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from laws import (
+    FEATURES,
+    POISON,
+    SLOTS,
+    THRESHOLD,
+    TOLERANCES,
+    USUAL_RIG,
+    Rig,
+    assert_are_matches,
+    assert_same_bits,
+    assert_same_matches,
+    features_of,
+    fewest_keypoints,
+    match_in_torch,
+    poisoned,
+    quick,
+    random_bytes,
+    rigs,
+    rows,
+    run_in_torch,
+    views,
+    with_pairs,
+    with_slots,
+)
 
 from lightglue_ros.core.canvas import Canvas
-from lightglue_ros.core.contract import INPUTS, OUTPUTS
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export.graphs import ExtractorGraph, MatcherGraph
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.registry import ModelSpec
 
-SLOTS = 48  # K of the matchers, and the most keypoints that are taken of an image
-POISON = [np.nan, np.inf, -np.inf, 1e30, -1e30]
-FEATURES = ("keypoints", "keypoint_scores", "descriptors")
-THRESHOLD = 1e-3  # low, because scores are with random weights
 BORDERS = {"superpoint": 4}  # pixels along the edges of an image where no keypoint comes out; 0 of others
-# Examples are small as they are, and looking for the smallest that fails takes minutes.
-quick = settings(deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 extracting = settings(quick, max_examples=15)
 matching = settings(quick, max_examples=25)
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """By how much the order of additions, which the shape of a batch decides, may move a result.
-
-    Attributes:
-        features: keypoints in pixels, elements of descriptors, scores (as shares of the best one above 1).
-        match_scores: from 0 to 1.
-    """
-
-    features: float
-    match_scores: float
-
-
-# In float16 a sum that falls on the other side of a rounding step moves by 2^-11 of itself at once, and
-# what follows in the matcher makes 1e-2 of a score of that: so far apart are ONNX Runtime and PyTorch, which
-# round in different places. (On the CPU that this was written on batches moved nothing at all.)
-# In int8 a value that falls on the other side of a step moves by 1/127 of the largest at once. (Sums of such
-# numbers have no order, so batches move what comes before them only.)
-TOLERANCES = {
-    "fp32": Tolerance(1e-4, 1e-4),
-    "fp16": Tolerance(2e-3, 2e-2),
-    "int8": Tolerance(2e-2, 5e-2),
-}
 # Extractors do not know of pairs that end early, and of int8 XFeat alone.
 EXTRACTORS = ("xfeat", "xfeat-fp16", "xfeat-int8", "disk", "aliked", "aliked-t16", "superpoint")
 MATCHERS = (*EXTRACTORS, "aliked-adaptive", "xfeat-adaptive-fp16", "disk-adaptive-int8")
@@ -106,18 +100,7 @@ class Graphs:
         return run_in_torch(ExtractorGraph(self.networks[0], slots), "extractor", batch)
 
     def match_in_torch(self, features, pairs):
-        return run_in_torch(MatcherGraph(self.networks[1]), "matcher", with_pairs(features, pairs, THRESHOLD))
-
-
-def with_pairs(features, pairs, threshold):
-    pairs = np.array(pairs, np.int64).reshape(-1, 2)
-    return features | {"pairs": pairs, "match_threshold": np.array([threshold], np.float32)}
-
-
-def run_in_torch(module, graph, tensors):
-    with torch.inference_mode():
-        outputs = module(*(torch.from_numpy(tensors[name]) for name in INPUTS[graph]))
-    return {name: output.numpy() for name, output in zip(OUTPUTS[graph], outputs, strict=True)}
+        return match_in_torch(MatcherGraph(self.networks[1]), features, pairs)
 
 
 @pytest.fixture(scope="session")
@@ -171,14 +154,6 @@ class Frame:
     image_size: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Rig:
-    """Slots, each with one of the pool's images and how many of its keypoints it has, and pairs of slots."""
-
-    slots: tuple[tuple[int, int], ...]
-    pairs: tuple[tuple[int, int], ...]
-
-
 pictures = st.builds(
     Picture,
     kind=st.sampled_from(["photo", "photo", "noise", "black"]),
@@ -198,20 +173,6 @@ USUAL_FRAME = Frame(
 limits = st.integers(1, SLOTS)
 
 
-@st.composite
-def rigs(draw, counts=(0, 1, 2, 7, 30, SLOTS, SLOTS)):
-    slots = draw(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(counts)), min_size=1, max_size=4))
-    slot = st.integers(0, len(slots) - 1)
-    return Rig(tuple(slots), tuple(draw(st.lists(st.tuples(slot, slot), max_size=3))))
-
-
-USUAL_RIG = Rig(((0, SLOTS), (3, 0), (1, SLOTS), (2, 30)), ((0, 2), (3, 2), (0, 1), (3, 0)))
-
-
-def random_bytes(*shape):
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-
-
 @pytest.fixture(scope="session")
 def paint(motorcycle):
     """Makes uint8 [H, W, 3] of pictures."""
@@ -229,39 +190,10 @@ def paint(motorcycle):
 
 @pytest.fixture(scope="session")
 def pool(graphs, motorcycle):
-    """Features of five images: four views of one place, of several sizes, and noise."""
-    left, right = motorcycle
-    images = [
-        left[200:320, 250:400],
-        left[200:320, 258:408],
-        right[200:320, 230:380],
-        left[180:360, 240:460],
-        random_bytes(90, 110, 3),
-    ]
+    """Features of five images."""
+    images = views(motorcycle)
     sizes = np.array([image.shape[1::-1] for image in images], np.float32)
     return graphs.extract(graphs.place(images, (160, 128))) | {"image_sizes": sizes}
-
-
-def features_of(rig, pool):
-    """The features of a rig's slots."""
-    images, counts = np.array(rig.slots).T
-    features = {name: array[images] for name, array in pool.items()}
-    features["keypoint_mask"] &= np.arange(SLOTS) < counts[:, None]
-    return features
-
-
-def with_slots(features, slots):
-    """The features with more padded slots, or less, and their keypoints."""
-    change = max(0, slots - SLOTS)
-    resized = {
-        name: np.pad(array, [(0, 0), (0, change), *[(0, 0)] * (array.ndim - 2)])[:, :slots]
-        for name, array in features.items()
-    }
-    return resized | {"image_sizes": features["image_sizes"]}
-
-
-def rows(tensors, *numbers):
-    return {name: array[list(numbers)] for name, array in tensors.items()}
 
 
 def assert_same_features(found, expected, tolerance):
@@ -270,20 +202,6 @@ def assert_same_features(found, expected, tolerance):
     for name in FEATURES:
         scale = best if name == "keypoint_scores" else 1
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=tolerance * scale, err_msg=name)
-
-
-def assert_same_matches(found, expected, tolerance):
-    """The same but for matches that score so near to the threshold that one side may lack them."""
-    sure = np.maximum(found["match_scores"], expected["match_scores"]) > THRESHOLD + tolerance
-    np.testing.assert_array_equal(found["matches"][sure], expected["matches"][sure])
-    np.testing.assert_allclose(
-        found["match_scores"][sure], expected["match_scores"][sure], rtol=0, atol=tolerance
-    )
-
-
-def assert_same_bits(found, expected):
-    for name, array in expected.items():
-        np.testing.assert_array_equal(found[name].view(np.uint8), array.view(np.uint8), err_msg=name)
 
 
 @of_matchers
@@ -371,10 +289,7 @@ def test_an_image_is_extracted_alike_with_any_number_of_slots(graphs, paint, fra
 def test_padded_slots_are_not_looked_at(graphs, pool, rig, values, sizes):
     """Neither are sizes of images without keypoints."""
     clean = features_of(rig, pool)
-    dirty = {name: array.copy() for name, array in clean.items()}
-    for name, value in zip(FEATURES, values, strict=True):
-        dirty[name][~clean["keypoint_mask"]] = value
-    dirty["image_sizes"][~clean["keypoint_mask"].any(axis=1)] = sizes
+    dirty = poisoned(clean, values, sizes)
     assert_same_bits(graphs.match(dirty, rig.pairs), graphs.match(clean, rig.pairs))
 
 
@@ -410,26 +325,11 @@ def with_dirt(batch, values):
 def test_images_with_one_keypoint_or_none_match_at_most_those(graphs, pool, rig, threshold):
     features = features_of(rig, pool)
     found = graphs.match(features, rig.pairs, threshold)
-    counts = features["keypoint_mask"].sum(axis=1)
-    fewest = np.array([min(counts[first], counts[second]) for first, second in rig.pairs], int)
     assert found["matches"].shape == found["match_scores"].shape == (len(rig.pairs), SLOTS)
     assert_are_matches(found, threshold)
-    assert ((found["matches"] >= 0).sum(axis=1) <= fewest).all()
+    assert ((found["matches"] >= 0).sum(axis=1) <= fewest_keypoints(features, rig.pairs)).all()
     if not graphs.options.adaptive:
         assert (found["layers"] == LAYERS).all()
-
-
-def assert_are_matches(found, threshold):
-    """Each in its slot once, with scores above the threshold up to 1; nothing else, so no NaN either."""
-    matches, scores = found["matches"], found["match_scores"]
-    assert ((matches >= -1) & (matches < SLOTS)).all()
-    matched = matches >= 0
-    assert (scores[matched] > threshold).all()
-    assert (scores[matched] <= 1 + 1e-6).all()
-    assert not scores[~matched].view(np.uint8).any()
-    for row in matches:
-        partners = row[row >= 0]
-        assert len(set(partners)) == len(partners)
 
 
 @of_extractors
