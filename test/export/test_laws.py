@@ -56,7 +56,7 @@ matching = settings(quick, max_examples=25)
 
 # Extractors do not know of pairs that end early, and of int8 XFeat alone.
 EXTRACTORS = ("xfeat", "xfeat-fp16", "xfeat-int8", "disk", "aliked", "aliked-t16", "superpoint")
-MATCHERS = (*EXTRACTORS, "aliked-adaptive", "xfeat-adaptive-fp16", "disk-adaptive-int8")
+MATCHERS = (*EXTRACTORS, "aliked-adaptive", "disk-adaptive-int8")
 of_extractors = pytest.mark.parametrize("graphs", EXTRACTORS, indirect=True, scope="session")
 of_matchers = pytest.mark.parametrize("graphs", MATCHERS, indirect=True, scope="session")
 LAYERS = 2  # of the matchers
