@@ -20,12 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightglue_ros.export.maps import has_contrast
+from lightglue_ros.export.maps import has_contrast, normalise
 
 KERNEL = 5  # pixels, of all convolutions
 NMS_SIZE = 5  # pixels, kornia's and cvg/LightGlue's default
 DETECTION_THRESHOLD = 0.0  # of the heatmap; the default of both
-INSTANCE_NORM_EPSILON = 1e-5  # PyTorch's default
 BLOCK = 4  # pixels per side of the blocks whose heatmap is computed at once, see `_in_blocks`
 FULL_RESOLUTION_CHANNELS = 80  # that the last layer takes: 64 from below, 16 of the first layer
 
@@ -104,8 +103,7 @@ class DISK(nn.Module):
 class Gate(nn.Module):
     """Instance normalisation and PReLU.
 
-    The normalisation is written out, rows before columns, because ONNX Runtime's own adds up a whole map in
-    one float32, which moved scores by 5e-4 of their size. It is float32 in every precision.
+    It is float32 in every precision.
     """
 
     def __init__(self, channels: int) -> None:
@@ -114,15 +112,7 @@ class Gate(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """[N, channels, H, W], same shape."""
-        precise = maps.float()
-        centred = precise - _mean(precise)
-        normalised = centred / (_mean(centred * centred) + INSTANCE_NORM_EPSILON).sqrt()
-        return F.prelu(normalised.to(maps.dtype), self.slope)
-
-
-def _mean(maps: Tensor) -> Tensor:
-    """[N, C, H, W] to [N, C, 1, 1]."""
-    return maps.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
+        return F.prelu(normalise(maps.float()).to(maps.dtype), self.slope)
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:

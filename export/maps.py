@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CELL = 8  # pixels per side of a cell of SuperPoint's detector, which XFeat took over
+INSTANCE_NORM_EPSILON = 1e-5  # PyTorch's default
 
 
 def has_contrast(images: Tensor) -> Tensor:
@@ -55,6 +56,21 @@ def pixels_first(features: Tensor) -> Tensor:
 def unit(vectors: Tensor) -> Tensor:
     """Vectors [..., D] of length 1."""
     return (vectors / norm(vectors)).to(vectors.dtype)
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Instance normalisation of [N, C, H, W], without weights.
+
+    Written out, rows before columns, because ONNX Runtime's own adds up a whole map in one float32: that is
+    off by 1e-4 of the largest number, where this is off by 1e-7.
+    """
+    centred = maps - _mean(maps)
+    return centred / (_mean(centred * centred) + INSTANCE_NORM_EPSILON).sqrt()
+
+
+def _mean(maps: Tensor) -> Tensor:
+    """[N, C, H, W] to [N, C, 1, 1]."""
+    return maps.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
 
 
 def norm(vectors: Tensor) -> Tensor:

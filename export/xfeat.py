@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightglue_ros.export.maps import CELL, softmax_of_cells
+from lightglue_ros.export.maps import CELL, normalise, softmax_of_cells
 
 DETECTION_THRESHOLD = 0.05  # XFeat's default
 NMS_SIZE = 5  # pixels, XFeat's default
@@ -90,7 +90,7 @@ class XFeat(nn.Module):
             features: float32 [N, 64, H/8, W/8], unit vectors.
         """
         precision = self.skip1.weight.dtype
-        grey = F.instance_norm(images).to(precision)
+        grey = normalise(images).to(precision)
         fine = self.block2(self.block1(grey) + self.skip1(grey))
         eighth = self.block3(fine)
         sixteenth = self.block4(eighth)
