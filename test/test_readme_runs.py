@@ -108,9 +108,10 @@ def test_make_knows_what_it_would_do(line, readers_environment):
     assert run(f"{line} -n", ROOT, readers_environment)
 
 
-def test_the_readmes_python_runs(model_folder, motorcycle):
+def test_the_readmes_python_runs(model_folder, motorcycle, readers_folder, monkeypatch):
+    monkeypatch.chdir(readers_folder)
     program, another = [text for text in programs_run_by(PROGRAM) if "MODELS" not in text]
-    values = dict(zip(("left", "right"), motorcycle, strict=True))
+    values = {}
     exec(program, values)
     exec(another, values)
     (expected,) = MatchPipeline(model_folder).match(motorcycle, [(0, 1)])

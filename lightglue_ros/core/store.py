@@ -9,6 +9,7 @@ $LIGHTGLUE_ROS_HOME (default ~/.cache/lightglue_ros)
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,8 +75,25 @@ def find_model(model: str | os.PathLike[str]) -> ModelFiles:
         f"no model '{model}': neither {named} nor a folder of that path holds extractor.onnx and "
         "matcher.onnx, or pipeline.onnx",
         allowed=f"a name in the store ({known}), a folder, or a .onnx file",
-        fix="lightglue_ros export xfeat --split (on any machine with PyTorch; then copy the files)",
+        fix=f"{_export_command(str(model))} (on any machine with PyTorch; then copy the files)",
     )
+
+
+def _export_command(name: str) -> str:
+    """What exports the model that is stored under a name such as xfeat-k512-int8; XFeat for a path."""
+    if Path(name).name != name:
+        name = "xfeat"
+    model, options = [], []
+    for part in name.split("-"):
+        if re.fullmatch(r"k\d+", part):
+            options.append(f"--max-keypoints {part[1:]}")
+        elif part in ("fp16", "int8"):
+            options.append(f"--precision {part}")
+        elif part in ("adaptive", "portable"):
+            options.append(f"--{part}")
+        else:
+            model.append(part)
+    return " ".join(["lightglue_ros export", "-".join(model), "--split", *options])
 
 
 def _from_file(path: Path) -> ModelFiles:

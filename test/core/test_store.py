@@ -53,13 +53,22 @@ def test_models_are_found_by_name_by_folder_and_by_file(home, tmp_path):
     assert store.model_names() == ["split"]
 
 
-@pytest.mark.parametrize("model", ["nothing", "/nowhere/pipeline.onnx", "half"])
-def test_what_is_not_there_is_named_with_the_command_that_makes_it(home, model):
+@pytest.mark.parametrize(
+    ("model", "command"),
+    [
+        ("/nowhere/pipeline.onnx", "xfeat --split"),
+        ("/nowhere/disk", "xfeat --split"),
+        ("half", "half --split"),
+        ("aliked-n16rot", "aliked-n16rot --split"),
+        ("disk-k512-int8-adaptive", "disk --split --max-keypoints 512 --precision int8 --adaptive"),
+    ],
+)
+def test_what_is_not_there_is_named_with_the_command_that_makes_it(home, model, command):
     make(home / "models" / "half", "extractor.onnx")
     with pytest.raises(ModelError) as caught:
         store.find_model(model)
     assert model in str(caught.value)
-    assert "lightglue_ros export xfeat --split" in str(caught.value)
+    assert f"lightglue_ros export {command}" in str(caught.value)
 
 
 STATIC = {"image_size": (640, 480), "batch": 2, "pairs": 1, "channels": 3, "tensorrt": True}
