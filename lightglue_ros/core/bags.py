@@ -50,7 +50,8 @@ def _rosbags(module: str) -> Any:
         return import_module(f"rosbags.{module}")
     except ImportError as missing:
         raise ConfigError(
-            f"reading a bag needs the Python package rosbags ({missing})", fix="pip install rosbags"
+            f"reading a bag needs the Python package rosbags ({missing})",
+            fix="pip install rosbags mcap pyyaml",
         ) from missing
 
 

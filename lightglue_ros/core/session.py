@@ -35,9 +35,9 @@ _NEEDS = {
     "openvino": "an Intel processor or GPU is, with a build of ONNX Runtime for it",
 }
 _INSTALL = {
-    "cuda": "pip install 'onnxruntime-gpu[cuda,cudnn]'",
-    "tensorrt": "pip install 'onnxruntime-gpu[cuda,cudnn]' tensorrt",
-    "openvino": "pip install onnxruntime-openvino",
+    "cuda": "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'",
+    "tensorrt": "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]' tensorrt",
+    "openvino": "pip uninstall -y onnxruntime && pip install onnxruntime-openvino",
 }
 
 _LOG_ERRORS_ONLY = 3
