@@ -72,7 +72,9 @@ def normalise(maps: Tensor) -> Tensor:
 
 def _mean(maps: Tensor) -> Tensor:
     """[N, C, H, W] to [N, C, 1, 1]."""
-    return maps.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
+    rows = maps.mean(dim=3)
+    # Twice, for ONNX Runtime adds up a single row in another order than one of several.
+    return torch.cat([rows, rows], dim=1).mean(dim=2)[:, : rows.shape[1], None, None]
 
 
 def norm(vectors: Tensor) -> Tensor:

@@ -226,8 +226,7 @@ def test_a_bag_has_the_matches_of_the_match_command(transport, matched, recorded
         found, of_pair = messages[frame].pairs[pair], expected["pair_of_match"] == number
         assert np.count_nonzero(of_pair) > 5
         for name in ("scores", "indices0", "indices1"):
-            # Batches of another size add up in another order; the laws allow scores so much of that.
-            np.testing.assert_allclose(getattr(found, name), expected[name][of_pair], atol=1e-4)
+            np.testing.assert_allclose(getattr(found, name), expected[name][of_pair], atol=1e-5)
         for name in ("keypoints0", "keypoints1"):
             np.testing.assert_allclose(
                 getattr(found, name).reshape(-1, 2), expected[name][of_pair], atol=1e-3

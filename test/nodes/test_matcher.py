@@ -196,7 +196,11 @@ def test_start_up_errors_are_one_line_and_a_non_zero_status(failing_matcher, mod
     (truncated / "extractor.onnx").write_bytes(whole[: len(whole) // 2])
     not_ours(foreign / "matcher.onnx")
     cases = [
-        ({"model": "no_such_model"}, "no model 'no_such_model'", "lightglue_ros export xfeat --split"),
+        (
+            {"model": "no_such_model"},
+            "no model 'no_such_model'",
+            "lightglue_ros export no_such_model --split",
+        ),
         ({"model": str(truncated)}, "cannot load", "lightglue_ros export xfeat --split"),
         (
             {"model": str(foreign)},
