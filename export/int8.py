@@ -4,9 +4,9 @@ Scales of the inputs are fixed when the model is exported, by running it in floa
 export is checked on. Scales taken while running would look at the whole batch, and a pair's result would
 depend on its neighbours. Weights have a scale for each output channel.
 
-What stays in float32: the projection of descriptors, softmax and its product with the
-values (most probabilities are less than 1/255), layer norm and GELU, and the heads (assignment, matchability,
-confidence), whose thresholds decide.
+What stays in float32: the projection of descriptors, softmax and its product with the values (most
+probabilities are less than 1/255), layer norm and GELU, and the heads (assignment, matchability, confidence),
+whose thresholds decide.
 """
 
 from __future__ import annotations

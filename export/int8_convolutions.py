@@ -16,12 +16,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from lightglue_ros.export.int8 import LEVELS, STEPS
 from lightglue_ros.export.operators import convolve_int8, dequantise, quantise
 from lightglue_ros.export.registry import Extractor
 
 Network = TypeVar("Network", bound=Extractor)
-LEVELS = 255  # between the least and the largest number of 8 bits
-STEPS = 127  # from 0 to the largest number of 8 bits with a sign
 
 
 class QuantisedConvolution(nn.Module):
