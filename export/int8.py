@@ -1,12 +1,11 @@
-"""int8 for CPUs: the transformer's linear layers and attention logits with both factors of 8 bits.
+"""int8 for CPUs: the transformer's linear layers and attention with both factors of each product of 8 bits.
 
 Scales of the inputs are fixed when the model is exported, by running it in float32 on the scenes that every
 export is checked on. Scales taken while running would look at the whole batch, and a pair's result would
 depend on its neighbours. Weights have a scale for each output channel.
 
-What stays in float32: the projection of descriptors, softmax and its product with the values (most
-probabilities are less than 1/255), layer norm and GELU, and the heads (assignment, matchability, confidence),
-whose thresholds decide.
+What stays in float32: the projection of descriptors, softmax, layer norm and GELU, and the heads (assignment,
+matchability, confidence), whose thresholds decide.
 """
 
 from __future__ import annotations
@@ -95,22 +94,37 @@ class QuantisedExpansion(_Product):
 
 
 class QuantisedAttention(nn.Module):
-    """`Attention` with queries and keys of 8 bits. Probabilities and values stay in float32."""
+    """`Attention` with queries, keys, probabilities and values of 8 bits.
 
-    def __init__(self, config: LightGlueConfig, largest_query: float, largest_key: float) -> None:
+    Steps of 1/255 lose the probabilities of a query that looks at hundreds of keys. So values are taken from
+    the middle of their image's, which is added to the messages again: what rounding loses counts as spread
+    over all keys then.
+    """
+
+    def __init__(
+        self, config: LightGlueConfig, largest_query: float, largest_key: float, largest_value: float
+    ) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("query_scale", torch.tensor(max(largest_query, 1e-6) / STEPS))
-        self.register_buffer("key_scale", torch.tensor(max(largest_key, 1e-6) / STEPS))
+        for name, largest in (("query", largest_query), ("key", largest_key), ("value", largest_value)):
+            self.register_buffer(f"{name}_scale", torch.tensor(max(largest, 1e-6) / STEPS))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """Messages [S, K, width] for query, key and value [S, K, width] and mask bool [S, K]."""
+        scales = self.query_scale, self.key_scale, self.value_scale
+        middle = _middle(value, mask)
         heads, channels = self.config.heads, self.config.head_dim
-        return attend_int8(query, key, value, mask, self.query_scale, self.key_scale, heads, channels)
+        return attend_int8(query, key, value - middle, mask, *scales, heads, channels) + middle
+
+
+def _middle(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean [S, 1, C] of the values [S, K, C] where the mask [S, K] is true; 0 where it never is."""
+    count = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return (mask / count).unsqueeze(1) @ values
 
 
 def to_int8(matcher: Matcher, scenes: Sequence[tuple[Tensor, ...]]) -> Matcher:
-    """A copy of a matcher with quantised linear layers and attention logits.
+    """A copy of a matcher with quantised linear layers and attention.
 
     Args:
         matcher: in float32.
@@ -159,7 +173,7 @@ def _quantised(matcher: LightGlue, name: str, seen: _Range) -> nn.Module:
     if isinstance(module, Expansion):
         return QuantisedExpansion(module, seen.magnitude(0), seen.magnitude(1))
     if isinstance(module, Attention):
-        return QuantisedAttention(config, seen.magnitude(0), seen.magnitude(1))
+        return QuantisedAttention(config, *(seen.magnitude(number) for number in range(3)))
     if name.endswith(WITH_MASK_CHANNELS):
         module = _without_mask_channels(module, config)
     if name.endswith(AFTER_GELU):
@@ -183,8 +197,10 @@ def _observed(matcher: LightGlue, seen: Mapping[str, _Range]) -> Iterator[None]:
     def watch(name: str, module: nn.Module) -> RemovableHandle:
         def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if isinstance(module, Attention):
+                query, key, value, mask = inputs
                 heads = (matcher.config.heads, matcher.config.head_dim + 1)
-                inputs = tuple(part.unflatten(2, heads)[..., :-1] for part in inputs[:2])
+                query, key = (part.unflatten(2, heads)[..., :-1] for part in (query, key))
+                inputs = query, key, (value - _middle(value, mask))[mask]
             seen[name].see(inputs)
 
         return module.register_forward_pre_hook(look)

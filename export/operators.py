@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PADDED = -1e4  # logit of padded keys in int8: exp() makes it 0 beside any real one
+PROBABILITY_STEPS = 255  # from 0 to 1 in 8 bits
 _INTEGER, _FLOAT = onnx.defs.OpSchema.AttrType.INT, onnx.defs.OpSchema.AttrType.FLOAT
 
 
@@ -481,10 +482,11 @@ def attend_int8(
     mask: Tensor,
     query_scale: Tensor,
     key_scale: Tensor,
+    value_scale: Tensor,
     heads: int,
     channels: int,
 ) -> Tensor:
-    """`attend` with queries and keys quantised, and a mask.
+    """`attend` with queries, keys, probabilities and values quantised, and a mask.
 
     The mask is one more channel of each head: the largest number in queries, in keys 0 or, in padded ones,
     the least. Padded keys are 0 otherwise, and have a scale of their own, which makes PADDED of their logits.
@@ -496,26 +498,35 @@ def attend_int8(
         mask: bool [S, K], of the keys.
         query_scale: float32, of a step of the queries; 127 steps are the largest.
         key_scale: float32, of a step of the keys.
+        value_scale: float32, of a step of the values.
         heads: number of heads.
         channels: of each head.
 
     Returns:
         Messages, as `value`.
     """
-    query, key = ((part / scale).round() for part, scale in ((query, query_scale), (key, key_scale)))
-    query, key, value = (part.unflatten(2, (heads, channels)).transpose(1, 2) for part in (query, key, value))
+    query, key, value = (
+        (part / scale).round().unflatten(2, (heads, channels)).transpose(1, 2)
+        for part, scale in ((query, query_scale), (key, key_scale), (value, value_scale))
+    )
     known = mask[:, None, :, None]
     query = F.pad(query.clamp(-128, 127), (0, 1), value=127)
     key = torch.where(known, key.clamp(-128, 127), 0)
     padding = torch.where(known, 0.0, -128.0).expand(-1, heads, -1, 1)
     scales = query_scale * torch.where(mask, key_scale, -PADDED / (127 * 128) / query_scale)
     logits = query @ torch.cat([key, padding], dim=3).transpose(2, 3) * scales[:, None, None]
-    return (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
+    steps = (logits.softmax(-1) * PROBABILITY_STEPS).round()
+    messages = steps @ value.clamp(-128, 127) * (value_scale / PROBABILITY_STEPS)
+    return messages.transpose(1, 2).flatten(2)
 
 
 @attend_int8.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(value)
+
+
+def _split(values: Any, axis: int, parts: int) -> Sequence[Any]:
+    return opset18.Split(values, axis=axis, num_outputs=parts) if parts > 1 else [values]
 
 
 def _attend_int8_with(multiply: Callable) -> Callable:
@@ -526,6 +537,7 @@ def _attend_int8_with(multiply: Callable) -> Callable:
         mask: Any,
         query_scale: Any,
         key_scale: Any,
+        value_scale: Any,
         heads: int,
         channels: int,
     ) -> Any:
@@ -543,21 +555,21 @@ def _attend_int8_with(multiply: Callable) -> Callable:
         key = opset18.Concat(opset18.Where(known, key, zero), padding, axis=3)
         padded_scale = opset18.Div(opset18.Constant(value_float=-PADDED / (127 * 128)), query_scale)
         scales = opset18.Where(
-            opset18.Unsqueeze(mask, opset18.Constant(value_ints=[1, 2])), key_scale, padded_scale
+            opset18.Unsqueeze(mask, opset18.Constant(value_ints=[1])), key_scale, padded_scale
         )
-        scales = opset18.Tile(scales, opset18.Constant(value_ints=[1, heads, 1, 1]))
-        logits = multiply(
-            opset18.Transpose(query, perm=[0, 2, 1, 3]),
-            opset18.Transpose(key, perm=[0, 2, 3, 1]),
-            query_scale,
-            scales,
-            middle,
-            zero,
-        )
-        values = opset18.Transpose(opset18.Reshape(value, shape), perm=[0, 2, 1, 3])
-        messages = opset18.MatMul(opset18.Softmax(logits, axis=-1), values)
-        side_by_side = opset18.Constant(value_ints=[0, 0, heads * channels])
-        return opset18.Reshape(opset18.Transpose(messages, perm=[0, 2, 1, 3]), side_by_side)
+        probability_scale = opset18.Constant(value_float=1 / PROBABILITY_STEPS)
+        none = opset18.Cast(opset18.Constant(value_int=0), to=2)
+        value = opset18.QuantizeLinear(value, value_scale, zero)
+        # One head after another: what lies between two products is smaller then, and nearer to the processor.
+        messages = []
+        parts = (query, 2), (opset18.Transpose(key, perm=[0, 2, 3, 1]), 1), (value, 2)
+        for query, key, value in zip(*(_split(part, axis, heads) for part, axis in parts), strict=True):
+            query = opset18.Squeeze(query, opset18.Constant(value_ints=[2]))
+            key = opset18.Squeeze(key, opset18.Constant(value_ints=[1]))
+            logits = multiply(query, key, query_scale, scales, middle, zero)
+            probabilities = opset18.QuantizeLinear(opset18.Softmax(logits, axis=-1), probability_scale, none)
+            messages.append(multiply(probabilities, value, probability_scale, value_scale, none, zero))
+        return opset18.Concat(*messages, axis=2) if heads > 1 else messages[0]
 
     return translate
 

@@ -24,7 +24,7 @@ class ExportOptions:
         split: extractor.onnx and matcher.onnx instead of pipeline.onnx.
         max_keypoints: K, the number of keypoint slots per image.
         precision: ``fp32``; ``fp16`` for GPUs (coordinates, indices and the assignment stay in fp32);
-            ``int8`` for CPUs (the matcher's linear layers and attention logits, XFeat's convolutions; see
+            ``int8`` for CPUs (the matcher's linear layers and attention, XFeat's convolutions; see
             `int8` and `int8_convolutions`).
         image_size: (width, height) of a static export's canvas, rounded up to the model's divisor.
         batch: N of a static export; 2 where nothing is said.

@@ -136,7 +136,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         "--precision",
         default="fp32",
         help="fp32; fp16 for GPUs: half the bytes, positions, detector and assignment stay fp32; "
-        "int8 for CPUs: the matcher's linear layers and attention logits, and XFeat's convolutions (fp32)",
+        "int8 for CPUs: the matcher's linear layers and attention, and XFeat's convolutions (fp32)",
     )
     command.add_argument(
         "--image-size",

@@ -5,7 +5,6 @@ They come from a running ROS node or from a parameter file, and mean the same.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -278,17 +277,6 @@ class MatcherParameters(CameraParameters):
         return self.overlap and self.only_graph is None
 
     @property
-    def matcher_threads(self) -> int:
-        """Threads of the CPU provider in the matcher; 0 is one a core.
-
-        Half of them where it overlaps with the extractor, which takes longer and has them all: of the splits
-        that were tried on two cores the one with the most frames.
-        """
-        if not self.overlaps:
-            return self.num_threads
-        return max(1, (self.num_threads or len(os.sched_getaffinity(0))) // 2)
-
-    @property
     def features_topics(self) -> list[str]:
         """The topic of each camera's features; none where neither features come nor are published."""
         has_features = self.takes_features or self.publish_features
@@ -363,7 +351,7 @@ class MatcherSettings:
             max_keypoints=self.max_keypoints,
             match_threshold=values.match_threshold,
             num_threads=values.num_threads,
-            matcher_threads=values.matcher_threads,
+            overlap=values.overlaps,
             allow_fallback=values.allow_fallback,
             cuda_graph=values.cuda_graph,
             only=values.only_graph,

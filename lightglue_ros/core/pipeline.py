@@ -168,7 +168,9 @@ class MatchPipeline:
         max_keypoints: at most this many keypoints per image, 1 to the model's K; None is K.
         match_threshold: least score of a match, 0 to 1.
         num_threads: threads of the CPU provider; 0 is one per core.
-        matcher_threads: the same of a split model's matcher, if it is to have fewer or more.
+        overlap: images are extracted, in one thread, while others are matched, in another one. A split
+            model's matcher has half of the threads then, the extractor, which takes longer, all of them: of
+            the splits that were tried on two cores the one with the most frames.
         allow_fallback: take the CPU where a provider asked for by name does not load.
         cuda_graph: see `GraphSession`.
         only: ``extractor`` or ``matcher`` loads that graph of a split model alone, for a process that only
@@ -187,7 +189,7 @@ class MatchPipeline:
         max_keypoints: int | None = None,
         match_threshold: float = DEFAULT_MATCH_THRESHOLD,
         num_threads: int = 0,
-        matcher_threads: int | None = None,
+        overlap: bool = False,
         allow_fallback: bool = False,
         cuda_graph: bool = False,
         only: str | None = None,
@@ -197,6 +199,7 @@ class MatchPipeline:
             "num_threads": num_threads,
             "allow_fallback": allow_fallback,
             "cuda_graph": cuda_graph,
+            "beside_others": overlap,
         }
         files = find_model(model)
         self._extractor = self._matcher = self._pipeline = None
@@ -205,8 +208,8 @@ class MatchPipeline:
         if files.is_split and only != MATCHER:
             self._extractor = GraphSession(files.extractor, EXTRACTOR, **options)
         if files.is_split and only != EXTRACTOR:
-            if matcher_threads is not None:
-                options["num_threads"] = matcher_threads
+            if overlap:
+                options["num_threads"] = max(1, (num_threads or len(os.sched_getaffinity(0))) // 2)
             self._matcher = GraphSession(files.matcher, MATCHER, **options)
         if self._extractor and self._matcher:
             self._check_same_model(files)

@@ -178,6 +178,20 @@ def test_a_pipeline_of_one_graph_does_its_half_and_says_that_it_has_not_the_othe
         matcher.extract(motorcycle)
 
 
+def test_threads_spin_only_where_no_other_session_runs_at_the_same_time(model_folder):
+    def settings(pipeline):
+        for graph in (pipeline._extractor, pipeline._matcher):
+            options = graph._session.get_session_options()
+            spins = options.get_session_config_entry("session.intra_op.allow_spinning")
+            yield options.intra_op_num_threads, spins == "1"
+            assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+    alone = MatchPipeline(model_folder, "cpu", num_threads=4)
+    assert list(settings(alone)) == [(4, True), (4, True)]
+    overlapping = MatchPipeline(model_folder, "cpu", num_threads=4, overlap=True)
+    assert list(settings(overlapping)) == [(4, False), (2, False)]
+
+
 def test_parts_of_two_models_are_refused(model_folder, tmp_path):
     import onnx
 

@@ -42,10 +42,21 @@ def test_attention_in_int8_is_nearly_the_same_and_does_not_look_at_padding():
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 9, CONFIG.width)
     mask = torch.rand(2, 9) > 0.3
-    attention = QuantisedAttention(CONFIG, query.abs().max().item(), key.abs().max().item())
+    attention = QuantisedAttention(CONFIG, *(part.abs().max().item() for part in (query, key, value)))
     found = attention(query, key, value, mask)
     expected = scaled_dot_product_attention(query, key, value, mask)
     assert (found - expected).abs().max() < 0.15
     assert (found - expected).abs().mean() < 0.02
     other = torch.where(mask[:, :, None], 0.0, 1e4)
     assert torch.equal(attention(query, key + other, value + other, mask), found)
+
+
+def test_in_int8_a_query_that_looks_at_a_thousand_keys_gets_their_mean():
+    torch.manual_seed(0)
+    key, value = torch.randn(2, 2, 1024, CONFIG.width)
+    mask = torch.rand(2, 1024) > 0.1
+    attention = QuantisedAttention(CONFIG, 1.0, key.abs().max().item(), (value + 3).abs().max().item())
+    # Probabilities of 1/1024, which is less than a step.
+    found = attention(torch.zeros_like(key), key, value + 3, mask)
+    expected = torch.stack([side[known].mean(dim=0) for side, known in zip(value + 3, mask, strict=True)])
+    torch.testing.assert_close(found, expected.unsqueeze(1).expand_as(found))
