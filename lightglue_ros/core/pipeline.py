@@ -199,7 +199,7 @@ class MatchPipeline:
             "num_threads": num_threads,
             "allow_fallback": allow_fallback,
             "cuda_graph": cuda_graph,
-            "beside_others": overlap,
+            "beside_others": overlap or only is not None,
         }
         files = find_model(model)
         self._extractor = self._matcher = self._pipeline = None

@@ -180,7 +180,8 @@ def test_a_pipeline_of_one_graph_does_its_half_and_says_that_it_has_not_the_othe
 
 def test_threads_spin_only_where_no_other_session_runs_at_the_same_time(model_folder):
     def settings(pipeline):
-        for graph in (pipeline._extractor, pipeline._matcher):
+        """Threads of each session, and whether they spin within a run."""
+        for graph in filter(None, (pipeline._extractor, pipeline._matcher)):
             options = graph._session.get_session_options()
             spins = options.get_session_config_entry("session.intra_op.allow_spinning")
             yield options.intra_op_num_threads, spins == "1"
@@ -190,6 +191,9 @@ def test_threads_spin_only_where_no_other_session_runs_at_the_same_time(model_fo
     assert list(settings(alone)) == [(4, True), (4, True)]
     overlapping = MatchPipeline(model_folder, "cpu", num_threads=4, overlap=True)
     assert list(settings(overlapping)) == [(4, False), (2, False)]
+    for graph in ("extractor", "matcher"):  # the other one is run by another process
+        half = MatchPipeline(model_folder, "cpu", num_threads=4, only=graph)
+        assert list(settings(half)) == [(4, False)]
 
 
 def test_parts_of_two_models_are_refused(model_folder, tmp_path):
