@@ -4,8 +4,9 @@ Scales of the inputs are fixed when the model is exported, by running it in floa
 export is checked on. Scales taken while running would look at the whole batch, and a pair's result would
 depend on its neighbours. Weights have a scale for each output channel.
 
-What stays in float32: the projection of descriptors, softmax, layer norm and GELU, and the heads (assignment,
-matchability, confidence), whose thresholds decide.
+What stays in float32: softmax, layer norm and GELU, which are no products; the projection of descriptors, one
+small product whose error all layers would carry; and the heads (assignment, matchability, confidence), whose
+thresholds decide.
 """
 
 from __future__ import annotations
