@@ -16,6 +16,15 @@ from pathlib import Path
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE
 from lightglue_ros.core.errors import ModelError
 
+# A name that export gives, with what each part says under the name of the option that is behind it.
+_STORED_NAME = re.compile(
+    r"(?s)(?P<model>.+?)(-k(?P<max_keypoints>\d+))?(-(?P<precision>fp16|int8))?(-opset(?P<opset>\d+))?"
+    r"(?P<portable>-portable)?(?P<no_compaction>-all-slots)?(?P<adaptive>-adaptive)?"
+    r"(-depth(?P<depth_confidence>-?[\d.]+))?(-width(?P<width_confidence>-?[\d.]+))?"
+    r"(-(?P<image_size>\d+x\d+)(-n(?P<batch>\d+))?(-p(?P<pairs>\d+))?(-c(?P<channels>\d))?)?"
+)
+_SWITCHES = ("portable", "no_compaction", "adaptive")
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -81,19 +90,13 @@ def find_model(model: str | os.PathLike[str]) -> ModelFiles:
 
 def _export_command(name: str) -> str:
     """What exports the model that is stored under a name such as xfeat-k512-int8; XFeat for a path."""
-    if Path(name).name != name:
-        name = "xfeat"
-    model, options = [], []
-    for part in name.split("-"):
-        if re.fullmatch(r"k\d+", part):
-            options.append(f"--max-keypoints {part[1:]}")
-        elif part in ("fp16", "int8"):
-            options.append(f"--precision {part}")
-        elif part in ("adaptive", "portable"):
-            options.append(f"--{part}")
-        else:
-            model.append(part)
-    return " ".join(["lightglue_ros export", "-".join(model), "--split", *options])
+    said = _STORED_NAME.fullmatch(name if Path(name).name == name and name else "xfeat").groupdict()
+    words = ["lightglue_ros export", said.pop("model"), "--split"]
+    for option, value in said.items():
+        if value is not None:
+            words.append(f"--{option.replace('_', '-')}")
+            words += [] if option in _SWITCHES else [value]
+    return " ".join(words)
 
 
 def _from_file(path: Path) -> ModelFiles:
