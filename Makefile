@@ -68,7 +68,7 @@ $(VENV)/.ray: $(VENV)/.packages requirements/ray.txt
 	@touch $@
 
 SOURCES := CMakeLists.txt package.xml $(wildcard cmake/* msg/* launch/* config/*) \
-	$(wildcard export/*.py lightglue_ros/*.py lightglue_ros/*/*.py)
+	$(wildcard export/*.py export/*/*.py lightglue_ros/*.py lightglue_ros/*/*.py)
 
 install/.built: $(VENV)/.ros $(SOURCES)
 	$(STEP) '[4/5] colcon build'
@@ -76,7 +76,7 @@ install/.built: $(VENV)/.ros $(SOURCES)
 		--cmake-args -DPython3_EXECUTABLE="$(CURDIR)/$(VENV)/bin/python" -DBUILD_TESTING=OFF
 	@touch $@
 
-$(MODEL): install/.built $(wildcard export/*.py) lightglue_ros/core/contract.py
+$(MODEL): install/.built $(wildcard export/*.py export/*/*.py) lightglue_ros/core/contract.py
 	$(STEP) '[5/5] export of XFeat + LighterGlue to ONNX'
 	@$(IN_ENV) lightglue_ros export xfeat --split
 	@touch $@

@@ -16,11 +16,16 @@ setup(
     python_requires=">=3.10",
     packages=[
         "lightglue_ros",
+        "lightglue_ros.bags",
+        "lightglue_ros.cli",
         "lightglue_ros.core",
         "lightglue_ros.definitions",
         "lightglue_ros.export",
+        "lightglue_ros.export.models",
+        "lightglue_ros.export.precision",
         "lightglue_ros.nodes",
-        "lightglue_ros.offline",
+        "lightglue_ros.rig",
+        "lightglue_ros.rosdata",
     ],
     package_dir={
         "lightglue_ros": "lightglue_ros",

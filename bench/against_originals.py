@@ -27,11 +27,11 @@ import numpy as np
 import torch
 
 from exported import Exported, Tensors
-from lightglue_ros.bench import machine
+from lightglue_ros.cli.bench import machine
 from lightglue_ros.core.canvas import CanvasBatch
 from lightglue_ros.core.contract import EXTRACTOR, OUTPUTS
-from lightglue_ros.core.errors import ModelError
-from lightglue_ros.core.images import read_image
+from lightglue_ros.core.image_files import read_image
+from lightglue_ros.errors import ModelError
 from lightglue_ros.export.selfcheck import SCORE_TOLERANCE, Scene, compare
 from originals import MATCHERS, Original, load_original, missing_packages
 

@@ -17,13 +17,13 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from lightglue_ros.bench import camera_images
+from lightglue_ros.cli.bench import camera_images
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
-from lightglue_ros.core.decoding import CameraImage
-from lightglue_ros.core.rig import Rig
-from lightglue_ros.core.rig_matcher import RigPair
 from lightglue_ros.nodes.conversions import array_to_image, matches_to_message
 from lightglue_ros.nodes.features import check_features, features_to_message
+from lightglue_ros.rig.history import RigPair
+from lightglue_ros.rig.rig import Rig
+from lightglue_ros.rosdata.decoding import CameraImage
 
 SIZE = (640, 480)
 HEADER = Header(frame_id="left_optical")

@@ -9,10 +9,10 @@ import numpy as np
 
 from lightglue_ros.core.canvas import Canvas, CanvasBatch
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER
-from lightglue_ros.core.errors import ModelError
 from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.core.store import find_model
+from lightglue_ros.errors import ModelError
 
 Tensors = dict[str, np.ndarray]
 

@@ -20,9 +20,9 @@ import torch
 from torch.nn import functional as F
 
 from exported import Exported
-from lightglue_ros.bench import camera_images
+from lightglue_ros.cli.bench import camera_images
 from lightglue_ros.core.canvas import CanvasBatch
-from lightglue_ros.core.errors import LightGlueRosError
+from lightglue_ros.errors import LightGlueRosError
 from originals import PACKAGES, load_original
 from tables import Table, keep, parser_of, print_head, print_table
 from timing import Work, interleaved

@@ -11,9 +11,9 @@ import numpy as np
 
 from exported import Exported, Tensors
 from lightglue_ros.core.contract import EXTRACTOR, OUTPUTS
-from lightglue_ros.core.errors import ModelError
-from lightglue_ros.core.images import read_image
+from lightglue_ros.core.image_files import read_image
 from lightglue_ros.core.store import find_model, models_dir
+from lightglue_ros.errors import ModelError
 from lightglue_ros.export.weights import motorcycle_pair
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -30,8 +30,8 @@ import torch
 
 from exported import Exported, Tensors
 from features import DATA, best, extract, find_views
-from lightglue_ros.core.errors import LightGlueRosError
 from lightglue_ros.core.store import weights_dir
+from lightglue_ros.errors import LightGlueRosError
 from lightglue_ros.export.selfcheck import compare
 from originals import MATCHERS, load_original, missing_packages
 from peers import LightGlueOnnx, TransformersLightGlue, has_transformers

@@ -17,7 +17,7 @@ import time
 import numpy as np
 import torch
 
-from lightglue_ros.bench import camera_images, running_matcher
+from lightglue_ros.cli.bench import camera_images, running_matcher
 from lightglue_ros.core.canvas import Canvas, CanvasBatch
 from originals import Original, load_original
 from tables import Table, keep, parser_of, print_head, print_table

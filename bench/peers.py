@@ -22,8 +22,8 @@ import torch
 
 from exported import Tensors
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
-from lightglue_ros.core.errors import ModelError
 from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD
+from lightglue_ros.errors import ModelError
 
 # What LightGlue-ONNX turns off for its graphs with early stopping, whose Ifs lie in each other.
 NOT_FOR_NESTED_IFS = ("MatMulAddFusion", "GatherSliceToSplitFusion")

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.errors import LightGlueRosError, ModelError
 from lightglue_ros.core.session import onnxruntime
+from lightglue_ros.errors import LightGlueRosError, ModelError
 from surround import motorcycle_views
 from tables import Table, keep, parser_of, print_head, print_table
 from timing import interleaved

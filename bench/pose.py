@@ -34,8 +34,8 @@ import numpy as np
 
 from against_originals import DATA, joined, versions
 from exported import Exported, Tensors
-from lightglue_ros.bench import machine
-from lightglue_ros.core.images import read_image
+from lightglue_ros.cli.bench import machine
+from lightglue_ros.core.image_files import read_image
 from originals import MATCHERS, Original, load_original
 
 STRIDE = 6  # frames

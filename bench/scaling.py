@@ -22,8 +22,8 @@ import numpy as np
 
 from exported import Exported, Tensors
 from features import export_with_slots, filled
-from lightglue_ros.bench import camera_images
-from lightglue_ros.core.errors import LightGlueRosError, ModelError
+from lightglue_ros.cli.bench import camera_images
+from lightglue_ros.errors import LightGlueRosError, ModelError
 from tables import Cell, Table, keep, parser_of, print_head, print_table
 from timing import Work, interleaved
 

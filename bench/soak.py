@@ -24,8 +24,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import rclpy
 
-from lightglue_ros.bench import CAMERA_HZ, camera_images, machine
-from lightglue_ros.core.images import write_image
+from lightglue_ros.cli.bench import CAMERA_HZ, camera_images, machine
+from lightglue_ros.core.image_files import write_image
 from lightglue_ros.nodes.listener import Listener
 from lightglue_ros.nodes.processes import isolate, node_process
 

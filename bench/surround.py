@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lightglue_ros.bench import camera_images, machine
+from lightglue_ros.cli.bench import camera_images, machine
 from lightglue_ros.core import MatchPipeline, PairMatches
-from lightglue_ros.core.images import read_image
-from lightglue_ros.core.rig import Rig
-from lightglue_ros.core.rig_matcher import RigMatcher
+from lightglue_ros.core.image_files import read_image
+from lightglue_ros.rig.history import RigMatcher
+from lightglue_ros.rig.rig import Rig
 
 CAMERAS = ("front", "left", "rear", "right")
 # Of the processor time that is saved in theory, the share that is asked for.

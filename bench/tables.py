@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lightglue_ros.bench import machine
+from lightglue_ros.cli.bench import machine
 
 Cell = str | int | float
 

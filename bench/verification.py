@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lightglue_ros.bench import machine
+from lightglue_ros.cli.bench import machine
+from lightglue_ros.cli.geometry import same_row_share
 from lightglue_ros.core import MatchPipeline, PairMatches
-from lightglue_ros.core.geometry import same_row_share
-from lightglue_ros.core.images import read_image
-from lightglue_ros.core.verification import GEOMETRIES, Intrinsics, Verification, verify_pair
+from lightglue_ros.core.image_files import read_image
 from lightglue_ros.export.weights import motorcycle_pair
+from lightglue_ros.rig.verification import GEOMETRIES, Intrinsics, Verification, verify_pair
 
 ALOE = Path(__file__).parents[2] / "shared" / "data" / "stereo_aloe"
 TOLERANCES = (1.5, 3.0)  # pixels between the rows of a match

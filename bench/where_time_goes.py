@@ -37,12 +37,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exported import Exported, Tensors
 from features import filled
-from lightglue_ros.bench import camera_images
+from lightglue_ros.cli.bench import camera_images
 from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER
-from lightglue_ros.core.errors import LightGlueRosError
 from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD
 from lightglue_ros.core.session import GraphSession, onnxruntime
 from lightglue_ros.core.store import find_model
+from lightglue_ros.errors import LightGlueRosError
 from tables import Cell, Table, keep, parser_of, print_head, print_table
 from timing import Work, interleaved
 

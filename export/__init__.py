@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from lightglue_ros.core.errors import ModelError
+from lightglue_ros.errors import ModelError
 
 if TYPE_CHECKING:
     from lightglue_ros.export.exporter import export_model

@@ -21,18 +21,18 @@ from torch.export import Dim
 
 from lightglue_ros.core import store
 from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER, OUTPUTS, PIPELINE, GraphInfo
-from lightglue_ros.core.errors import ModelError
 from lightglue_ros.core.session import onnxruntime, onnxruntime_is_older_than
+from lightglue_ros.errors import ModelError
 from lightglue_ros.export import selfcheck, tensorrt
-from lightglue_ros.export.adaptive import AdaptiveLightGlue
 from lightglue_ros.export.assembly import assemble
 from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, MatcherGraph, PipelineGraph, parts_of
-from lightglue_ros.export.int8 import to_int8
-from lightglue_ros.export.int8_convolutions import to_int8_extractor
-from lightglue_ros.export.lightglue import LightGlue
+from lightglue_ros.export.models.adaptive import AdaptiveLightGlue
+from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.operators import onnx_forms
 from lightglue_ros.export.options import ExportOptions
-from lightglue_ros.export.precision import to_fp16
+from lightglue_ros.export.precision.fp16 import to_fp16
+from lightglue_ros.export.precision.int8 import to_int8
+from lightglue_ros.export.precision.int8_convolutions import to_int8_extractor
 from lightglue_ros.export.registry import Extractor, ModelSpec, find_spec
 from lightglue_ros.export.weights import LocalFile, PinnedFile, resolve
 

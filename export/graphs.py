@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightglue_ros.export.adaptive import parts
 from lightglue_ros.export.assembly import Free, Part, TensorSpec
-from lightglue_ros.export.lightglue import LightGlue
+from lightglue_ros.export.models.adaptive import parts
+from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.operators import compact, to_mean, to_rgb
 from lightglue_ros.export.registry import Extractor
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lightglue_ros.core.errors import ConfigError
-from lightglue_ros.export.lightglue import NEVER, LightGlueConfig
+from lightglue_ros.errors import ConfigError
+from lightglue_ros.export.models.lightglue import NEVER, LightGlueConfig
 from lightglue_ros.export.registry import ModelSpec
 from lightglue_ros.export.tensorrt import LARGEST_TOP_K
 

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from lightglue_ros.core.errors import ModelError
-from lightglue_ros.export.aliked import Aliked
-from lightglue_ros.export.disk import DISK
-from lightglue_ros.export.lightglue import NEVER, LightGlueConfig
-from lightglue_ros.export.superpoint import SuperPoint
+from lightglue_ros.errors import ModelError
+from lightglue_ros.export.models.aliked import Aliked
+from lightglue_ros.export.models.disk import DISK
+from lightglue_ros.export.models.lightglue import NEVER, LightGlueConfig
+from lightglue_ros.export.models.superpoint import SuperPoint
+from lightglue_ros.export.models.xfeat import XFeat
 from lightglue_ros.export.weights import PinnedFile, Unpublished, WebFile, WheelMember
-from lightglue_ros.export.xfeat import XFeat
 
 
 class Extractor(Protocol):

@@ -17,9 +17,9 @@ from torch import nn
 
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
-from lightglue_ros.core.errors import ModelError
-from lightglue_ros.core.images import read_image
+from lightglue_ros.core.image_files import read_image
 from lightglue_ros.core.session import GraphSession
+from lightglue_ros.errors import ModelError
 from lightglue_ros.export.weights import motorcycle_pair
 
 Tensors = dict[str, np.ndarray]

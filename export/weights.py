@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightglue_ros.core import store
-from lightglue_ros.core.errors import ModelError
+from lightglue_ros.errors import ModelError
 
 WEB_TIMEOUT = 60.0  # seconds without an answer
 

@@ -12,8 +12,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from launch import LaunchDescription
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.parameters import SPECS
 from lightglue_ros.nodes import launching
+from lightglue_ros.rosdata.parameters import SPECS
 
 ARGUMENTS = [
     DeclareLaunchArgument(

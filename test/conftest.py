@@ -9,7 +9,7 @@ import pytest
 from reader import write_readers_files, write_ros2
 
 from lightglue_ros.core import store
-from lightglue_ros.core.images import read_image
+from lightglue_ros.core.image_files import read_image
 
 
 @pytest.fixture(scope="session")

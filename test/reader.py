@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lightglue_ros.core.bags import BagWriter, typestore
-from lightglue_ros.core.images import write_image
+from lightglue_ros.core.image_files import write_image
+from lightglue_ros.rosdata.bags import BagWriter, typestore
 
 ROOT = Path(__file__).parents[1]
 FRAMES, BEGIN, PERIOD = 3, 1_600_000_000_000_000_000, 100_000_000

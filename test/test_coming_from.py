@@ -13,7 +13,7 @@ from printed import COMING_FROM, ROOT, programs_run_by
 
 from lightglue_ros import cli
 from lightglue_ros.core import MatchPipeline, store
-from lightglue_ros.core.images import write_image
+from lightglue_ros.core.image_files import write_image
 from lightglue_ros.export.exporter import stored_name
 from lightglue_ros.export.options import ExportOptions
 

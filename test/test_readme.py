@@ -42,11 +42,11 @@ from rclpy.parameter import Parameter
 
 from lightglue_ros import __version__, cli
 from lightglue_ros.core import LightGlueRosError
-from lightglue_ros.core.parameters import SPECS, read_file
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.registry import find_spec
 from lightglue_ros.nodes import player
 from lightglue_ros.nodes.topics import TOPICS
+from lightglue_ros.rosdata.parameters import SPECS, read_file
 
 PREFIX = Path(get_package_prefix("lightglue_ros"))
 OF_OURS = ("troubleshooting", "adding_an_extractor")  # pages that name nothing of others

@@ -4,7 +4,7 @@
     python tools/document.py             # or with --check: name the files whose tables are stale, and fail
 
 A table stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is one of TABLES. What it says is
-said where the thing is declared: a parameter in core/parameters.py and nodes/player.py, a topic in
+said where the thing is declared: a parameter in rosdata/parameters.py and nodes/player.py, a topic in
 nodes/topics.py, a field in msg/, an option in cli.py, a model in export/registry.py, pose figures in
 bench/results/pose.md.
 """
@@ -24,10 +24,10 @@ from rclpy.parameter import Parameter
 
 from lightglue_ros import cli
 from lightglue_ros.core import ConfigError, LightGlueRosError
-from lightglue_ros.core.parameters import SPECS, CameraParameters, MatcherParameters, Spec
 from lightglue_ros.export.registry import MODELS, ModelSpec
 from lightglue_ros.nodes import player
 from lightglue_ros.nodes.topics import TOPICS
+from lightglue_ros.rosdata.parameters import SPECS, CameraParameters, MatcherParameters, Spec
 
 ROOT = Path(__file__).parents[1]
 MESSAGES = ("Matches", "PairMatches", "Features")

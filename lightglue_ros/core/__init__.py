@@ -1,7 +1,7 @@
 """The runtime: images in, matches out, without ROS and without PyTorch."""
 
-from lightglue_ros.core.errors import ConfigError, ImageError, LightGlueRosError, ModelError, ProviderError
 from lightglue_ros.core.pipeline import Features, MatchPipeline, PairMatches
+from lightglue_ros.errors import ConfigError, ImageError, LightGlueRosError, ModelError, ProviderError
 
 __all__ = [
     "ConfigError",

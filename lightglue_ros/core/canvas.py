@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lightglue_ros.core.errors import ConfigError, ImageError
+from lightglue_ros.errors import ConfigError, ImageError
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from lightglue_ros.core.errors import ModelError
+from lightglue_ros.errors import ModelError
 
 CONTRACT_VERSION = 3
 METADATA_PREFIX = "lightglue_ros."

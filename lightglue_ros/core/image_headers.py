@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightglue_ros.core.errors import ImageError
+from lightglue_ros.errors import ImageError
 
 _PNG_BEGIN = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 _JPEG_BEGIN = b"\xff\xd8"

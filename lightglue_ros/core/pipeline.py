@@ -19,9 +19,9 @@ import numpy as np
 
 from lightglue_ros.core.canvas import Canvas, CanvasBatch
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo
-from lightglue_ros.core.errors import ConfigError, ModelError
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.core.store import ModelFiles, find_model
+from lightglue_ros.errors import ConfigError, ModelError
 
 DEFAULT_IMAGE_SIZE = (640, 480)
 # filter_threshold of the reference implementation (cvg/LightGlue, lightglue.py, default_conf).

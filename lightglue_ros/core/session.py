@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lightglue_ros.core import store
-from lightglue_ros.core.bound import BoundGraph
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
+from lightglue_ros.core.cuda_graph import BoundGraph
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
-from lightglue_ros.core.errors import ConfigError, ModelError, ProviderError
+from lightglue_ros.errors import ConfigError, ModelError, ProviderError
 
 if TYPE_CHECKING:
     import onnxruntime as ort

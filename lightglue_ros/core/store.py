@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE
-from lightglue_ros.core.errors import ModelError
+from lightglue_ros.errors import ModelError
 
 # A name that export gives, with what each part says under the name of the option that is behind it.
 _STORED_NAME = re.compile(

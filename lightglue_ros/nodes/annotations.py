@@ -17,11 +17,11 @@ from rclpy.publisher import Publisher
 
 from lightglue_ros.core import ConfigError
 from lightglue_ros.core.draw import OUTLIER_COLOUR, score_colours
-from lightglue_ros.core.rig import Rig
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
-from lightglue_ros.nodes.watched import WatchedWorker
+from lightglue_ros.nodes.lazy_worker import WatchedWorker
+from lightglue_ros.rig.rig import Rig
 
 # Steps from red to green: every one is a message of its own.
 _COLOURS = 64

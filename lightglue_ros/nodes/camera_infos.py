@@ -1,4 +1,4 @@
-"""Subscribes to the CameraInfo of a rig's cameras, while verification needs it (see `core.rig_verifier`)."""
+"""Subscribes to the CameraInfo of a rig's cameras, while verification needs it (see `rig.verifier`)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 
-from lightglue_ros.core.parameters import MatcherParameters
-from lightglue_ros.core.rig_verifier import RigVerifier
 from lightglue_ros.nodes import qos
+from lightglue_ros.rig.verifier import RigVerifier
+from lightglue_ros.rosdata.parameters import MatcherParameters
 
 
 def make_verifier(node: Node, values: MatcherParameters) -> RigVerifier:

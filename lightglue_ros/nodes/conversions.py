@@ -10,12 +10,13 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from lightglue_ros.core import PairMatches, messages
-from lightglue_ros.core.decoding import CameraImage
-from lightglue_ros.core.rig import Rig
-from lightglue_ros.core.rig_matcher import RigPair
+from lightglue_ros.core import PairMatches
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
+from lightglue_ros.rig.history import RigPair
+from lightglue_ros.rig.rig import Rig
+from lightglue_ros.rosdata import messages
+from lightglue_ros.rosdata.decoding import CameraImage
 
 
 def array_to_image(image: np.ndarray, header: Header) -> Image:

@@ -9,13 +9,13 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 
 from lightglue_ros.core import PairMatches
-from lightglue_ros.core.decoding import CameraImage, RejectedImageError
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
-from lightglue_ros.core.normalise import Normalisation
+from lightglue_ros.core.mono16 import Normalisation
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import array_to_image, message_to_inliers, message_to_matches
-from lightglue_ros.nodes.watched import WatchedWorker
+from lightglue_ros.nodes.lazy_worker import WatchedWorker
+from lightglue_ros.rosdata.decoding import CameraImage, RejectedImageError
 
 TOPIC = "matches/image"
 # Images are shrunk to this for the picture, in pixels.

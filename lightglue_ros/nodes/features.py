@@ -9,9 +9,9 @@ from std_msgs.msg import Header
 
 from lightglue_ros.core import Features
 from lightglue_ros.core.contract import GraphInfo
-from lightglue_ros.core.decoding import CameraImage, RejectedImageError
-from lightglue_ros.core.normalise import Normalisation
+from lightglue_ros.core.mono16 import Normalisation
 from lightglue_ros.msg import Features as FeaturesMsg
+from lightglue_ros.rosdata.decoding import CameraImage, RejectedImageError
 
 _TYPES = {FeaturesMsg.FLOAT32: np.dtype("<f4"), FeaturesMsg.FLOAT16: np.dtype("<f2")}
 _TYPE_OF = {"fp32": FeaturesMsg.FLOAT32, "fp16": FeaturesMsg.FLOAT16}

@@ -46,28 +46,28 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import Features, LightGlueRosError, MatchPipeline
-from lightglue_ros.core.decoding import CameraImage, RejectedImageError, decode_frame
-from lightglue_ros.core.frames import FrameAssembler, RigFrame
-from lightglue_ros.core.messages import stamp_in_ns
-from lightglue_ros.core.parameters import (
+from lightglue_ros.msg import Features as FeaturesMsg
+from lightglue_ros.msg import Matches
+from lightglue_ros.nodes import annotations, drawing, image_input, qos, ros_parameters
+from lightglue_ros.nodes.camera_infos import CameraInfoSubscriptions, make_verifier
+from lightglue_ros.nodes.conversions import matches_to_message
+from lightglue_ros.nodes.features import check_features, features_to_message
+from lightglue_ros.nodes.spin import run_node
+from lightglue_ros.nodes.status import MatcherStatus
+from lightglue_ros.nodes.worker import NewestWorker
+from lightglue_ros.rig.frames import FrameAssembler, RigFrame
+from lightglue_ros.rig.history import RigMatcher, RigPair
+from lightglue_ros.rig.rejections import Rejections
+from lightglue_ros.rig.verifier import RigVerifier
+from lightglue_ros.rosdata.decoding import CameraImage, RejectedImageError, decode_frame
+from lightglue_ros.rosdata.messages import stamp_in_ns
+from lightglue_ros.rosdata.parameters import (
     SPECS,
     MatcherParameters,
     MatcherSettings,
     check_changeable,
     check_each,
 )
-from lightglue_ros.core.rejections import Rejections
-from lightglue_ros.core.rig_matcher import RigMatcher, RigPair
-from lightglue_ros.core.rig_verifier import RigVerifier
-from lightglue_ros.msg import Features as FeaturesMsg
-from lightglue_ros.msg import Matches
-from lightglue_ros.nodes import annotations, cameras, drawing, parameters, qos
-from lightglue_ros.nodes.camera_infos import CameraInfoSubscriptions, make_verifier
-from lightglue_ros.nodes.conversions import matches_to_message
-from lightglue_ros.nodes.features import check_features, features_to_message
-from lightglue_ros.nodes.run import run_node
-from lightglue_ros.nodes.status import MatcherStatus
-from lightglue_ros.nodes.worker import NewestWorker
 
 LOG_PERIOD = 5.0
 DIAGNOSTICS_PERIOD = 1.0
@@ -121,7 +121,7 @@ class Matcher(LifecycleNode):
         self._verifier: RigVerifier | None = None
         self._camera_infos: CameraInfoSubscriptions | None = None
         super().__init__("matcher")
-        parameters.declare(self, MatcherParameters)
+        ros_parameters.declare(self, MatcherParameters)
         self.add_on_set_parameters_callback(self._on_parameters)
 
     # Lifecycle.
@@ -183,7 +183,7 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        settings = MatcherSettings.of(parameters.read(self, MatcherParameters))
+        settings = MatcherSettings.of(ros_parameters.read(self, MatcherParameters))
         self.get_logger().info(f"loading model {settings.values.model}")
         start = time.monotonic()
         pipeline = settings.load()
@@ -276,7 +276,7 @@ class Matcher(LifecycleNode):
         callback = partial(self._on_input, camera)
         on_incompatible = partial(self._on_incompatible_qos, camera)
         if not values.takes_features:
-            return cameras.subscribe(self, values, topic, callback, on_incompatible)
+            return image_input.subscribe(self, values, topic, callback, on_incompatible)
         return self.create_subscription(
             FeaturesMsg,
             topic,
@@ -337,7 +337,7 @@ class Matcher(LifecycleNode):
     def _check(self, message: Image | CompressedImage | FeaturesMsg) -> CameraImage:
         if isinstance(message, FeaturesMsg):
             return check_features(message, self._pipeline.info, self._pipeline.max_keypoints)
-        return cameras.check(message, self._settings.values)
+        return image_input.check(message, self._settings.values)
 
     def _reject(self, camera: int, error: RejectedImageError) -> None:
         """Count and name an image that cannot be used; both threads do."""
@@ -390,7 +390,7 @@ class Matcher(LifecycleNode):
             check_each(changes)
             return
         check_changeable(self._settings.values, changes)
-        settings = MatcherSettings.of(parameters.read(self, MatcherParameters, changes))
+        settings = MatcherSettings.of(ros_parameters.read(self, MatcherParameters, changes))
         settings.check(self._pipeline)
         self._settings = settings
         self._assembler.rig = settings.rig

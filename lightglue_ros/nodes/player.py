@@ -30,13 +30,13 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.bags import Bag
-from lightglue_ros.core.parameters import IMAGE_QOS, Spec
-from lightglue_ros.core.sources import Repeated, open_source
+from lightglue_ros.core.image_sources import Repeated, open_source
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
-from lightglue_ros.nodes.parameters import declare_one
-from lightglue_ros.nodes.run import run_node
+from lightglue_ros.nodes.ros_parameters import declare_one
+from lightglue_ros.nodes.spin import run_node
+from lightglue_ros.rosdata.bags import Bag
+from lightglue_ros.rosdata.parameters import IMAGE_QOS, Spec
 
 MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 # Images per second where nothing says how many.

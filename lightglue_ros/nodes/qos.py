@@ -17,7 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.parameters import IMAGE_QOS
+from lightglue_ros.rosdata.parameters import IMAGE_QOS
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from lightglue_ros.core.frames import FrameCounts
+from lightglue_ros.rig.frames import FrameCounts
 
 # Frames over which percentiles are taken.
 _TIMED_FRAMES = 100

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightglue_ros.core.parameters import annotations_topic, features_topic
 from lightglue_ros.nodes import drawing
+from lightglue_ros.rosdata.parameters import annotations_topic, features_topic
 
 CAMERA = "CAMERA"
 IMAGE_TOPIC = "IMAGE_TOPIC"

@@ -14,13 +14,13 @@ from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from lightglue_ros.core.decoding import CameraImage, RejectedImageError
-from lightglue_ros.core.parameters import CameraParameters
 from lightglue_ros.msg import Matches
-from lightglue_ros.nodes import cameras, parameters, qos
+from lightglue_ros.nodes import image_input, qos, ros_parameters
 from lightglue_ros.nodes.drawing import TOPIC, Drawer
-from lightglue_ros.nodes.run import run_node
-from lightglue_ros.nodes.watched import LOG_PERIOD
+from lightglue_ros.nodes.lazy_worker import LOG_PERIOD
+from lightglue_ros.nodes.spin import run_node
+from lightglue_ros.rosdata.decoding import CameraImage, RejectedImageError
+from lightglue_ros.rosdata.parameters import CameraParameters
 
 # Images of each camera that wait at most, where no matches come: a second at 30 Hz.
 HISTORY = 30
@@ -37,8 +37,8 @@ class Viewer(Node):
         # First, for rclpy destroys a node whose making failed, too.
         self._drawer: Drawer | None = None
         super().__init__("viewer")
-        parameters.declare(self, CameraParameters, read_only=True)
-        self._values = values = parameters.read(self, CameraParameters)
+        ros_parameters.declare(self, CameraParameters, read_only=True)
+        self._values = values = ros_parameters.read(self, CameraParameters)
         self._images: dict[str, deque[CameraImage]] = {
             camera: deque(maxlen=HISTORY) for camera in values.cameras
         }
@@ -51,7 +51,7 @@ class Viewer(Node):
         )
         for camera, topic in zip(values.cameras, values.image_topics, strict=True):
             tell = partial(self._tell_incompatible, topic)
-            cameras.subscribe(self, values, topic, partial(self._on_image, camera), tell)
+            image_input.subscribe(self, values, topic, partial(self._on_image, camera), tell)
         self.create_subscription(
             Matches, "matches", self._on_matches, qos.result_qos(), qos_overriding_options=qos.overridable()
         )
@@ -66,7 +66,7 @@ class Viewer(Node):
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
         self._forget_images()
         try:
-            self._images[camera].append(cameras.check(message, self._values))
+            self._images[camera].append(image_input.check(message, self._values))
         except RejectedImageError as error:
             self.get_logger().warning(f"camera {camera}: {error}", throttle_duration_sec=LOG_PERIOD)
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from features import best, filled
-from lightglue_ros.core.errors import ModelError
+from lightglue_ros.errors import ModelError
 from peers import LightGlueOnnx, normalised
 from where_time_goes import Node, products_of_node
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from lightglue_ros.cli.geometry import same_row_share
 from lightglue_ros.core import ConfigError, ImageError, MatchPipeline, ModelError, ProviderError
-from lightglue_ros.core.geometry import same_row_share
 
 EMPTY_FIELDS = {
     "keypoints0": (0, 2),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lightglue_ros.core.canvas import Canvas
-from lightglue_ros.core.images import read_image
+from lightglue_ros.core.image_files import read_image
 from lightglue_ros.export import MODELS
 from lightglue_ros.export.weights import motorcycle_pair
 from originals import MATCHERS, load_original

@@ -23,7 +23,7 @@ from random_weights import lightglue_weights, superpoint_weights
 from transformers import LightGlueConfig, LightGlueForKeypointMatching, SuperPointConfig
 
 from lightglue_ros.core.canvas import Canvas
-from lightglue_ros.core.images import read_image
+from lightglue_ros.core.image_files import read_image
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.export.weights import motorcycle_pair
 

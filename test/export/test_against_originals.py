@@ -4,7 +4,7 @@ import pytest
 
 from against_originals import match_all, measure_differences
 from exported import Exported
-from lightglue_ros.core.images import read_image
+from lightglue_ros.core.image_files import read_image
 from originals import HAS_DEFORM_CONV, check_deform_conv2d, load_original, missing_packages
 
 CANVAS = 320, 288  # half the images' size, with black below them

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightglue_ros.export.disk import DISK, _in_blocks, _keypoint_scores
+from lightglue_ros.export.models.disk import DISK, _in_blocks, _keypoint_scores
 
 
 @pytest.fixture

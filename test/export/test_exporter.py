@@ -12,12 +12,12 @@ import pytest
 
 from lightglue_ros.core import ConfigError, MatchPipeline, ModelError
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
-from lightglue_ros.core.rig import Rig
-from lightglue_ros.core.rig_matcher import RigMatcher
 from lightglue_ros.export import export_model, exporter, selfcheck
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.export.weights import fetch
+from lightglue_ros.rig.history import RigMatcher
+from lightglue_ros.rig.rig import Rig
 
 ARRAY_TYPES = {
     "images": "tensor(uint8)",

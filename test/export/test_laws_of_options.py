@@ -44,9 +44,9 @@ from lightglue_ros.core import ConfigError
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.contract import INPUTS
 from lightglue_ros.core.session import GraphSession
-from lightglue_ros.export.adaptive import Ended, Going, Step
 from lightglue_ros.export.graphs import ExtractorGraph
-from lightglue_ros.export.lightglue import NEVER
+from lightglue_ros.export.models.adaptive import Ended, Going, Step
+from lightglue_ros.export.models.lightglue import NEVER
 from lightglue_ros.export.options import PRECISIONS, ExportOptions
 
 # At these some pairs of USUAL_RIG stop after the first layer, and points of the others are pruned.

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightglue_ros.export.int8 import QuantisedAttention
-from lightglue_ros.export.lightglue import Attention, LightGlueConfig
+from lightglue_ros.export.models.lightglue import Attention, LightGlueConfig
+from lightglue_ros.export.precision.int8 import QuantisedAttention
 
 CONFIG = LightGlueConfig(input_dim=64, width=64, heads=4, layers=1)
 

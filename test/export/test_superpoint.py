@@ -11,9 +11,9 @@ from lightglue_ros.core.contract import INPUTS
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export import MODELS, export_model
 from lightglue_ros.export.graphs import ExtractorGraph, MatcherGraph
-from lightglue_ros.export.lightglue import LightGlue
+from lightglue_ros.export.models.lightglue import LightGlue
+from lightglue_ros.export.models.superpoint import SuperPoint
 from lightglue_ros.export.selfcheck import compare
-from lightglue_ros.export.superpoint import SuperPoint
 
 SEED = 0  # of make_goldens_superpoint.py
 PAIRS = np.array([[0, 1]])

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from lightglue_ros.core import ConfigError, MatchPipeline
-from lightglue_ros.core.bound import BoundGraph
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.contract import OUTPUTS, GraphInfo
+from lightglue_ros.core.cuda_graph import BoundGraph
 from lightglue_ros.export import exporter, tensorrt
 from lightglue_ros.export.graphs import CompactMatcher, PipelineGraph
 from lightglue_ros.export.options import ExportOptions
-from lightglue_ros.export.precision import to_fp16
+from lightglue_ros.export.precision.fp16 import to_fp16
 from lightglue_ros.export.registry import MODELS
 
 # One of each architecture: sizes of the same network have the same operators.

@@ -12,10 +12,10 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from ament_index_python.packages import get_package_share_directory
 
-from lightglue_ros.core.parameters import annotations_topic
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import annotations, drawing
 from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
+from lightglue_ros.rosdata.parameters import annotations_topic
 
 has_foxglove = pytest.mark.skipif(find_spec("foxglove_msgs") is None, reason="no foxglove_msgs here")
 

@@ -22,11 +22,11 @@ from bad_images import (
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.decoding import check_compressed_image, check_image
-from lightglue_ros.core.normalise import Normalisation
+from lightglue_ros.core.mono16 import Normalisation
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
+from lightglue_ros.rosdata.decoding import check_compressed_image, check_image
 
 MUTATIONS = 1000
 MOST_GROWTH = 50 * 1024  # KiB

@@ -7,11 +7,7 @@ from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 
-from lightglue_ros.core import PairMatches, messages
-from lightglue_ros.core.decoding import CameraImage
-from lightglue_ros.core.rig import Rig
-from lightglue_ros.core.rig_matcher import RigPair
-from lightglue_ros.core.verification import Verification
+from lightglue_ros.core import PairMatches
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import (
@@ -20,6 +16,11 @@ from lightglue_ros.nodes.conversions import (
     message_to_inliers,
     message_to_matches,
 )
+from lightglue_ros.rig.history import RigPair
+from lightglue_ros.rig.rig import Rig
+from lightglue_ros.rig.verification import Verification
+from lightglue_ros.rosdata import messages
+from lightglue_ros.rosdata.decoding import CameraImage
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 7, 3), np.uint8)
 
@@ -84,7 +85,7 @@ def test_a_pair_without_a_matrix_has_matches_and_no_inliers():
 
 
 def test_a_message_made_without_ros_is_the_same():
-    bags = pytest.importorskip("lightglue_ros.core.bags")
+    bags = pytest.importorskip("lightglue_ros.rosdata.bags")
     pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
     rig = Rig.parse(["left", "right"], ["left:right", "left@-1:left"])
     points = np.arange(14, dtype=np.float32).reshape(7, 2)

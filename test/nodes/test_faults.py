@@ -15,7 +15,7 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Image
 
-from lightglue_ros.core.images import write_image
+from lightglue_ros.core.image_files import write_image
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.processes import node_process

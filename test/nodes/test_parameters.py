@@ -6,8 +6,8 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 
-from lightglue_ros.core.parameters import SPECS
 from lightglue_ros.msg import PairMatches
+from lightglue_ros.rosdata.parameters import SPECS
 
 
 def values_of(robot, *names):

@@ -18,10 +18,10 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
-from lightglue_ros.core.messages import stamp_in_ns
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.processes import node_process
+from lightglue_ros.rosdata.messages import stamp_in_ns
 
 DEADLINE = 30.0
 # Recorded from here on, every 50 ms; the images were taken 7 ms before.

@@ -14,9 +14,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from lightglue_ros.cli import main
-from lightglue_ros.core.bags import MATCHES_TYPE, Bag, BagWriter, metadata_of
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes.conversions import array_to_image
+from lightglue_ros.rosdata.bags import MATCHES_TYPE, Bag, BagWriter, metadata_of
 
 FRAMES, BEGIN, PERIOD = 5, 1_600_000_000, 0.5
 RIG = """

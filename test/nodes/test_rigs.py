@@ -10,7 +10,7 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from ament_index_python.packages import get_package_share_directory
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.images import list_images, read_image
+from lightglue_ros.core.image_files import list_images, read_image
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes.conversions import message_to_matches
 

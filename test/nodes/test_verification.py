@@ -12,12 +12,12 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, Image
 
+from lightglue_ros.cli.geometry import same_row_share
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
-from lightglue_ros.core.geometry import same_row_share
-from lightglue_ros.core.verification import Intrinsics, verify_pair
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import drawing, qos
 from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
+from lightglue_ros.rig.verification import Intrinsics, verify_pair
 
 # What skimage.data.stereo_motorcycle says of its two cameras.
 LEFT = np.array([[994.978, 0, 311.193], [0, 994.978, 254.877], [0, 0, 1]])

@@ -13,7 +13,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from lightglue_ros.core.images import read_image
+from lightglue_ros.core.image_files import read_image
 from lightglue_ros.export.weights import motorcycle_pair
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image

@@ -1,0 +1,390 @@
+"""ALIKED: the extractor of "ALIKED: A Lighter Keypoint and Descriptor Extraction Network via Deformable
+Transformation" (Zhao et al., IEEE TIM 2023), in all published sizes.
+
+Equal to the reference implementation, the `ALIKED` of cvg/LightGlue with its default settings, for images
+whose sides are multiples of 32; but where no pixel scores above the threshold there are no keypoints, and
+the threshold is not lowered to the mean score of the batch.
+
+The reference brings the four levels of its features to full resolution, 512 bytes a pixel, and samples
+descriptors from that map. Here nothing but the scores is computed at every pixel: the first layer of the
+score head, being linear, goes before the enlargement, and descriptors ask for the few pixels that they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightglue_ros.export.models.maps import (
+    bilinear_corners,
+    interpolate,
+    is_local_maximum,
+    norm,
+    pixels,
+    pixels_first,
+    sum_corners,
+    unit,
+)
+from lightglue_ros.export.operators import deform_conv2d
+
+DETECTION_THRESHOLD = 0.2  # the reference's default
+RADIUS = 2  # pixels, of the suppression of non-maxima, of the refinement, and of the border without keypoints
+WINDOW = 2 * RADIUS + 1
+TEMPERATURE = 0.1  # of the refinement's softmax, section III-B
+LEVEL_STRIDES = (1, 2, 8, 32)  # pixels of the canvas per pixel of each level of features
+BATCH_NORM_EPSILON = 1e-5
+# What names of tensors begin with in the published files and here, where that differs.
+REFERENCE_NAMES = {
+    "block1.conv1.": "block1.0.",
+    "block1.conv2.": "block1.2.",
+    "block2.downsample.": "block2.shortcut.",
+    "block3.downsample.": "block3.shortcut.",
+    "block4.downsample.": "block4.shortcut.",
+    "conv1.": "levels.0.",
+    "conv2.": "levels.1.",
+    "conv3.": "levels.2.",
+    "conv4.": "levels.3.",
+    "score_head.2.": "score_head.1.",
+    "score_head.4.": "score_head.3.",
+    "score_head.6.": "score_head.5.",
+    "desc_head.offset_conv.0.": "descriptor_head.patch_to_offsets.",
+    "desc_head.offset_conv.2.": "descriptor_head.refine_offsets.",
+    "desc_head.sf_conv.": "descriptor_head.project.",
+    "desc_head.agg_weights": "descriptor_head.aggregate.weight",
+}
+
+# What `Aliked.forward` leaves for `refine` and `describe`: the scores of all pixels, and the levels.
+Features = tuple[Tensor, list[Tensor]]
+
+
+class Aliked(nn.Module):
+    """Detector and descriptor of ALIKED, section III of the paper."""
+
+    border = RADIUS
+    takes_grey = False
+    kept_in_fp32 = ("score_head",)  # sigmoids near 1, where float16 finds many equal ones
+    int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
+
+    def __init__(
+        self, widths: tuple[int, int, int, int], descriptor_dim: int, samples: int, *, portable: bool = False
+    ) -> None:
+        """An extractor without weights.
+
+        Args:
+            widths: channels of the four blocks.
+            descriptor_dim: width of a descriptor, and of the four levels of features together.
+            samples: how many places a descriptor is made from.
+            portable: whether to do without ONNX's DeformConv (see `DeformableConvolution`).
+        """
+        super().__init__()
+        self.descriptor_dim = descriptor_dim
+        first, second, third, fourth = widths
+        self.block1 = nn.Sequential(_convolution(3, first), nn.SELU(), _convolution(first, first), nn.SELU())
+        self.block2 = ResidualBlock(first, second, _convolution)
+        deformable = partial(DeformableConvolution, portable=portable)
+        self.block3 = ResidualBlock(second, third, deformable)
+        self.block4 = ResidualBlock(third, fourth, deformable)
+        level_dim = descriptor_dim // len(widths)
+        self.levels = nn.ModuleList(nn.Linear(width, level_dim, bias=False) for width in widths)
+        self.score_inputs = nn.ModuleList(nn.Linear(level_dim, 8, bias=False) for _ in widths)
+        self.score_head = nn.Sequential(
+            nn.SELU(),
+            nn.Conv2d(8, 4, 3, padding=1, bias=False),
+            nn.SELU(),
+            nn.Conv2d(4, 4, 3, padding=1, bias=False),
+            nn.SELU(),
+            nn.Conv2d(4, 1, 3, padding=1, bias=False),
+            nn.Sigmoid(),
+        )
+        self.descriptor_head = DeformableDescriptorHead(descriptor_dim, samples)
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor], *, portable: bool = False) -> Aliked:
+        """The extractor with the published weights, whose shapes say which of the sizes it is.
+
+        Args:
+            state_dict: of the reference.
+            portable: whether to do without ONNX's DeformConv (see `DeformableConvolution`).
+
+        Raises:
+            KeyError: a tensor is missing.
+            RuntimeError: a tensor is missing, unknown or of another shape.
+        """
+        widths = tuple(state_dict[f"conv{level}.weight"].shape[1] for level in range(1, 5))
+        samples, descriptor_dim, _ = state_dict["desc_head.agg_weights"].shape
+        extractor = cls(widths, descriptor_dim, samples, portable=portable)
+        extractor.load_state_dict(_rename(_fold_batch_norm(state_dict)), strict=True)
+        return extractor.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Features]:
+        """Keypoint scores of every pixel, and what descriptors are made from.
+
+        Args:
+            images: float32 [N, 3, H, W] RGB, 0 to 1, H and W multiples of 32.
+
+        Returns:
+            scores: float32 [N, H, W], above 0 at keypoints and 0 elsewhere.
+            features: the scores of all pixels, float32 [N, 1, H, W], and the levels of features, each
+                float32 [N, H/stride, W/stride, D/4] for the strides of `LEVEL_STRIDES`.
+        """
+        full = self.block1(images.to(self.block1[0].weight.dtype))
+        half = self.block2(F.avg_pool2d(full, 2))
+        eighth = self.block3(F.avg_pool2d(half, 4))
+        thirty_second = self.block4(F.avg_pool2d(eighth, 4))
+        maps = full, half, eighth, thirty_second
+        levels = [F.selu(layer(pixels_first(part))) for layer, part in zip(self.levels, maps, strict=True)]
+
+        inputs = [_channels_first(layer(part)) for layer, part in zip(self.score_inputs, levels, strict=True)]
+        score_input = inputs[0]
+        for stride, level_input in zip(LEVEL_STRIDES[1:], inputs[1:], strict=True):
+            score_input = score_input + _upsample(level_input, stride)
+        score_map = self.score_head(score_input.float())
+        is_keypoint = is_local_maximum(score_map, RADIUS) & (score_map > DETECTION_THRESHOLD)
+        return torch.where(is_keypoint, score_map, 0.0).squeeze(1), (score_map, levels)
+
+    def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints at the soft maximum of the scores around them (DKD, section III-B), best first.
+
+        The reference chooses keypoints by the scores of their pixels, and then gives them the scores at
+        their refined positions, which are lower: these are the scores that come out.
+
+        Args:
+            features: what `forward` returned.
+            positions: float32 [N, K, 2], (x, y) in whole pixels of the canvas.
+            scores: float32 [N, K], 0 in empty slots.
+
+        Returns:
+            positions: float32 [N, K, 2], (x, y) in canvas pixels.
+            scores: float32 [N, K], 0 in empty slots, which come last.
+        """
+        score_map, _ = features
+        offsets = torch.arange(WINDOW, dtype=torch.float32) - RADIUS
+        offset_x, offset_y = offsets.repeat(WINDOW), offsets.repeat_interleave(WINDOW)
+        window = _gather_windows(score_map, positions)
+        likelihood = ((window - window.amax(dim=2, keepdim=True)) / TEMPERATURE).softmax(dim=2)
+        shift_x = (likelihood * offset_x).sum(dim=2, keepdim=True)
+        shift_y = (likelihood * offset_y).sum(dim=2, keepdim=True)
+
+        # Bilinear interpolation of the window at the refined position.
+        weights = F.relu(1 - (offset_x - shift_x).abs()) * F.relu(1 - (offset_y - shift_y).abs())
+        refined_scores = torch.where(scores > 0, (window * weights).sum(dim=2), 0.0)
+        refined = positions + torch.cat([shift_x, shift_y], dim=2)
+        best, order = refined_scores.topk(refined_scores.shape[1], dim=1)
+        return refined.gather(1, order.unsqueeze(2).expand(-1, -1, 2)), best
+
+    def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """Descriptors at the given positions.
+
+        Args:
+            features: what `forward` returned.
+            positions: float32 [N, K, 2], (x, y) in canvas pixels.
+            canvas: (width, height) of the canvas.
+
+        Returns:
+            float32 [N, K, D], unit vectors.
+        """
+        _, levels = features
+        return self.descriptor_head(levels, positions, canvas)
+
+
+class DeformableConvolution(nn.Module):
+    """A 3 x 3 convolution that reads each of its 9 taps where another convolution says (section III-A).
+
+    ONNX has an operator for it, DeformConv, since opset 19, but many runtimes have not: the portable form is
+    one sampling of all taps and one product of matrices. Places to read are float32 in every precision, and
+    so is what the operator computes, which takes one type for all.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, portable: bool) -> None:
+        super().__init__()
+        self.portable = portable
+        self.offsets = _convolution(channels_in, 2 * 9)
+        self.taps = nn.Linear(9 * channels_in, channels_out)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, channels_in, H, W] to [N, channels_out, H, W]; outside of the map there are zeros."""
+        height, width = features.shape[2:]
+        limit = _longer_side(height, width) / 4
+        offsets = torch.clamp(self.offsets(features).float(), -limit, limit)
+        if not self.portable:
+            weight = self.taps.weight.unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
+            convolved = deform_conv2d(features.float(), offsets, weight.float(), self.taps.bias.float())
+            return convolved.to(features.dtype)
+        offset_y, offset_x = pixels_first(offsets).unflatten(3, (9, 2)).unbind(4)
+        tap = torch.arange(9)
+        x = offset_x + (tap % 3 - 1) + torch.arange(width).unsqueeze(1)
+        y = offset_y + (tap // 3 - 1) + torch.arange(height).view(-1, 1, 1)
+        # Round the map lies a ring of zeros, and what is farther outside is taken from there.
+        x, y = x.clamp(-1, width) + 1, y.clamp(-1, height) + 1
+        ringed = F.pad(pixels_first(features), (0, 0, 1, 1, 1, 1))
+        sampled = interpolate(ringed, x.flatten(1, 2), y.flatten(1, 2))
+        return self.taps(sampled.flatten(2)).transpose(1, 2).unflatten(2, (height, width))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a shortcut through a third."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        convolution: Callable[[int, int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.conv1 = convolution(channels_in, channels_out)
+        self.conv2 = convolution(channels_out, channels_out)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, channels_in, H, W] to [N, channels_out, H, W]."""
+        return F.selu(self.conv2(F.selu(self.conv1(features))) + self.shortcut(features))
+
+
+class DeformableDescriptorHead(nn.Module):
+    """Descriptors from features sampled at learned places around the keypoints (SDDH, section III-C)."""
+
+    def __init__(self, dim: int, samples: int) -> None:
+        super().__init__()
+        self.patch_to_offsets = nn.Linear(9 * dim, 2 * samples)
+        self.refine_offsets = nn.Linear(2 * samples, 2 * samples)
+        self.project = nn.Linear(dim, dim, bias=False)
+        self.aggregate = nn.Linear(samples * dim, dim, bias=False)
+
+    def forward(self, levels: list[Tensor], positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """Levels of features and positions [N, K, 2] in canvas pixels to unit vectors [N, K, D]."""
+        width, height = canvas
+        patch = unit(_features_at(levels, *_patch_pixels(positions, canvas), canvas))
+        limit = _longer_side(height, width) / 4
+        offsets = self.refine_offsets(F.selu(self.patch_to_offsets(patch.flatten(2)))).float()
+        offset_x, offset_y = torch.clamp(offsets, -limit, limit).chunk(2, dim=2)
+
+        x, y = positions[..., 0:1] + offset_x, positions[..., 1:2] + offset_y
+        sampled = self._sample(levels, x, y, canvas)
+        return unit(self.aggregate(F.selu(self.project(sampled)).flatten(2)).float())
+
+    def _sample(self, levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """[N, K, samples, D] at x and y [N, K, samples]: unit vectors at pixels, bilinear between them.
+
+        The vectors of four pixels are made units before they are mixed, so each must be known by itself.
+        Outside of the canvas there are zeros.
+        """
+        width, height = canvas
+        corner_x, corner_y, weights = bilinear_corners(x, y)
+        is_inside = (corner_x >= 0) & (corner_x < width) & (corner_y >= 0) & (corner_y < height)
+        weights = weights * is_inside.float()
+        corners = _features_at(levels, corner_x, corner_y, canvas)
+        return sum_corners(corners * (weights.unsqueeze(3) / norm(corners)).to(corners.dtype))
+
+
+def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+def _fold_batch_norm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the blocks' convolutions with the batch normalisation that follows them multiplied in.
+
+    In the published files the convolutions of a block are named ``block1.conv1`` (where it is deformable,
+    ``block3.conv1.regular_conv``), their normalisation ``block1.bn1``.
+    """
+    folded = {}
+    for key, value in state_dict.items():
+        block, _, rest = key.partition(".conv")
+        if not rest or ".offset_conv." in key:
+            folded[key] = value
+            continue
+        norm = f"{block}.bn{rest[0]}"
+        scale = state_dict[f"{norm}.weight"] / (state_dict[f"{norm}.running_var"] + BATCH_NORM_EPSILON).sqrt()
+        folded[key] = value * scale[:, None, None, None]
+        folded[key.removesuffix("weight") + "bias"] = (
+            state_dict[f"{norm}.bias"] - state_dict[f"{norm}.running_mean"] * scale
+        )
+    return {key: value for key, value in folded.items() if ".bn" not in key}
+
+
+def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the reference under the names of this module, in the shapes of its layers."""
+    renamed = {}
+    for key, value in weights.items():
+        name = key
+        for reference, own in REFERENCE_NAMES.items():
+            if name.startswith(reference):
+                name = own + name.removeprefix(reference)
+        renamed[name.replace(".regular_conv.", ".taps.").replace(".offset_conv.", ".offsets.")] = value
+    # Rows of taps, and channels within a tap, where convolutions have it the other way round.
+    for name in [name for name in renamed if name.endswith((".taps.weight", ".patch_to_offsets.weight"))]:
+        renamed[name] = renamed[name].permute(0, 2, 3, 1).flatten(1)
+    for level, weight in enumerate(renamed.pop("score_head.0.weight").chunk(4, dim=1)):
+        renamed[f"score_inputs.{level}.weight"] = weight.flatten(1)
+        renamed[f"levels.{level}.weight"] = renamed[f"levels.{level}.weight"].flatten(1)
+    head = "descriptor_head"
+    return renamed | {
+        f"{head}.refine_offsets.weight": renamed[f"{head}.refine_offsets.weight"].flatten(1),
+        f"{head}.project.weight": renamed[f"{head}.project.weight"].flatten(1),
+        f"{head}.aggregate.weight": renamed[f"{head}.aggregate.weight"].flatten(0, 1).transpose(0, 1),
+    }
+
+
+def _upsample(features: Tensor, factor: int) -> Tensor:
+    return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=True)
+
+
+def _channels_first(features: Tensor) -> Tensor:
+    """[N, H, W, C] to [N, C, H, W], as convolutions want it."""
+    return features.permute(0, 3, 1, 2)
+
+
+def _longer_side(height: int, width: int) -> Tensor:
+    """As a tensor [1], because a maximum of symbolic sizes cannot be exported."""
+    return torch.maximum(torch.ones(1) * height, torch.ones(1) * width)
+
+
+def _gather_windows(score_map: Tensor, positions: Tensor) -> Tensor:
+    """Scores [N, K, WINDOW * WINDOW] around pixels [N, K, 2] (x, y), those of a window row by row.
+
+    No keypoint is nearer to the edge than RADIUS; the positions of empty slots may be, and are moved.
+    """
+    height, width = score_map.shape[2:]
+    centre_x = positions[..., 0].clamp(RADIUS, width - 1 - RADIUS).long()
+    centre_y = positions[..., 1].clamp(RADIUS, height - 1 - RADIUS).long()
+    offsets = torch.arange(WINDOW) - RADIUS
+    rows = centre_y.unsqueeze(2) + offsets
+    columns = centre_x.unsqueeze(2) + offsets
+    index = rows.unsqueeze(3) * width + columns.unsqueeze(2)
+    count = positions.shape[1]
+    return score_map.flatten(1).gather(1, index.flatten(1)).unflatten(1, (count, WINDOW * WINDOW))
+
+
+def _patch_pixels(positions: Tensor, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """x and y [N, K, 9] of the 3 x 3 pixels around positions [N, K, 2].
+
+    Like the reference's, a patch never holds the canvas's last row or column: there it is moved inwards.
+    """
+    width, height = canvas
+    tap = torch.arange(9)
+    left = (positions[..., 0:1].floor() - 1).clamp(0, width - 4)
+    top = (positions[..., 1:2].floor() - 1).clamp(0, height - 4)
+    return left + tap % 3, top + tap // 3
+
+
+def _features_at(levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
+    """Features [N, K, R, D] at pixels x and y [N, K, R] of the canvas; at its edge for those outside.
+
+    Args:
+        levels: float32 [N, H, W, D/4] each, interpolated with their corners on the canvas's corners.
+        x: columns, whole numbers as float32.
+        y: rows, whole numbers as float32.
+        canvas: (width, height).
+    """
+    width, height = canvas
+    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    features = [pixels(levels[0], x, y)]
+    for level in levels[1:]:
+        rows, columns = level.shape[1:3]
+        level_x, level_y = x * ((columns - 1) / (width - 1)), y * ((rows - 1) / (height - 1))
+        features.append(interpolate(level, level_x, level_y))
+    return torch.cat(features, dim=3)

@@ -1,0 +1,205 @@
+"""DISK: the extractor of "DISK: Learning local features with policy gradient" (NeurIPS 2020).
+
+Equal to kornia's DISK as cvg/LightGlue runs it (`kornia.feature.DISK` with the weights "depth", a window of 5
+pixels and a detection threshold of 0), for images whose sides are multiples of 16.
+
+The reference computes 128 descriptor channels for every pixel, which is four fifths of its arithmetic, and
+then reads them at the keypoints. The last layer is a convolution, so here it gives the heatmap for every
+pixel and the descriptors where there are keypoints, from the 5 x 5 pixels around each.
+
+One difference is wanted: an image of a single colour, such as a black one, has no keypoints. The reference
+finds some along its border, where zeros are padded and instance normalisation has nothing else to enlarge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightglue_ros.export.models.maps import has_contrast, normalise
+
+KERNEL = 5  # pixels, of all convolutions
+NMS_SIZE = 5  # pixels, kornia's and cvg/LightGlue's default
+DETECTION_THRESHOLD = 0.0  # of the heatmap; the default of both
+BLOCK = 4  # pixels per side of the blocks whose heatmap is computed at once, see `_in_blocks`
+FULL_RESOLUTION_CHANNELS = 80  # that the last layer takes: 64 from below, 16 of the first layer
+
+
+class DISK(nn.Module):
+    """Detector and descriptor of DISK: a U-Net of four levels (appendix of the paper)."""
+
+    descriptor_dim = 128
+    border = 0
+    takes_grey = False
+    kept_in_fp32 = ("detector",)  # whose scores reach 150, where float16 knows eighths
+    int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = _convolution(3, 16)
+        self.down = nn.ModuleList([_layer(16, 32), _layer(32, 64), _layer(64, 64), _layer(64, 64)])
+        self.up = nn.ModuleList([_layer(128, 64), _layer(128, 64), _layer(96, 64)])
+        self.gate = Gate(FULL_RESOLUTION_CHANNELS)
+        self.detector = nn.Conv2d(
+            FULL_RESOLUTION_CHANNELS, BLOCK**2, KERNEL + BLOCK - 1, stride=BLOCK, padding=KERNEL // 2
+        )
+        self.descriptor = nn.Linear(FULL_RESOLUTION_CHANNELS * KERNEL**2, self.descriptor_dim)
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Mapping[str, Tensor]]) -> DISK:
+        """The extractor with the published weights (or others of the same names).
+
+        Raises:
+            KeyError: a tensor is missing.
+            RuntimeError: a tensor is missing, unknown or of another shape.
+        """
+        extractor = cls()
+        extractor.load_state_dict(_own_names(state_dict["extractor"]), strict=True)
+        return extractor.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoint scores of every pixel, and the map that descriptors are computed from.
+
+        Args:
+            images: float32 [N, 3, H, W] RGB, 0 to 1, H and W multiples of 16.
+
+        Returns:
+            scores: float32 [N, H, W], the heatmap at keypoints, where it is above 0, and 0 elsewhere.
+            features: float32 [N, 80, H, W], what the last layer takes.
+        """
+        levels = [self.first(images.to(self.first.weight.dtype))]
+        for layer in self.down:
+            levels.append(layer(F.avg_pool2d(levels[-1], 2)))
+        bottom = levels.pop()
+        for layer in self.up:
+            bottom = layer(_join(bottom, levels.pop()))
+        features = self.gate(_join(bottom, levels.pop()))
+        heatmap = F.pixel_shuffle(self.detector(features.float()), BLOCK).squeeze(1)
+        return _keypoint_scores(heatmap) * has_contrast(images).float().squeeze(1), features
+
+    def refine(self, features: Tensor, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions [N, K, 2] and scores [N, K] as they are: DISK's keypoints are whole pixels."""
+        return positions, scores
+
+    def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """Descriptors at the given positions.
+
+        Args:
+            features: float32 [N, 80, H, W].
+            positions: float32 [N, K, 2], (x, y) in canvas pixels, whole numbers.
+            canvas: (width, height) of the canvas.
+
+        Returns:
+            float32 [N, K, 128], unit vectors.
+        """
+        vectors = self.descriptor(_patches(features, positions.long(), canvas)).float()
+        return vectors / vectors.norm(dim=2, keepdim=True).clamp_min(1e-12)
+
+
+class Gate(nn.Module):
+    """Instance normalisation and PReLU.
+
+    It is float32 in every precision.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[N, channels, H, W], same shape."""
+        return F.prelu(normalise(maps.float()).to(maps.dtype), self.slope)
+
+
+def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, KERNEL, padding=KERNEL // 2)
+
+
+def _layer(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(Gate(channels_in), _convolution(channels_in, channels_out))
+
+
+def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published weights by the names of this module."""
+    own = {
+        "first.weight": weights["unet.path_down.0.1.3.weight"],
+        "first.bias": weights["unet.path_down.0.1.3.bias"],
+        "gate.slope": weights["unet.path_up.3.conv.1.weight"],
+    }
+    layers = {f"down.{level}": f"unet.path_down.{level + 1}.1" for level in range(4)}
+    layers |= {f"up.{level}": f"unet.path_up.{level}.conv" for level in range(3)}
+    for layer, published in layers.items():
+        own[f"{layer}.0.slope"] = weights[f"{published}.1.weight"]
+        own |= {f"{layer}.1.{kind}": weights[f"{published}.3.{kind}"] for kind in ("weight", "bias")}
+    for kind in ("weight", "bias"):
+        last = weights[f"unet.path_up.3.conv.3.{kind}"]
+        own[f"descriptor.{kind}"] = last[:-1].flatten(1) if kind == "weight" else last[:-1]
+        own[f"detector.{kind}"] = _in_blocks(last[-1]) if kind == "weight" else last[-1:].repeat(BLOCK**2)
+    return own
+
+
+def _in_blocks(kernel: Tensor) -> Tensor:
+    """A convolution to one channel [C, k, k] as one of stride BLOCK to a channel for each pixel of a block.
+
+    ONNX Runtime computes 16 channels at a time on AVX-512, however few there are.
+    """
+    channels, size = kernel.shape[:2]
+    blocks = kernel.new_zeros(BLOCK, BLOCK, channels, size + BLOCK - 1, size + BLOCK - 1)
+    for row in range(BLOCK):
+        for column in range(BLOCK):
+            blocks[row, column, :, row : row + size, column : column + size] = kernel
+    return blocks.flatten(0, 1)
+
+
+def _join(below: Tensor, beside: Tensor) -> Tensor:
+    """The map of the level below, enlarged, and the one that skips the levels below: their channels."""
+    enlarged = F.interpolate(below, scale_factor=2, mode="bilinear", align_corners=False)
+    return torch.cat([enlarged, beside], dim=1)
+
+
+def _keypoint_scores(heatmap: Tensor) -> Tensor:
+    """Heatmap [N, H, W] at its local maxima above the threshold, 0 elsewhere.
+
+    The reference asks for the index of the maximum, which is the first one where several pixels are equal:
+    so a keypoint is above all pixels that come before it in its window, row by row, and not below those that
+    come after it. Without this every pixel of an even area would be a keypoint. Its threshold is 0, so no
+    keypoint's score is lost among the zeros.
+    """
+    height, width = heatmap.shape[1:]
+    reach = NMS_SIZE // 2
+    maps = heatmap.unsqueeze(1)
+    strongest = F.max_pool2d(maps, NMS_SIZE, stride=1, padding=reach).squeeze(1)
+    nothing = -torch.inf
+    above = F.pad(maps, (reach, reach, reach, 0), value=nothing)
+    above = F.max_pool2d(above, (reach, NMS_SIZE), stride=1)[:, 0, :height]
+    left = F.pad(maps, (reach, 0, 0, 0), value=nothing)
+    left = F.max_pool2d(left, (1, reach), stride=1)[:, 0, :, :width]
+    is_keypoint = (heatmap == strongest) & (heatmap > torch.maximum(above, left))
+    return heatmap * (is_keypoint & (heatmap > DETECTION_THRESHOLD)).float()
+
+
+def _patches(features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+    """What a convolution sees at the positions.
+
+    Args:
+        features: [N, C, H, W].
+        positions: int64 [N, K, 2], (x, y).
+        canvas: (W, H).
+
+    Returns:
+        [N, K, C * KERNEL * KERNEL], 0 beyond the canvas.
+    """
+    (width, height), (count, channels) = canvas, features.shape[:2]
+    reach = torch.arange(KERNEL) - KERNEL // 2
+    columns, rows = (positions[:, :, axis, None] + reach for axis in (0, 1))  # [N, K, KERNEL]
+    has_column, has_row = (columns >= 0) & (columns < width), (rows >= 0) & (rows < height)
+    inside = (has_row.unsqueeze(3) & has_column.unsqueeze(2)).flatten(2)
+    index = (rows * width).unsqueeze(3) + columns.unsqueeze(2)
+    index = torch.where(inside, index.flatten(2), 0).flatten(1)
+    pixels = features.flatten(2).gather(2, index.unsqueeze(1).expand(-1, channels, -1))
+    patches = pixels.view(count, channels, -1, KERNEL**2) * inside.unsqueeze(1).to(pixels.dtype)
+    return patches.transpose(1, 2).flatten(2)

@@ -1,0 +1,1 @@
+"""Precisions of the exported graphs: fp16 and int8."""

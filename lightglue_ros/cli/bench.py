@@ -1,0 +1,196 @@
+"""`lightglue_ros bench`: where the time of a stereo frame goes, and the rate of the running node."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.image_files import read_image, write_image
+from lightglue_ros.core.session import onnxruntime
+
+if TYPE_CHECKING:
+    from builtin_interfaces.msg import Time
+
+    from lightglue_ros.msg import Matches
+    from lightglue_ros.nodes.listener import Listener
+
+START_SECONDS = 30.0
+# Faster than the node on small machines, so that its rate is its own and not the cameras'.
+CAMERA_HZ = 30.0
+
+
+def run(
+    model: str, provider: str, image_size: tuple[int, int], max_keypoints: int | None, frames: int
+) -> int:
+    """Measure on the motorcycle pair and print tables; the node's only where ROS 2 is there."""
+    pipeline = MatchPipeline(model, provider, image_size, max_keypoints=max_keypoints)
+    images = camera_images(image_size)
+    width, height = pipeline.image_size
+    print(machine())
+    print(
+        f"{pipeline.info.model}, {pipeline.info.precision}, {pipeline.provider}, stereo {width}x{height}, "
+        f"at most {pipeline.max_keypoints} keypoints, {frames} frames"
+    )
+    print_table("in this process", time_stages(pipeline, images, frames))
+    try:
+        import rclpy  # noqa: F401
+    except ImportError:
+        print("running node: not measured, no ROS 2 here")
+        return 0
+    parameters = {
+        "model": model,
+        "provider": provider,
+        "image_width": image_size[0],
+        "image_height": image_size[1],
+        "max_keypoints": max_keypoints or 0,
+    }
+    with running_matcher(parameters, images) as matcher:
+        figures = matcher.measure(frames)
+    print_table(
+        f"running node, cameras at {CAMERA_HZ:g} Hz",
+        {
+            "inside ONNX Runtime": figures.inference,
+            "outside ONNX Runtime": figures.outside,
+            "image stamp to matches": figures.latency,
+        },
+    )
+    print(f"{figures.rate:.1f} Hz")
+    return 0
+
+
+def camera_images(size: tuple[int, int]) -> list[np.ndarray]:
+    """The motorcycle pair as cameras of that (width, height) would see it: uint8 [H, W, 3] RGB each."""
+    from lightglue_ros.export.weights import motorcycle_pair
+
+    return [cv2.resize(read_image(path), size, interpolation=cv2.INTER_AREA) for path in motorcycle_pair()]
+
+
+def machine() -> str:
+    """The machine in a line: processor, cores, versions."""
+    processors = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    name = processors[0] if processors else platform.machine()
+    return (
+        f"{name}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, "
+        f"ONNX Runtime {onnxruntime().__version__}, NumPy {np.__version__}"
+    )
+
+
+def time_stages(pipeline: MatchPipeline, images: Sequence[np.ndarray], frames: int) -> dict[str, float]:
+    """Median seconds of each stage of matching a stereo pair."""
+    rows = []
+    for _ in range(frames):
+        before = pipeline.times
+        pipeline.match(images, [(0, 1)])
+        times = pipeline.times - before
+        rows.append((times.canvas, times.extract, times.match, times.unpad))
+    names = ("canvas", "extractor (ONNX Runtime)", "matcher (ONNX Runtime)", "unpad")
+    return dict(zip(names, np.median(rows, axis=0).tolist(), strict=True))
+
+
+def print_table(title: str, seconds: dict[str, float]) -> None:
+    """Print medians in milliseconds."""
+    print(f"\n| {title} | median ms |\n| --- | ---: |")
+    for name, value in seconds.items():
+        print(f"| {name} | {1e3 * value:.2f} |")
+
+
+@dataclass(frozen=True)
+class NodeFigures:
+    """What was measured of a running node.
+
+    Attributes:
+        rate: messages on `matches` per second.
+        latency: median seconds from image stamp to arrival of the matches.
+        inference: median seconds a frame inside ONNX Runtime.
+        outside: median seconds a frame outside it: decoding, canvas, dropping the padding, publishing.
+        memory: bytes of the node that are in memory (its resident set).
+    """
+
+    rate: float
+    latency: float
+    inference: float
+    outside: float
+    memory: int
+
+
+class RunningMatcher:
+    """A matcher in a process of its own, and the two images that cameras will show it."""
+
+    def __init__(self, listener: Listener, process: int, paths: Sequence[str]) -> None:
+        self._listener = listener
+        self._process = process
+        self._paths = paths
+
+    def measure(self, frames: int) -> NodeFigures:
+        """Let cameras run until so many frames were matched; the first two are not counted."""
+        from lightglue_ros.nodes.processes import node_process
+
+        listener = self._listener
+        start = listener.get_clock().now().to_msg()
+        with node_process("player", {"images": list(self._paths), "rate": CAMERA_HZ}):
+            # What the last cameras left behind may still come before the first of these.
+            listener.wait_until(lambda: _is_after(listener.messages, start), "matches of these cameras")
+            listener.clear()
+            listener.wait_for_matches(frames + 1, deadline=START_SECONDS + frames)
+            values = listener.wait_for_diagnostics()
+            memory = resident_memory(self._process)
+        arrivals = listener.arrivals[: frames + 1]
+        return NodeFigures(
+            rate=frames / (arrivals[-1] - arrivals[0]),
+            latency=float(np.median(listener.latencies[1 : frames + 1])),
+            inference=1e-3 * float(values["inference p50 (ms)"]),
+            outside=1e-3 * float(values["outside inference p50 (ms)"]),
+            memory=memory,
+        )
+
+
+def resident_memory(process: int) -> int:
+    """Bytes of a process that are in memory."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return 1024 * int(re.search(r"VmRSS:\s*(\d+) kB", status)[1])
+
+
+def _is_after(messages: Sequence[Matches], start: Time) -> bool:
+    """Whether the newest message is of images taken after the start."""
+    stamps = [message.header.stamp for message in messages[-1:]]
+    return any((stamp.sec, stamp.nanosec) > (start.sec, start.nanosec) for stamp in stamps)
+
+
+@contextmanager
+def running_matcher(parameters: Mapping[str, Any], images: Sequence[np.ndarray]) -> Iterator[RunningMatcher]:
+    """Start a matcher, apart from other ROS systems.
+
+    Args:
+        parameters: of the node.
+        images: uint8 [H, W, 3] RGB of its two cameras.
+    """
+    import rclpy
+
+    from lightglue_ros.nodes.listener import Listener
+    from lightglue_ros.nodes.processes import isolate, node_process
+
+    isolate()
+    rclpy.init()
+    try:
+        with TemporaryDirectory() as folder, node_process("matcher", parameters) as matcher:
+            paths = [f"{folder}/{slot}.png" for slot in range(len(images))]
+            for path, image in zip(paths, images, strict=True):
+                write_image(path, image)
+            listener = Listener(matcher)
+            try:
+                yield RunningMatcher(listener, matcher.pid, paths)
+            finally:
+                listener.destroy_node()
+    finally:
+        rclpy.try_shutdown()

@@ -1,0 +1,190 @@
+"""Files of matches: JSON, NumPy's .npz and the HDF5 files of hloc.
+
+Keypoints are in pixels of the original images, the centre of the first pixel at (0, 0), in all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightglue_ros.core import ConfigError, Features, MatchPipeline
+from lightglue_ros.core.canvas import canvas_pixel
+
+if TYPE_CHECKING:
+    from lightglue_ros.cli.matching import MatchedPair
+
+_ARRAYS = ("keypoints0", "keypoints1", "scores", "indices0", "indices1")
+
+
+def need_folder_of(path: Path) -> None:
+    """Do nothing where a file or folder can be made.
+
+    Raises:
+        ConfigError: the folder that it would be in does not exist.
+    """
+    if not path.expanduser().absolute().parent.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}", fix="make it first")
+
+
+def write_json(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair]) -> None:
+    """Write a list with an object for each pair.
+
+    Its keys: `image0`, `image1` (paths), `keypoints0`, `keypoints1` (lists of [x, y]), `scores`, `indices0`,
+    `indices1` (number of each keypoint within its image), and after a verification `geometry` (its name),
+    `matrix` (three rows, null where none was found) and `inliers` (a list of booleans).
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.write_text(json.dumps([_json_entry(images, pair) for pair in pairs]))
+
+
+def _json_entry(images: Sequence[Path], pair: MatchedPair) -> dict[str, Any]:
+    entry = {"image0": str(images[pair.first]), "image1": str(images[pair.second])}
+    entry |= {name: getattr(pair.matches, name).tolist() for name in _ARRAYS}
+    found = pair.verification
+    if found is None:
+        return entry
+    matrix = None if found.matrix is None else found.matrix.tolist()
+    return entry | {"geometry": found.geometry, "matrix": matrix, "inliers": found.inliers.tolist()}
+
+
+def write_npz(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair]) -> None:
+    """Write the matches of all P pairs, M in all, one pair after the other.
+
+    Its arrays: `images` (paths) [N], `pairs` (numbers of images) [P, 2], `pair_of_match` (number of the pair)
+    [M], `keypoints0`, `keypoints1` [M, 2], `scores`, `indices0`, `indices1` [M], and after a verification
+    `inliers` [M] and `matrices` [P, 3, 3], NaN where none was found.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    arrays = {
+        "images": np.array([str(image) for image in images]),
+        "pairs": np.array([(pair.first, pair.second) for pair in pairs], np.int32),
+        "pair_of_match": np.repeat(np.arange(len(pairs), dtype=np.int32), [len(p.matches) for p in pairs]),
+        **{name: np.concatenate([getattr(pair.matches, name) for pair in pairs]) for name in _ARRAYS},
+    }
+    if pairs[0].verification is not None:
+        found = [pair.verification for pair in pairs]
+        nothing = np.full((3, 3), np.nan)
+        arrays["inliers"] = np.concatenate([one.inliers for one in found])
+        arrays["matrices"] = np.stack([nothing if one.matrix is None else one.matrix for one in found])
+    # A file, because NumPy adds .npz to a path that ends otherwise.
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+class HlocFiles:
+    """Writes features.h5, matches.h5 and pairs.txt as hloc (cvg/Hierarchical-Localization) reads them.
+
+    features.h5 has a group for each image with `keypoints` [N, 2], `scores` [N], `descriptors` [D, N] and
+    `image_size` (width, height); keypoints carry the attribute `uncertainty` in pixels. matches.h5 has a
+    group for each pair, its names with `-` for `/`, with `matches0` [N0] (the partner in the second image or
+    -1), `matching_scores0` [N0] (0 without a partner) and, after a verification, `inliers0` [N0], which hloc
+    does not look at. Images are named by their paths below the folder that holds them all, which is hloc's
+    image_dir. Pixels are hloc's, too, which adds 0.5 itself on the way to COLMAP.
+
+    The files get their names when all is written.
+
+    Args:
+        folder: to write to; it is made.
+        images: paths of the images.
+        pipeline: that extracts them.
+
+    Raises:
+        ConfigError: h5py is not installed, or hloc could not tell the images by their names.
+        ModelError: the model is a pipeline.onnx, which keeps no features.
+    """
+
+    def __init__(self, folder: Path, images: Sequence[Path], pipeline: MatchPipeline) -> None:
+        try:
+            import h5py
+        except ImportError as missing:
+            raise ConfigError(
+                f"writing HDF5 needs the Python package h5py ({missing})", fix="pip install h5py"
+            ) from missing
+        pipeline.need_split()
+        self._names = hloc_names(images)
+        self._canvas_size = pipeline.image_size
+        folder.mkdir(exist_ok=True)
+        self._paths = [folder / name for name in ("features.h5", "matches.h5", "pairs.txt")]
+        self._staged = [path.with_name(f"{path.name}.part") for path in self._paths]
+        self._features = h5py.File(self._staged[0], "w")
+        self._matches = h5py.File(self._staged[1], "w")
+        self._pairs = self._staged[2].open("w")
+
+    def __enter__(self) -> HlocFiles:
+        return self
+
+    def add(self, pair: MatchedPair) -> None:
+        """Write a pair, and those of its images that were in none before."""
+        names = self._names[pair.first], self._names[pair.second]
+        for name, features in zip(names, pair.features, strict=True):
+            if name not in self._features:
+                self._add_image(name, features)
+        group_name = "/".join(name.replace("/", "-") for name in names)
+        if group_name in self._matches:
+            return
+        group = self._matches.create_group(group_name)
+        count, slots = np.count_nonzero(pair.features[0].mask), pair.matches.indices0
+        group["matches0"] = _spread(pair.matches.indices1, slots, count, -1)
+        group["matching_scores0"] = _spread(pair.matches.scores, slots, count, 0)
+        if pair.verification is not None:
+            group["inliers0"] = _spread(pair.verification.inliers, slots, count, False)
+        print(*names, file=self._pairs)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in (self._features, self._matches, self._pairs):
+            file.close()
+        for staged, path in zip(self._staged, self._paths, strict=True):
+            if kind is None:
+                os.replace(staged, path)
+            else:
+                staged.unlink()
+
+    def _add_image(self, name: str, features: Features) -> None:
+        group = self._features.create_group(name)
+        mask, image_size = features.mask[0], features.image_sizes[0]
+        group["keypoints"] = features.keypoints[0][mask]
+        # The detector is taken to be good to a pixel of its canvas, as hloc does.
+        group["keypoints"].attrs["uncertainty"] = canvas_pixel(image_size, self._canvas_size)
+        group["scores"] = features.scores[0][mask]
+        group["descriptors"] = features.descriptors[0][mask].T
+        group["image_size"] = image_size.astype(np.int64)
+
+
+def hloc_names(images: Sequence[Path]) -> list[str]:
+    """Paths of images below the folder that holds them all.
+
+    Raises:
+        ConfigError: hloc could not tell them: a name has a space, or two are equal when `/` becomes `-`.
+    """
+    whole = [image.absolute() for image in images]
+    folder = os.path.commonpath([image.parent for image in whole])
+    names = [image.relative_to(folder).as_posix() for image in whole]
+    with_space = [name for name in names if name.split() != [name]]
+    if with_space:
+        raise ConfigError(
+            f"image name '{with_space[0]}' has a space, at which hloc's list of pairs is split",
+            fix="rename the image",
+        )
+    if len({name.replace("/", "-") for name in names}) < len(set(names)):
+        raise ConfigError("two image names differ only in / and -, which are one to hloc", fix="rename one")
+    return names
+
+
+def _spread(values: np.ndarray, slots: np.ndarray, count: int, empty: float) -> np.ndarray:
+    """Values [M] of the keypoints in `slots` [M], for all [count] keypoints."""
+    spread = np.full(count, empty, values.dtype)
+    spread[slots] = values
+    return spread

@@ -1,0 +1,260 @@
+"""`lightglue_ros match`: image files to matches, each image extracted once, in memory that stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lightglue_ros.cli.formats import HlocFiles, need_folder_of, write_json, write_npz
+from lightglue_ros.cli.progress import Progress
+from lightglue_ros.core import Features, MatchPipeline, ModelError, PairMatches
+from lightglue_ros.core.draw import draw_matches
+from lightglue_ros.core.image_files import read_image, write_image
+from lightglue_ros.core.store import find_model
+from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
+
+# In one run of the graphs, and no more pairs: at 640x480 DISK takes 330 MiB for each image of a run.
+IMAGES_PER_RUN = 4
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How matches are verified.
+
+    Attributes:
+        name: fundamental, homography or essential.
+        intrinsics: of the camera of all images; essential needs them.
+    """
+
+    name: str
+    intrinsics: Intrinsics | None = None
+
+
+@dataclass(frozen=True)
+class MatchedPair:
+    """A pair of images and its matches.
+
+    Attributes:
+        first: number of the first image.
+        second: number of the second image.
+        matches: in pixels of the original images.
+        features: of both images, one image each; None with a pipeline.onnx, which keeps none.
+        verification: None where none was asked for.
+    """
+
+    first: int
+    second: int
+    matches: PairMatches
+    features: tuple[Features, Features] | None
+    verification: Verification | None
+
+    @property
+    def unmatched(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Keypoints [U, 2] of each image that have no match; None where the features are not known."""
+        if self.features is None:
+            return None
+        matched = self.matches.indices0, self.matches.indices1
+        return tuple(
+            np.delete(of.keypoints[0][of.mask[0]], indices, axis=0)
+            for of, indices in zip(self.features, matched, strict=True)
+        )
+
+    def __str__(self) -> str:
+        """How many matches there are, and how many agree with the geometry."""
+        text = f"{len(self.matches)} matches"
+        if self.verification is None:
+            return text
+        return f"{text}, {np.count_nonzero(self.verification.inliers)} inliers"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files to write; None is not written.
+
+    Attributes:
+        draw: a picture of the first pair; without a suffix a folder, for pictures of all pairs.
+        json: see `write_json`.
+        npz: see `write_npz`.
+        h5: a folder, see `HlocFiles`.
+    """
+
+    draw: Path | None = None
+    json: Path | None = None
+    npz: Path | None = None
+    h5: Path | None = None
+
+    def check(self) -> None:
+        """See before any work that they can be written.
+
+        Raises:
+            ConfigError: a folder is missing.
+        """
+        for path in (self.draw, self.json, self.npz, self.h5):
+            if path is not None:
+                need_folder_of(path)
+
+
+def have_model(model: str, report: Callable[[str], None]) -> None:
+    """Export a model that is not in the store, where what that needs is installed.
+
+    Args:
+        model: name in the store, folder or file.
+        report: receives a line for each step of the export.
+
+    Raises:
+        ModelError: it is not there and cannot be exported here.
+    """
+    try:
+        find_model(model)
+    except ModelError:
+        if Path(model).name != model or Path(model).suffix:
+            raise
+        try:
+            from lightglue_ros.export import MODELS, export_model
+        except ModelError as lacking:
+            raise ModelError(
+                f"no model '{model}' in the store, and it cannot be exported here: {lacking.what}",
+                fix=f"lightglue_ros export {model} --split (on a machine with PyTorch; then copy the files)",
+            ) from lacking
+        if model not in MODELS:
+            raise
+        report(f"no model '{model}' in the store yet: exporting it, once")
+        export_model(model, split=True, report=report)
+
+
+def run(
+    pipeline: MatchPipeline,
+    paths: Sequence[Path],
+    pairs: Sequence[tuple[int, int]],
+    outputs: Outputs,
+    geometry: Geometry | None = None,
+) -> None:
+    """Match pairs of image files, print a line for each and write the outputs.
+
+    Args:
+        pipeline: matches them.
+        paths: of the images.
+        pairs: (first, second), numbers of images.
+        outputs: files to write.
+        geometry: verifies the matches; None is no verification.
+
+    Raises:
+        ImageError: an image cannot be read, or a picture cannot be written.
+        ConfigError: a file of the outputs cannot be written.
+    """
+    results = []
+    progress = Progress("pairs", len(pairs))
+    with ExitStack() as stack:
+        hloc = outputs.h5 and stack.enter_context(HlocFiles(outputs.h5, paths, pipeline))
+        for pair in match_files(pipeline, paths, pairs, geometry):
+            progress.clear()
+            print(f"{paths[pair.first]} {paths[pair.second]}: {pair}", flush=True)
+            _draw(outputs.draw, paths, pair, len(results))
+            if hloc:
+                hloc.add(pair)
+            results.append(replace(pair, features=None))
+            progress.add(1)
+    progress.end()
+    if outputs.json:
+        write_json(outputs.json, paths, results)
+    if outputs.npz:
+        write_npz(outputs.npz, paths, results)
+
+
+def match_files(
+    pipeline: MatchPipeline,
+    paths: Sequence[Path],
+    pairs: Sequence[tuple[int, int]],
+    geometry: Geometry | None = None,
+) -> Iterator[MatchedPair]:
+    """Match pairs of image files in their order.
+
+    An image is read and extracted when its first pair comes, and its features are kept until its last one is
+    done. So neighbours in a sequence take the memory of a few images, however long it is.
+
+    Args:
+        pipeline: matches them; with a pipeline.onnx images are extracted in each run that they are in.
+        paths: of the images.
+        pairs: (first, second), numbers of images.
+        geometry: verifies the matches; None is no verification.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    last_pair = {number: index for index, pair in enumerate(pairs) for number in pair}
+    held: dict[int, Features] = {}
+    done = 0
+    for of_run in _runs(pairs, pipeline):
+        numbers = sorted({number for pair in of_run for number in pair})
+        slots = [(numbers.index(first), numbers.index(second)) for first, second in of_run]
+        if pipeline.can_extract_alone:
+            _extract(pipeline, paths, [number for number in numbers if number not in held], held)
+            features = Features.concatenate([held[number] for number in numbers])
+            matches, sizes = pipeline.match_features(features, slots), features.image_sizes
+        else:
+            images = [read_image(paths[number]) for number in numbers]
+            matches, sizes = pipeline.match(images, slots), [image.shape[1::-1] for image in images]
+        for (first, second), of_pair, (slot0, slot1) in zip(of_run, matches, slots, strict=True):
+            yield MatchedPair(
+                first,
+                second,
+                of_pair,
+                (held[first], held[second]) if held else None,
+                geometry and _verify(of_pair, geometry, (sizes[slot0], sizes[slot1]), pipeline.image_size),
+            )
+        done += len(of_run)
+        held = {number: features for number, features in held.items() if last_pair[number] >= done}
+
+
+def _runs(pairs: Sequence[tuple[int, int]], pipeline: MatchPipeline) -> Iterator[list[tuple[int, int]]]:
+    """Consecutive pairs, as many as one run takes; the first alone, to have it soon."""
+    most_images = min(IMAGES_PER_RUN, pipeline.info.batch or IMAGES_PER_RUN)
+    most_pairs = min(IMAGES_PER_RUN, pipeline.info.pairs or IMAGES_PER_RUN)
+    of_run: list[tuple[int, int]] = []
+    is_first = True
+    for pair in pairs:
+        images = {number for other in (*of_run, pair) for number in other}
+        if of_run and (is_first or len(of_run) == most_pairs or len(images) > most_images):
+            yield of_run
+            of_run, is_first = [], False
+        of_run = [*of_run, pair]
+    if of_run:
+        yield of_run
+
+
+def _extract(
+    pipeline: MatchPipeline, paths: Sequence[Path], numbers: Sequence[int], held: dict[int, Features]
+) -> None:
+    features = pipeline.extract([read_image(paths[number]) for number in numbers])
+    for slot, number in enumerate(numbers):
+        # A copy, because a view would keep the features of all images of the run.
+        held[number] = features.of_image(slot).copy()
+
+
+def _verify(
+    matches: PairMatches,
+    geometry: Geometry,
+    image_sizes: Sequence[Sequence[float]],
+    canvas_size: tuple[int, int],
+) -> Verification:
+    intrinsics = None if geometry.intrinsics is None else (geometry.intrinsics, geometry.intrinsics)
+    return verify_pair(matches, geometry.name, image_sizes, canvas_size, intrinsics)
+
+
+def _draw(output: Path | None, paths: Sequence[Path], pair: MatchedPair, done: int) -> None:
+    if output is None:
+        return
+    if output.suffix and not output.is_dir():
+        if done:
+            return
+        path = output
+    else:
+        output.mkdir(exist_ok=True)
+        path = output / f"{done:0>4}_{paths[pair.first].stem}_{paths[pair.second].stem}.png"
+    images = read_image(paths[pair.first]), read_image(paths[pair.second])
+    inliers = None if pair.verification is None else pair.verification.inliers
+    write_image(path, draw_matches(*images, pair.matches, unmatched=pair.unmatched, inliers=inliers))

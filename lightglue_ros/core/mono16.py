@@ -1,0 +1,73 @@
+"""From 16 bits to 8: which values become black and white.
+
+Cameras of 10, 12 or 14 bits and thermal cameras use a part of the 16 bits only; cut down by a fixed
+factor, their images would be black. So the range is either fixed, for cameras whose range is known, or
+taken from each image: its darkest and brightest pixels, percentiles so that single hot pixels do not count.
+In between it is linear, beyond it is black and white.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isqrt
+
+import cv2
+import numpy as np
+
+from lightglue_ros.errors import ConfigError
+
+NORMALISATIONS = ("percentile", "fixed")
+# Percentiles are taken of a grid of about so many pixels: more change them by less than a grey level.
+_SAMPLES = 65536
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How 16-bit images become 8-bit ones.
+
+    Attributes:
+        kind: ``percentile`` (of each image) or ``fixed``.
+        fixed_range: the values that become 0 and 255 where it is fixed.
+        percentiles: those of an image's values that become 0 and 255, otherwise.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+
+    kind: str = "percentile"
+    fixed_range: tuple[int, int] = (0, 65535)
+    percentiles: tuple[float, float] = (1.0, 99.0)
+
+    def __post_init__(self) -> None:
+        if self.kind not in NORMALISATIONS:
+            raise ConfigError(
+                f"parameter mono16_normalisation is '{self.kind}'", allowed=", ".join(NORMALISATIONS)
+            )
+        _check_range("mono16_range", self.fixed_range, 65535)
+        _check_range("mono16_percentiles", self.percentiles, 100.0)
+
+    def to_8_bits(self, image: np.ndarray) -> np.ndarray:
+        """Make uint8 of uint16, of any shape [H, W] or [H, W, C]."""
+        low, high = self.fixed_range if self.kind == "fixed" else self._percentiles_of(image)
+        values = image.reshape(len(image), -1)
+        if low:
+            # convertScaleAbs with an offset would mirror what is below the range; cv2.subtract with a number
+            # takes 50 times as long.
+            values = np.maximum(values, np.uint16(low))
+            values -= np.uint16(low)
+        return cv2.convertScaleAbs(values, alpha=255.0 / max(high - low, 1)).reshape(image.shape)
+
+    def _percentiles_of(self, image: np.ndarray) -> tuple[int, int]:
+        stride = max(1, isqrt(image.shape[0] * image.shape[1] // _SAMPLES))
+        counts = np.cumsum(np.bincount(image[::stride, ::stride].ravel(), minlength=65536))
+        low, high = (np.searchsorted(counts, max(1.0, p / 100.0 * counts[-1])) for p in self.percentiles)
+        return int(low), int(high)
+
+
+def _check_range(name: str, values: tuple[float, ...], most: float) -> None:
+    if len(values) != 2 or not 0 <= values[0] < values[1] <= most:
+        raise ConfigError(
+            f"parameter {name} is {list(values)}",
+            allowed=f"[least, most], two numbers from 0 to {most:g}, the first below the second",
+            fix=f"{name}: [{'0, 4095' if most > 100 else '1.0, 99.0'}]",
+        )

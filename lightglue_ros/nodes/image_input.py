@@ -1,0 +1,54 @@
+"""Subscribes to the images of cameras, raw or compressed, and checks them as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rclpy.node import Node
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
+
+from lightglue_ros.nodes import qos
+from lightglue_ros.rosdata.decoding import CameraImage, check_compressed_image, check_image
+from lightglue_ros.rosdata.parameters import CameraParameters
+
+
+def subscribe(
+    node: Node,
+    values: CameraParameters,
+    topic: str,
+    callback: Callable[[Image | CompressedImage], None],
+    on_incompatible: Callable[[], None],
+) -> Subscription:
+    """Subscribe to the images of a camera.
+
+    Args:
+        node: that subscribes.
+        values: of its parameters.
+        topic: of the raw images.
+        callback: gets each message.
+        on_incompatible: called when a publisher offers a QoS that the subscription cannot take.
+    """
+    is_compressed = values.image_transport == "compressed"
+    if is_compressed:
+        # Resolved first, so that remapping the images' topic is enough.
+        topic = f"{node.resolve_topic_name(topic)}/compressed"
+    return node.create_subscription(
+        CompressedImage if is_compressed else Image,
+        topic,
+        callback,
+        qos.image_qos(values.image_qos),
+        qos_overriding_options=qos.overridable(),
+        event_callbacks=qos.on_incompatible(on_incompatible),
+    )
+
+
+def check(message: Image | CompressedImage, values: CameraParameters) -> CameraImage:
+    """Check that a message can be decoded, without decoding it.
+
+    Raises:
+        RejectedImageError: it cannot.
+    """
+    if isinstance(message, Image):
+        return check_image(message)
+    return check_compressed_image(message, values.max_image_pixels)

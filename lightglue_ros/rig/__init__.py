@@ -1,0 +1,1 @@
+"""N cameras through time: rig and pairs, frame assembly, history, verification."""

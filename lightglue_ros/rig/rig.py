@@ -1,0 +1,119 @@
+"""Which cameras a robot has, and which pairs of their images are matched, also through time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightglue_ros.errors import ConfigError
+
+MAX_CAMERAS = 8
+# So many past images are kept at most: their features (0.25 MiB each with XFeat at 1024 keypoints) and what
+# the caller labelled them with, which in the node is the image message while somebody looks at pictures.
+MAX_FRAMES_BACK = 100
+
+_VIEW = re.compile(r"(?P<camera>[^:@]+)(@-(?P<back>[0-9]{1,4}))?")
+
+
+@dataclass(frozen=True)
+class View:
+    """An image of a camera: of the present frame, or of one before it.
+
+    Attributes:
+        camera: index of the camera.
+        back: how many of the camera's frames ago; 0 is the present one.
+    """
+
+    camera: int
+    back: int = 0
+
+
+@dataclass(frozen=True)
+class Rig:
+    """N named cameras and P pairs of their views.
+
+    Attributes:
+        cameras: their names; a camera's slot in a frame is its place here.
+        pairs: the two views of each pair; none where images are only extracted.
+    """
+
+    cameras: tuple[str, ...]
+    pairs: tuple[tuple[View, View], ...]
+
+    @classmethod
+    def parse(cls, cameras: Sequence[str], pairs: Sequence[str]) -> Rig:
+        """Build a rig from names and from pairs written as ``first:second``.
+
+        ``left@-1`` in a pair is the image of the camera ``left`` one frame before, ``left@-5`` five before.
+
+        Raises:
+            ConfigError: a name is empty, has a colon or is there twice, there are too many or none, or a
+                pair does not name two different views of the cameras.
+        """
+        names = tuple(cameras)
+        for name in names:
+            if not name or ":" in name or "@" in name:
+                raise ConfigError(
+                    f"parameter cameras has the name '{name}'",
+                    allowed="names that are not empty, without ':' and '@'",
+                )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(
+                f"parameter cameras names '{twice[0]}' more than once ({', '.join(names)})",
+                allowed="each camera once",
+                fix="give every camera a name of its own, for example cameras: [left, right]",
+            )
+        if not names:
+            raise ConfigError(
+                "parameter cameras is empty", allowed="at least one name", fix="cameras: [left, right]"
+            )
+        if len(names) > MAX_CAMERAS:
+            raise ConfigError(
+                f"parameter cameras has {len(names)} names",
+                allowed=f"1 to {MAX_CAMERAS}",
+                fix="run a second matcher for the others",
+            )
+        return cls(names, tuple(_parse_pair(pair, names) for pair in pairs))
+
+    @property
+    def most_images(self) -> int:
+        """How many images there are in one run at most, be it of the extractor or of the matcher."""
+        return max(len(self.cameras), len({view for pair in self.pairs for view in pair}))
+
+    def frames_back(self, camera: int) -> int:
+        """How many past frames of a camera the pairs need."""
+        return max((view.back for pair in self.pairs for view in pair if view.camera == camera), default=0)
+
+    def is_served_by(self, present: set[int]) -> bool:
+        """Whether a frame of these cameras is of use: without pairs each is, else one with all of a pair."""
+        return not self.pairs or any(
+            all(view.back or view.camera in present for view in pair) for pair in self.pairs
+        )
+
+
+def _parse_pair(pair: str, cameras: tuple[str, ...]) -> tuple[View, View]:
+    found = [_VIEW.fullmatch(text) for text in pair.split(":")]
+    if len(found) != 2 or any(view is None or view["camera"] not in cameras for view in found):
+        raise _pair_error(pair, cameras)
+    first, second = (View(cameras.index(view["camera"]), int(view["back"] or 0)) for view in found)
+    is_of_present = not first.back or not second.back
+    if first == second or not is_of_present or max(first.back, second.back) > MAX_FRAMES_BACK:
+        raise _pair_error(pair, cameras)
+    return first, second
+
+
+def _pair_error(pair: str, cameras: tuple[str, ...]) -> ConfigError:
+    name = cameras[0]
+    return ConfigError(
+        f"parameter pairs has '{pair}'",
+        allowed=f"first:second with two of the cameras {', '.join(cameras)}, or through time as "
+        f"{name}@-1:{name}, one of the two at present and the other at most {MAX_FRAMES_BACK} frames before",
+        fix=_example(cameras),
+    )
+
+
+def _example(cameras: tuple[str, ...]) -> str:
+    first, second = cameras[:2] if len(cameras) > 1 else (f"{cameras[0]}@-1", cameras[0])
+    return f'pairs: ["{first}:{second}"]'

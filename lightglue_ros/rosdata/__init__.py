@@ -1,0 +1,1 @@
+"""ROS data without rclpy: parameters, messages, decoding, bags."""

@@ -1,0 +1,312 @@
+"""Decodes image messages: checks that cost nothing first, the work later and in another thread.
+
+`check_image` and `check_compressed_image` look at a message's fields and first bytes only, so that a
+callback can call them. What they let through, a `CameraImage`, fits its own description; `decode` makes
+an array of it in the worker's thread. Whatever is wrong with an image is a `RejectedImageError` with a cause
+that can be counted.
+
+Messages are rclpy's or rosbags'; their fields are the same. Encodings are those of
+sensor_msgs/image_encodings.hpp. cv_bridge, where it is installed, decodes the ones that are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from lightglue_ros.core.image_headers import encoded_format, read_header
+from lightglue_ros.core.mono16 import Normalisation
+from lightglue_ros.core.pipeline import Features
+from lightglue_ros.errors import ImageError
+from lightglue_ros.rosdata.messages import Header
+
+TRANSPORTS = ("raw", "compressed")
+
+
+class Image(Protocol):
+    """sensor_msgs/Image; its data may be anything that shows its bytes."""
+
+    header: Header
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+class CompressedImage(Protocol):
+    """sensor_msgs/CompressedImage; its data may be anything that shows its bytes."""
+
+    header: Header
+    format: str
+    data: Any
+
+
+class RejectedImageError(ImageError):
+    """An image message that cannot be used.
+
+    Args:
+        cause: a short key to count it under, such as ``short_data``.
+        what, allowed, fix: see `LightGlueRosError`.
+    """
+
+    def __init__(self, cause: str, what: str, *, allowed: str = "", fix: str = "") -> None:
+        super().__init__(what, allowed=allowed, fix=fix)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class CameraImage:
+    """An image message that was checked and is not decoded yet.
+
+    Attributes:
+        header: of the message.
+        width: in pixels, also where the message itself does not say.
+        height: in pixels.
+        decode: makes uint8 [H, W] grey or [H, W, 3] RGB of it, which may share memory with the message; or
+            its features, where those came in place of the image.
+            Raises `RejectedImageError` if the image turns out to be broken. None where only the other
+            fields are kept.
+    """
+
+    header: Header
+    width: int
+    height: int
+    decode: Callable[[Normalisation], np.ndarray | Features] | None
+
+    def without_pixels(self) -> CameraImage:
+        """The same without what `decode` holds, which is the whole message."""
+        return CameraImage(self.header, self.width, self.height, None)
+
+
+def decode_frame(
+    images: Sequence[CameraImage | None],
+    normalisation: Normalisation,
+    reject: Callable[[int, RejectedImageError], None],
+) -> tuple[list[np.ndarray | Features | None], list[CameraImage | None]]:
+    """Decode the images of a frame.
+
+    Args:
+        images: of each camera, None where there is none.
+        normalisation: of 16-bit images.
+        reject: called with the camera and the error where an image turns out to be broken.
+
+    Returns:
+        What each image became, and the images themselves; None in both where there is none or it is broken,
+        as if the camera were missing.
+    """
+    decoded: list[np.ndarray | Features | None] = [None] * len(images)
+    for camera, image in enumerate(images):
+        if image is not None:
+            try:
+                decoded[camera] = image.decode(normalisation)
+            except RejectedImageError as error:
+                reject(camera, error)
+    labels = [None if found is None else image for image, found in zip(images, decoded, strict=True)]
+    return decoded, labels
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """How an encoding lies in memory.
+
+    Attributes:
+        channels: values per pixel, all of the same depth.
+        conversion: how OpenCV makes it grey or RGB; None if it is that.
+        depth: bytes per value.
+        divisors: what width and height must be multiples of.
+        has_chroma_rows: after the rows of brightness come half as many of colour.
+    """
+
+    channels: int
+    conversion: int | None = None
+    depth: int = 1
+    divisors: tuple[int, int] = (1, 1)
+    has_chroma_rows: bool = False
+
+
+_UYVY = _Encoding(2, cv2.COLOR_YUV2RGB_UYVY, divisors=(2, 1))
+_YUYV = _Encoding(2, cv2.COLOR_YUV2RGB_YUY2, divisors=(2, 1))
+# 8UC3 has no colour order of its own; OpenCV's is BGR, and so cv_bridge takes it. sensor_msgs names a Bayer
+# pattern by its first four pixels, OpenCV by the four that begin in the second row and column.
+_ENCODINGS = {
+    "mono8": _Encoding(1),
+    "8UC1": _Encoding(1),
+    "mono16": _Encoding(1, depth=2),
+    "16UC1": _Encoding(1, depth=2),
+    "rgb8": _Encoding(3),
+    "bgr8": _Encoding(3, cv2.COLOR_BGR2RGB),
+    "8UC3": _Encoding(3, cv2.COLOR_BGR2RGB),
+    "rgba8": _Encoding(4, cv2.COLOR_RGBA2RGB),
+    "bgra8": _Encoding(4, cv2.COLOR_BGRA2RGB),
+    "bayer_rggb8": _Encoding(1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": _Encoding(1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": _Encoding(1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": _Encoding(1, cv2.COLOR_BayerGB2RGB),
+    "yuv422": _UYVY,
+    "uyvy": _UYVY,
+    "yuv422_yuy2": _YUYV,
+    "yuyv": _YUYV,
+    "nv12": _Encoding(1, cv2.COLOR_YUV2RGB_NV12, divisors=(2, 2), has_chroma_rows=True),
+    "nv21": _Encoding(1, cv2.COLOR_YUV2RGB_NV21, divisors=(2, 2), has_chroma_rows=True),
+}
+
+
+def check_image(message: Image) -> CameraImage:
+    """Check that an image message can be decoded, at the cost of a few comparisons.
+
+    Raises:
+        RejectedImageError: its encoding is not known, it is empty, or its data does not fit its size.
+    """
+    encoding = _ENCODINGS.get(message.encoding)
+    if encoding is None and find_spec("cv_bridge") is None:
+        raise RejectedImageError(
+            "unknown_encoding",
+            f"image has the encoding {message.encoding[:40]!r}",
+            allowed=", ".join(_ENCODINGS),
+            fix="let the driver publish one of these, or install cv_bridge, which knows more",
+        )
+    _check_size(message, encoding)
+    _check_data(message, encoding)
+    decode = _decode_by_cv_bridge if encoding is None else _decode_raw
+
+    def decode_it(normalisation: Normalisation) -> np.ndarray:
+        return decode(message, normalisation)
+
+    return CameraImage(message.header, message.width, message.height, decode_it)
+
+
+def _describe(message: Image) -> str:
+    return f"{message.width}x{message.height} {message.encoding[:40]}"
+
+
+def _check_size(message: Image, encoding: _Encoding | None) -> None:
+    if not message.width or not message.height:
+        raise RejectedImageError(
+            "empty_image",
+            f"image is empty ({_describe(message)})",
+            allowed="a width and a height of at least 1 pixel",
+        )
+    across, down = encoding.divisors if encoding else (1, 1)
+    if message.width % across or message.height % down:
+        raise RejectedImageError(
+            "odd_size",
+            f"image ({_describe(message)}) shares colours between pixels",
+            allowed=f"a width that is a multiple of {across} and a height that is one of {down}",
+        )
+
+
+def _check_data(message: Image, encoding: _Encoding | None) -> None:
+    least_step = message.width * (encoding.channels * encoding.depth if encoding else 1)
+    if message.step < least_step:
+        raise RejectedImageError(
+            "bad_step",
+            f"image ({_describe(message)}) has a step of {message.step}",
+            allowed=f"at least {least_step} bytes a row",
+        )
+    has_chroma_rows = encoding is not None and encoding.has_chroma_rows
+    rows = message.height * 3 // 2 if has_chroma_rows else message.height
+    expected = message.step * rows
+    found = len(message.data)
+    if found != expected:
+        raise RejectedImageError(
+            "short_data" if found < expected else "long_data",
+            f"image ({_describe(message)}, step {message.step}) has {found} bytes of data",
+            allowed=f"step x {'height x 3 / 2' if has_chroma_rows else 'height'} = {expected} bytes",
+        )
+
+
+def _decode_raw(message: Image, normalisation: Normalisation) -> np.ndarray:
+    encoding = _ENCODINGS[message.encoding]
+    rows = np.frombuffer(message.data, np.uint8).reshape(-1, message.step)
+    image = rows[:, : message.width * encoding.channels * encoding.depth]
+    if encoding.depth == 2:
+        image = normalisation.to_8_bits(_as_16_bits(image, bool(message.is_bigendian)))
+    if encoding.channels > 1:
+        image = image.reshape(len(image), message.width, encoding.channels)
+    return image if encoding.conversion is None else cv2.cvtColor(image, encoding.conversion)
+
+
+def _as_16_bits(rows: np.ndarray, is_bigendian: bool) -> np.ndarray:
+    """Take rows of bytes as 16-bit values, with a copy only if the machine cannot read them in place."""
+    values = rows.view(">u2" if is_bigendian else "<u2")
+    return np.require(values, np.uint16, "A")
+
+
+def _decode_by_cv_bridge(message: Image, normalisation: Normalisation) -> np.ndarray:
+    try:
+        from cv_bridge import CvBridge
+
+        image = CvBridge().imgmsg_to_cv2(message, "rgb8")
+    # It has errors of its own, OpenCV's and Python's.
+    except Exception as error:
+        raise RejectedImageError(
+            "unknown_encoding",
+            f"image ({_describe(message)}) cannot be converted by cv_bridge: {error}",
+            allowed=f"{', '.join(_ENCODINGS)}, and what cv_bridge converts to rgb8",
+        ) from error
+    return image
+
+
+def check_compressed_image(message: CompressedImage, max_pixels: int) -> CameraImage:
+    """Check what the first bytes of a compressed image message claim; nothing is decoded.
+
+    Args:
+        message: as it came.
+        max_pixels: an image that claims more is refused.
+
+    Raises:
+        RejectedImageError: it is neither JPEG nor PNG, its header is broken, or it is too large.
+    """
+    data = memoryview(message.data)
+    form = encoded_format(data)
+    if form is None:
+        raise RejectedImageError(
+            "unknown_format",
+            f"compressed image (format {message.format[:40]!r}) begins with {bytes(data[:8])!r}",
+            allowed="jpeg, png",
+            fix="set the format of the camera's image_transport to one of these",
+        )
+    try:
+        header = read_header(data)
+    except ImageError as error:
+        raise RejectedImageError(f"broken_{form}", str(error)) from error
+    if header.width * header.height > max_pixels:
+        raise RejectedImageError(
+            "too_large",
+            f"compressed image claims {header.width}x{header.height} pixels",
+            allowed=f"at most {max_pixels} in all",
+            fix="if the camera really has so many, raise the parameter max_image_pixels",
+        )
+
+    def decode_it(normalisation: Normalisation) -> np.ndarray:
+        return _decode_compressed(message, form, (header.height, header.width), normalisation)
+
+    return CameraImage(message.header, header.width, header.height, decode_it)
+
+
+def _decode_compressed(
+    message: CompressedImage, form: str, size: tuple[int, int], normalisation: Normalisation
+) -> np.ndarray:
+    # Unchanged: 16 bits stay, and the picture is not turned by what its Exif data says.
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None or image.shape[:2] != size or image.dtype not in (np.uint8, np.uint16):
+        raise RejectedImageError(
+            f"broken_{form}",
+            f"{form} image of {len(message.data)} bytes cannot be decoded",
+            allowed="a whole file",
+        )
+    if image.dtype == np.uint16:
+        image = normalisation.to_8_bits(image)
+    if image.ndim == 2:
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)

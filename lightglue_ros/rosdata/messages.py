@@ -1,0 +1,110 @@
+"""Messages by their fields: the same for the classes of rclpy and for those that rosbags makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from lightglue_ros.rig.history import RigPair
+from lightglue_ros.rig.rig import Rig
+from lightglue_ros.rig.verification import Verification
+
+
+class Stamp(Protocol):
+    """builtin_interfaces/Time."""
+
+    sec: int
+    nanosec: int
+
+
+class Header(Protocol):
+    """std_msgs/Header."""
+
+    stamp: Stamp
+    frame_id: str
+
+
+class LabelledImage(Protocol):
+    """An image of which a message of matches speaks: its header, and its size in pixels."""
+
+    header: Header
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class MessageTypes:
+    """The classes that messages are made of.
+
+    Attributes:
+        matches: of lightglue_ros/Matches.
+        pair_matches: of lightglue_ros/PairMatches.
+        time: of builtin_interfaces/Time.
+        flat: makes what a field takes of a float32, int32 or uint8 array of any shape.
+    """
+
+    matches: type
+    pair_matches: type
+    time: type
+    flat: Callable[[np.ndarray], Any]
+
+
+def stamp_in_ns(header: Header) -> int:
+    """When the image was taken, in nanoseconds."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+
+
+def matches_to_message(
+    types: MessageTypes, rig: Rig, header: Header, pairs: Sequence[RigPair[LabelledImage]], model: str
+) -> Any:
+    """Make the message of one frame, with as many pairs as the rig has."""
+    messages = [
+        _pair_message(types, rig.cameras[first.camera], rig.cameras[second.camera], pair)
+        for (first, second), pair in zip(rig.pairs, pairs, strict=True)
+    ]
+    return types.matches(header=header, model=model, pairs=messages)
+
+
+def _pair_message(types: MessageTypes, camera0: str, camera1: str, pair: RigPair[LabelledImage]) -> Any:
+    kind, matches = types.pair_matches, pair.matches
+    # All fields by name, because the classes of rosbags know no defaults.
+    return kind(
+        status=kind.STATUS_MISSING if pair.is_missing else kind.STATUS_OK,
+        camera0=camera0,
+        camera1=camera1,
+        **_image_fields(types, 0, pair.label0),
+        **_image_fields(types, 1, pair.label1),
+        keypoints0=types.flat(matches.keypoints0),
+        keypoints1=types.flat(matches.keypoints1),
+        scores=types.flat(matches.scores),
+        indices0=types.flat(matches.indices0),
+        indices1=types.flat(matches.indices1),
+        **_verification_fields(types, pair.verification),
+        layers=matches.layers,
+    )
+
+
+def _verification_fields(types: MessageTypes, found: Verification | None) -> dict[str, Any]:
+    kind = types.pair_matches
+    if found is None:
+        nothing = types.flat(np.zeros(0, np.uint8))
+        return {"verification": kind.VERIFICATION_NONE, "inliers": nothing, "matrix": np.zeros(9)}
+    return {
+        "verification": getattr(kind, f"VERIFICATION_{found.geometry.upper()}"),
+        "inliers": types.flat(found.inliers.astype(np.uint8)),
+        "matrix": np.zeros(9) if found.matrix is None else found.matrix.ravel(),
+    }
+
+
+def _image_fields(types: MessageTypes, number: int, image: LabelledImage | None) -> dict[str, Any]:
+    """What a message says of its first (0) or second (1) image; of a missing one zeros."""
+    fields = {
+        "stamp": types.time(sec=0, nanosec=0) if image is None else image.header.stamp,
+        "frame_id": "" if image is None else image.header.frame_id,
+        "width": 0 if image is None else image.width,
+        "height": 0 if image is None else image.height,
+    }
+    return {f"{name}{number}": value for name, value in fields.items()}

@@ -1,0 +1,140 @@
+"""The command line, run as a user runs it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.image_files import read_image, write_image
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, "-m", "lightglue_ros", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60.0, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture(scope="module")
+def pair_of_files(motorcycle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    paths = folder / "left.png", folder / "right.png"
+    for path, image in zip(paths, motorcycle, strict=True):
+        write_image(path, image)
+    return paths
+
+
+def test_match_prints_writes_json_and_draws(model_folder, pair_of_files, motorcycle, tmp_path):
+    done = run("match", *pair_of_files, "--draw", tmp_path / "m.png", "--json", tmp_path / "m.json")
+    assert done.returncode == 0, done.stderr
+    (expected,) = MatchPipeline(model_folder, "cpu").match(motorcycle, [(0, 1)])
+    assert f"{len(expected)} matches" in done.stdout
+    (entry,) = json.loads((tmp_path / "m.json").read_text())
+    np.testing.assert_allclose(entry["keypoints1"], expected.keypoints1, atol=1e-3)
+    assert entry["image0"] == str(pair_of_files[0])
+    picture = read_image(tmp_path / "m.png")
+    assert picture.shape == (500, 2 * 741, 3)
+    assert np.mean(picture[:, :741] != motorcycle[0]) > 0.05
+
+
+def test_match_takes_pairs_and_a_size(pair_of_files):
+    left, right = pair_of_files
+    done = run(
+        "match", left, right, left, "--pairs", "0:1,2:0", "--image-size", "300x200", "--provider", "cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    how, *lines = done.stdout.splitlines()
+    assert how == "xfeat on cpu, images shrunk to fit 320x224"
+    assert [line.split(": ")[0] for line in lines] == [f"{left} {right}", f"{left} {left}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["match", "{left}", "no_such.png"], "no image file no_such.png"),
+        (["match", "{left}"], "nothing to match"),
+        (["match", "{left}", "{left}", "--pairs", "0-1"], "--pairs is '0-1'"),
+        (["match", "{left}", "{left}", "--pairs", "0:7"], "from 0 to 1"),
+        (["match", "{left}", "{left}", "--model", "none"], "no model 'none'"),
+        (["match", "{left}", "{left}", "--draw", "/nowhere/x.png"], "cannot write /nowhere/x.png"),
+        (["match", "{left}", "{left}", "--json", "/nowhere/x.json"], "/nowhere/x.json"),
+        (["export", "xfeat", "-o", "{left}"], "{left}"),
+        (["export", "sift"], "no model 'sift' to export; allowed: xfeat"),
+        (["export", "aliked-t16"], "a LightGlue for the 64 channels of aliked-t16 must be given"),
+    ],
+)
+def test_errors_are_one_line_and_status_1(pair_of_files, arguments, says):
+    done = run(*(argument.format(left=pair_of_files[0]) for argument in arguments))
+    assert done.returncode == 1
+    assert says.format(left=pair_of_files[0]) in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_usage_errors_are_status_2():
+    sizes = [["match", "a", "b", "--image-size", size] for size in ("640", "0x480", "100000x100000")]
+    for arguments in ([], ["nonsense"], ["bench", "--frames", "0"], *sizes):
+        assert run(*arguments).returncode == 2
+
+
+def test_export_lists_the_models_with_their_licences():
+    done = run("export", "--list")
+    assert done.returncode == 0, done.stderr
+    header, *rows = (re.split(" {2,}", line) for line in done.stdout.splitlines())
+    assert header == ["model", "extractor", "descriptor", "channels", "divisor", "matcher weights", "licence"]
+    table = {row[0]: row[1:] for row in rows}
+    assert table["disk"] == ["disk", "128", "3", "16", "disk_lightglue.pth", "Apache-2.0"]
+    assert table["aliked-t16"][-2:] == ["none published", "BSD-3-Clause (ALIKED)"]
+    assert table["superpoint"] == [
+        "superpoint",
+        "256",
+        "1",
+        "8",
+        "superpoint_lightglue.pth",
+        "non-commercial research (SuperPoint), Apache-2.0 (LightGlue)",
+    ]
+    assert set(table) == {
+        "xfeat",
+        "disk",
+        "aliked",
+        "aliked-n16rot",
+        "aliked-n32",
+        "aliked-t16",
+        "superpoint",
+    }
+
+
+def test_help_names_every_command():
+    said = run("--help").stdout
+    for command in ("export", "match", "bag", "bench", "demo", "matcher", "player", "viewer"):
+        assert command in said
+
+
+@pytest.mark.parametrize(
+    ("absent", "command", "says"),
+    [
+        ("torch", ["export", "xfeat"], "needs the Python package 'torch'"),
+        ("torch", ["export", "--list"], "needs the Python package 'torch'"),
+        ("onnxruntime", ["match", "{left}", "{left}"], "pip install onnxruntime (CPU), or pip install"),
+        ("rclpy", ["matcher"], "matcher needs ROS 2"),
+        ("rclpy", ["demo"], "demo needs ROS 2"),
+    ],
+)
+def test_what_is_not_installed_is_named_when_it_is_needed(absent, command, says, pair_of_files, tmp_path):
+    (tmp_path / absent).mkdir()
+    (tmp_path / absent / "__init__.py").write_text(f"raise ModuleNotFoundError('absent', name='{absent}')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = run(*(word.format(left=pair_of_files[0]) for word in command), PYTHONPATH=path)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_grey_files_stay_grey(tmp_path):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 5), 7, np.uint8))
+    assert read_image(tmp_path / "grey.png").shape == (4, 5)

@@ -1,0 +1,244 @@
+"""`lightglue_ros match`, run as a user runs it, with its files read back."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lightglue_ros.cli.geometry import same_row_share
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.image_files import find_images, read_image, write_image
+
+ARRAYS = ("keypoints0", "keypoints1", "scores", "indices0", "indices1")
+
+
+def match(*arguments, **environment):
+    command = [sys.executable, "-m", "lightglue_ros", "match", *map(str, arguments), "--provider", "cpu"]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120.0, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture(scope="module")
+def pipeline(model_folder):
+    return MatchPipeline(model_folder, "cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(motorcycle, tmp_path_factory):
+    """Three images: the motorcycle's left and right, and its left in a smaller size."""
+    path = tmp_path_factory.mktemp("images")
+    left, right = motorcycle
+    for name, image in (("a.png", left), ("b.png", right), ("c.png", left[:300, :400].copy())):
+        write_image(path / name, image)
+    return path
+
+
+@pytest.fixture(scope="module")
+def verified(folder, tmp_path_factory):
+    """All files of a run over a folder, each image with the next, verified."""
+    out = tmp_path_factory.mktemp("out")
+    files = [word for kind in ("json", "npz", "h5", "draw") for word in (f"--{kind}", out / f"pairs_{kind}")]
+    done = match(folder, "--verify", "fundamental", *files)
+    assert done.returncode == 0, done.stderr
+    return done, out
+
+
+@pytest.fixture(scope="module")
+def expected(pipeline, folder):
+    images = [read_image(path) for path in find_images([folder])]
+    features = pipeline.extract(images)
+    return features, pipeline.match_features(features, [(0, 1), (1, 2)])
+
+
+def assert_same_matches(read, of_pipeline):
+    for name in ARRAYS:
+        np.testing.assert_allclose(read[name], getattr(of_pipeline, name), atol=1e-3, err_msg=name)
+
+
+def test_json_has_the_matches_and_inliers_of_each_pair(verified, folder, expected):
+    entries = json.loads((verified[1] / "pairs_json").read_text())
+    assert [entry["image0"] for entry in entries] == [str(folder / name) for name in ("a.png", "b.png")]
+    for entry, matches in zip(entries, expected[1], strict=True):
+        assert_same_matches(entry, matches)
+        assert len(entry["inliers"]) == len(matches)
+        assert np.array(entry["matrix"]).shape == (3, 3)
+        assert f"{len(matches)} matches, {sum(entry['inliers'])} inliers" in verified[0].stdout
+
+
+def test_numpy_reads_the_same(verified, folder, expected):
+    arrays = np.load(verified[1] / "pairs_npz")
+    assert arrays["images"].tolist() == [str(folder / name) for name in ("a.png", "b.png", "c.png")]
+    assert arrays["pairs"].tolist() == [[0, 1], [1, 2]]
+    entries = json.loads((verified[1] / "pairs_json").read_text())
+    for number, matches in enumerate(expected[1]):
+        of_pair = arrays["pair_of_match"] == number
+        assert_same_matches({name: arrays[name][of_pair] for name in ARRAYS}, matches)
+        assert arrays["inliers"][of_pair].tolist() == entries[number]["inliers"]
+        np.testing.assert_allclose(arrays["matrices"][number], entries[number]["matrix"])
+
+
+def test_hdf5_is_laid_out_as_hloc_reads_it(verified, expected):
+    h5py = pytest.importorskip("h5py", reason="no h5py here (pip install h5py)")
+    features, pairs = expected
+    out = verified[1] / "pairs_h5"
+    assert sorted(path.name for path in out.iterdir()) == ["features.h5", "matches.h5", "pairs.txt"]
+    assert (out / "pairs.txt").read_text() == "a.png b.png\nb.png c.png\n"
+    with h5py.File(out / "features.h5") as file:
+        assert set(file) == {"a.png", "b.png", "c.png"}
+        for slot, name in enumerate(sorted(file)):
+            mask = features.mask[slot]
+            np.testing.assert_allclose(file[name]["keypoints"], features.keypoints[slot][mask], atol=1e-3)
+            np.testing.assert_allclose(file[name]["scores"], features.scores[slot][mask], atol=1e-4)
+            # hloc wants a column for each keypoint.
+            np.testing.assert_allclose(
+                file[name]["descriptors"], features.descriptors[slot][mask].T, atol=1e-4
+            )
+            assert file[name]["image_size"][:].tolist() == features.image_sizes[slot].tolist()
+        assert file["a.png/keypoints"].attrs["uncertainty"] == pytest.approx(741 / 640)
+        assert file["c.png/keypoints"].attrs["uncertainty"] == 1.0
+    with h5py.File(out / "matches.h5") as file:
+        for name, matches in zip(("a.png/b.png", "b.png/c.png"), pairs, strict=True):
+            partners, scores = file[name]["matches0"][:], file[name]["matching_scores0"][:]
+            assert np.flatnonzero(partners != -1).tolist() == matches.indices0.tolist()
+            assert partners[partners != -1].tolist() == matches.indices1.tolist()
+            np.testing.assert_allclose(scores[partners != -1], matches.scores, atol=1e-3)
+            assert not scores[partners == -1].any()
+            assert file[name]["inliers0"].dtype == bool
+
+
+def test_a_folder_of_pictures_has_one_for_each_pair(verified, motorcycle):
+    pictures = find_images([verified[1] / "pairs_draw"])
+    assert [path.name for path in pictures] == ["0000_a_b.png", "0001_b_c.png"]
+    picture = read_image(pictures[0])
+    assert picture.shape == (500, 2 * 741, 3)
+    # A keypoint without a match is seen, though faintly: more is drawn than the lines' green.
+    drawn = np.any(picture[:, :741] != motorcycle[0], axis=2)
+    green = (picture[:, :741, 1] > 200) & (picture[:, :741, 2] < 60)
+    assert green.sum() > 1000
+    assert (drawn & ~green).sum() > 1000
+
+
+def test_inliers_lie_on_the_same_row_more_often_than_all_matches(verified):
+    entry = json.loads((verified[1] / "pairs_json").read_text())[0]
+    inliers = np.array(entry["inliers"])
+    points = np.float32(entry["keypoints0"]), np.float32(entry["keypoints1"])
+    before = same_row_share(*points, 1.5)
+    after = same_row_share(*(of[inliers] for of in points), 1.5)
+    assert before < 0.95
+    assert after > 0.99
+    assert 0.8 < inliers.mean() < 1.0
+
+
+@pytest.mark.parametrize(
+    "verify", [["homography"], ["essential", "--intrinsics", "994.978,994.978,311.193,254.877"]]
+)
+def test_other_geometries_mark_inliers(folder, tmp_path, verify):
+    done = match(folder / "[ab].png", "--verify", *verify, "--json", tmp_path / "m.json")
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "m.json").read_text())
+    assert entry["geometry"] == verify[0]
+    assert np.array(entry["matrix"]).shape == (3, 3)
+    assert 0.05 < np.mean(entry["inliers"]) < 1.0
+
+
+def test_without_verification_no_file_speaks_of_inliers(folder, tmp_path):
+    done = match(folder / "*.png", "--pairs", "2:0", "--json", tmp_path / "m.json", "--npz", tmp_path / "m")
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "m.json").read_text())
+    assert (entry["image0"], entry["image1"]) == (str(folder / "c.png"), str(folder / "a.png"))
+    assert not {"inliers", "matrix", "geometry"} & set(entry)
+    assert not {"inliers", "matrices"} & set(np.load(tmp_path / "m"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{folder}/*.jpg"], "no images are named {folder}/*.jpg"),
+        (["{empty}"], "folder {empty} holds no images"),
+        (["{folder}", "--verify", "affine"], "--verify is 'affine'; allowed: fundamental"),
+        (["{folder}", "--verify", "essential"], "--verify essential and --intrinsics go together"),
+        (["{folder}", "--intrinsics", "1,1,1,1"], "--verify essential and --intrinsics go together"),
+        (["{folder}", "--verify", "essential", "--intrinsics", "1,2"], "four numbers fx,fy,cx,cy"),
+        (["{folder}", "--verify", "essential", "--intrinsics", "0,1,1,1"], "greater than 0"),
+        (["{folder}", "--h5", "/nowhere/h5"], "cannot write /nowhere/h5"),
+        (["{folder}", "--npz", "/nowhere/x.npz"], "cannot write /nowhere/x.npz"),
+    ],
+)
+def test_errors_are_one_line_and_come_before_the_model_is_loaded(folder, tmp_path, arguments, says):
+    done = match(*(word.format(folder=folder, empty=tmp_path) for word in arguments))
+    assert done.returncode == 1
+    assert says.format(folder=folder, empty=tmp_path) in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not done.stdout
+
+
+def test_files_that_hloc_could_not_read_are_not_begun(folder, tmp_path):
+    pytest.importorskip("h5py", reason="no h5py here (pip install h5py)")
+    shutil.copy(folder / "a.png", tmp_path / "an image.png")
+    done = match(tmp_path / "an image.png", folder / "b.png", "--h5", tmp_path / "h5")
+    assert done.returncode == 1
+    assert "has a space" in done.stderr
+    assert not (tmp_path / "h5").exists()
+
+
+def test_a_broken_image_among_others_leaves_no_half_written_file(folder, tmp_path):
+    pytest.importorskip("h5py", reason="no h5py here (pip install h5py)")
+    for name in "ab":
+        shutil.copy(folder / f"{name}.png", tmp_path)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    done = match(tmp_path, "--h5", tmp_path / "h5", "--json", tmp_path / "m.json")
+    assert done.returncode == 1
+    assert f"{tmp_path / 'c.png'} cannot be read as an image" in done.stderr
+    assert not list((tmp_path / "h5").iterdir())
+    assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("absent", "arguments", "says"),
+    [
+        ("h5py", ["--h5", "{out}"], "pip install h5py"),
+        ("torch", ["--model", "disk"], "to mend it: lightglue_ros export disk --split"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_the_command(folder, tmp_path, absent, arguments, says):
+    (tmp_path / absent).mkdir()
+    (tmp_path / absent / "__init__.py").write_text(f"raise ModuleNotFoundError('absent', name='{absent}')")
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    if absent == "torch":
+        environment["LIGHTGLUE_ROS_HOME"] = str(tmp_path / "store")
+    done = match(folder, *(word.format(out=tmp_path / "h5") for word in arguments), **environment)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.count("to mend it") == 1
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_a_sequence_is_matched_as_its_pairs_are_alone(shared_data, model_folder, tmp_path):
+    frames = shared_data / "kitti_seq1" / "image_l"
+    done = match(frames, "--image-size", "320x96", "--npz", tmp_path / "m.npz")
+    assert done.returncode == 0, done.stderr
+    arrays, paths = np.load(tmp_path / "m.npz"), find_images([frames])
+    assert arrays["pairs"].tolist() == [[number, number + 1] for number in range(50)]
+    pipeline = MatchPipeline(model_folder, "cpu", (320, 96))
+    for number in (0, 23, 49):
+        images = [read_image(path) for path in paths[number : number + 2]]
+        (alone,) = pipeline.match(images, [(0, 1)])
+        of_pair = arrays["pair_of_match"] == number
+        assert_same_matches({name: arrays[name][of_pair] for name in ARRAYS}, alone)
+    assert np.bincount(arrays["pair_of_match"]).min() > 200
+
+
+def test_most_matches_of_wide_baselines_are_inliers(shared_data, tmp_path):
+    done = match(
+        *(shared_data / "pairs" / pattern for pattern in ("DSC*", "sacre*")),
+        *("--pairs", "0:1,2:3", "--verify", "fundamental", "--json", tmp_path / "m.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    for entry in json.loads((tmp_path / "m.json").read_text()):
+        # With shuffled partners up to 37% of the smaller pair's 41 agree with some fundamental matrix.
+        assert np.mean(entry["inliers"]) > 0.5

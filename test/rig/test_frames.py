@@ -1,0 +1,353 @@
+"""Assembly of frames: images are integers here, for the assembler hands them on as they are."""
+
+from itertools import pairwise, permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightglue_ros.rig.frames import FrameAssembler
+from lightglue_ros.rig.rig import Rig
+
+MS = 1_000_000
+SECOND = 1000 * MS
+PERIOD = 100 * MS
+START = 1_700_000_000_000 * MS
+
+
+def assembler(cameras=2, slop=0.01, timeout=1.0):
+    names = [f"camera{number}" for number in range(cameras)]
+    pairs = [f"{first}:{second}" for first, second in pairwise(names)] or ["camera0@-1:camera0"]
+    return FrameAssembler(Rig.parse(names, pairs), slop=slop, timeout=timeout)
+
+
+def play(frames, stamps_of_cameras):
+    """Feed (camera, moment, offset) in order; an image is the number of its moment."""
+    out = []
+    for camera, moment, offset in stamps_of_cameras:
+        stamp = START + moment * PERIOD + offset * MS
+        frame = frames.add(camera, stamp, moment, now=stamp)
+        if frame is not None:
+            out.append(frame.images)
+    return out
+
+
+def test_images_within_the_slop_become_a_frame():
+    frames = assembler()
+    assert play(frames, [(0, 0, 0), (1, 0, 9), (0, 1, 0), (1, 1, 10)]) == [(0, 0), (1, 1)]
+
+
+def test_images_beyond_the_slop_do_not():
+    frames = assembler()
+    assert play(frames, [(0, 0, 0), (1, 0, 11)]) == []
+
+
+def test_slop_bounds_the_spread_of_three_cameras():
+    frames = assembler(cameras=3)
+    assert play(frames, [(0, 0, 0), (2, 0, 12), (1, 0, 6)]) == []
+    assert play(frames, [(0, 1, 0), (2, 1, 10), (1, 1, 5)]) == [(1, 1, 1)]
+
+
+def test_one_lost_image_does_not_pair_the_next_ones_off_by_one():
+    frames = assembler()
+    order = [(0, 0, 0), (1, 0, 1), (0, 1, 0), (0, 2, 0), (1, 2, 1), (0, 3, 0), (1, 3, 1)]
+    assert play(frames, order) == [(0, 0), (2, 2), (3, 3)]
+    assert frames.counts.unmatched == 1
+
+
+@given(
+    lost=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 19)), max_size=15),
+    jitter=st.lists(st.integers(0, 10), min_size=60, max_size=60),
+    swaps=st.lists(st.integers(0, 58), max_size=20),
+)
+def test_frames_never_mix_moments_and_every_image_is_accounted_for(lost, jitter, swaps):
+    images = [(camera, moment, jitter[3 * moment + camera]) for moment in range(20) for camera in range(3)]
+    for position in swaps:
+        images[position], images[position + 1] = images[position + 1], images[position]
+    images = [image for image in images if image[:2] not in set(lost)]
+    frames = assembler(cameras=3, timeout=1000.0)
+    out = play(frames, images)
+    moments = [set(frame) - {None} for frame in out]
+    assert all(len(moment) == 1 for moment in moments)
+    assert moments == sorted(moments, key=min)
+    used = sum(image is not None for frame in out for image in frame)
+    waiting = sum(len(camera.waiting) for camera in frames._cameras)
+    counts = frames.counts
+    assert counts.received == len(images)
+    assert counts.received == used + counts.unmatched + counts.late + waiting
+
+
+def test_complete_moments_in_order_all_become_frames():
+    frames = assembler(cameras=4)
+    images = [(camera, moment, camera) for moment in range(30) for camera in range(4)]
+    assert len(play(frames, images)) == 30
+
+
+def test_a_silent_camera_holds_nobody_up_after_its_timeout():
+    frames = assembler(timeout=0.25)
+    alone = [(0, moment, 0) for moment in range(1, 6)]
+    out = play(frames, [(0, 0, 0), (1, 0, 0), *alone, (0, 6, 0), (1, 6, 1), (0, 7, 0), (1, 7, 1)])
+    # Moments 1 to 3 wait for the camera; from 4 on it is missing; at 6 it is back, after the other camera's
+    # image, so that the next frame is the first to wait for it.
+    assert out == [(0, 0), (4, None), (5, None), (6, None), (7, 7)]
+
+
+def test_cameras_slower_than_the_timeout_and_pauses_of_all_are_not_missing():
+    frames = assembler(timeout=0.25)
+    order = [(camera, moment, camera) for moment in (0, 5, 10, 50, 51) for camera in (0, 1)]
+    assert play(frames, order) == [(0, 0), (5, 5), (10, 10), (50, 50), (51, 51)]
+
+
+def test_a_live_camera_whose_stamps_never_fit_is_missing_and_the_others_go_on():
+    frames = assembler(cameras=3, timeout=0.25)
+    order = [(camera, moment, 50 * (camera == 2)) for moment in range(10) for camera in range(3)]
+    # All have waited for all when the timeout is over; then those that fit each other are taken back.
+    assert play(frames, order) == [(3, None, None), *((moment, moment, None) for moment in range(4, 10))]
+    assert frames.missing() == [2]
+
+
+def test_a_camera_that_never_came_is_missing_after_the_timeout():
+    frames = assembler(timeout=0.25)
+    out = play(frames, [(0, moment, 0) for moment in range(5)])
+    assert out == [(3, None), (4, None)]
+    assert frames.missing() == [1]
+
+
+def test_nobody_waits_for_a_camera_that_is_known_not_to_come():
+    rig = Rig.parse(["camera0", "camera1"], ["camera0:camera1"])
+    frames = FrameAssembler(rig, slop=0.01, timeout=0.25, absent=[1])
+    assert play(frames, [(0, 100, 0), (0, 101, 0)]) == [(100, None), (101, None)]
+    # Time is set back.
+    assert play(frames, [(0, moment, 0) for moment in range(10)])[-1] == (9, None)
+    assert frames.counts.frames == frames.counts.received
+    assert frames.missing() == [1]
+
+
+def test_time_set_back_starts_anew():
+    frames = assembler()
+    play(frames, [(0, 100, 0), (1, 100, 0)])
+    assert play(frames, [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0)]) == [(0, 0), (1, 1)]
+    assert frames.counts.resets == 1
+
+
+def test_late_and_repeated_images_are_dropped_and_counted():
+    frames = assembler()
+    assert play(frames, [(0, 2, 0), (1, 2, 0), (0, 2, 0), (0, 1, 0), (1, 1, 0)]) == [(2, 2)]
+    assert frames.counts.late == 3
+
+
+def test_images_without_a_stamp_count_as_taken_on_arrival():
+    frames = assembler()
+    for moment in range(3):
+        now = START + moment * PERIOD
+        assert frames.add(0, 0, moment, now=now) is None
+        assert frames.add(1, 0, moment, now=now + 5 * MS).images == (moment, moment)
+
+
+def test_memory_is_bounded_when_partners_never_come():
+    frames = assembler(timeout=1e6)
+    play(frames, [(0, moment, 0) for moment in range(1000)])
+    assert len(frames._cameras[0].waiting) <= 8
+    assert frames.counts.unmatched == 1000 - len(frames._cameras[0].waiting)
+
+
+@pytest.mark.parametrize("cameras", [1, 8])
+def test_any_number_of_cameras(cameras):
+    frames = assembler(cameras=cameras)
+    out = play(frames, [(camera, 0, 0) for camera in range(cameras)])
+    assert out == [(0,) * cameras]
+
+
+def run(frames, images, start=START):
+    """Feed (time in ms, camera) in order of time, taken and arrived at once; an image is its time in ms."""
+    out = []
+    for at, camera in sorted(images):
+        frame = frames.add(camera, start + round(at * MS), at, now=start + round(at * MS))
+        if frame is not None:
+            out.append(frame)
+    return out
+
+
+def shots(camera, hertz, seconds, phase=0.0):
+    return [(phase + 1e3 * number / hertz, camera) for number in range(round(hertz * seconds))]
+
+
+@pytest.mark.parametrize(("hertz", "slop"), [(10, 0.045), (30, 0.015), (200, 0.00225), (1, 0.1)])
+def test_the_automatic_slop_is_below_half_a_period_of_the_measured_rate(hertz, slop):
+    frames = assembler(slop=0.0)
+    assert frames.slop == 0.01
+    run(frames, shots(0, hertz, 20 / hertz) + shots(1, hertz, 20 / hertz))
+    assert frames.slop == pytest.approx(slop, rel=0.01)
+
+
+def test_the_automatic_slop_is_that_of_the_fastest_camera_and_lost_images_do_not_move_it():
+    frames = assembler(slop=0.0)
+    run(frames, shots(0, 30, 2)[::3] + shots(0, 30, 2)[1::3] + shots(1, 5, 2))
+    assert frames.slop == pytest.approx(0.45 / 30, rel=0.01)
+
+
+def test_cameras_at_30_15_and_10_hz_give_every_pair_at_every_common_moment():
+    frames = FrameAssembler(Rig.parse("abc", ["a:b", "b:c", "a:c"]), slop=0.0, timeout=1.0)
+    out = run(frames, shots(0, 30, 4) + shots(1, 15, 4, 2.0) + shots(2, 10, 4, 1.0))[-90:]
+    present = [tuple(image is not None for image in frame.images) for frame in out]
+    span = (out[-1].stamps[0] - out[0].stamps[0]) / SECOND
+    rates = [sum(slots[i] and slots[j] for slots in present) / span for i, j in ((0, 1), (1, 2), (0, 2))]
+    assert rates == pytest.approx([15, 5, 10], rel=0.1)
+    assert all(sum(slots) >= 2 for slots in present)
+    assert all(not frame.missing for frame in out)
+    assert all(max(s) - min(s) <= 2 * MS for s in ([x for x in f.stamps if x is not None] for f in out))
+
+
+def test_a_slow_camera_whose_images_take_longer_is_still_matched():
+    """Its image of a moment comes 50 ms after the fast camera's."""
+    frames = assembler(slop=0.0)
+    images = [(at, 0, at) for at, _ in shots(0, 30, 3)] + [(at + 50.0, 1, at) for at, _ in shots(1, 10, 3)]
+    out = [
+        frames.add(camera, START + round(at * MS), at, START + round(now * MS))
+        for now, camera, at in sorted(images)
+    ]
+    assert sum(frame is not None and None not in frame.images for frame in out) >= 28
+
+
+def test_a_pair_through_time_of_the_fast_camera_comes_at_its_own_rate():
+    frames = FrameAssembler(Rig.parse("ab", ["a:b", "a@-1:a"]), slop=0.0, timeout=1.0)
+    out = run(frames, shots(0, 30, 3) + shots(1, 10, 3))
+    assert len(out) >= 80
+    assert sum(frame.images[1] is not None for frame in out) >= 28
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+@pytest.mark.parametrize("pairs", [["a:b", "b:c"], ["a:b", "c:d"], ["a:b", "b:c", "c:d", "c@-1:c"]])
+@pytest.mark.parametrize("late", [3.0, 0.7])
+def test_two_groups_of_cameras_whose_times_differ_do_not_hold_up_each_other(order, pairs, late):
+    """Those of the later time are missing, whoever comes first."""
+    frames = FrameAssembler(Rig.parse("abcd", pairs), slop=0.0, timeout=0.5)
+    out = []
+    for moment in range(60):
+        for position, camera in enumerate(order):
+            now = START + moment * PERIOD + position * MS
+            stamp = now - (round(late * SECOND) if camera >= 2 else 0)
+            frame = frames.add(camera, stamp, moment, now)
+            if frame is not None and moment >= 20 and frame.images[0] is not None:
+                out.append(frame)
+    assert [frame.images[:2] for frame in out] == [(moment, moment) for moment in range(20, 60)]
+    assert all(frame.images[2:] == (None, None) for frame in out)
+
+
+@pytest.mark.parametrize("phase", [14.0, 16.6, 20.0])
+def test_free_running_cameras_with_stamps_in_a_ring_do_not_stall(phase):
+    """No moment has all three within the slop, yet each fits one of the others."""
+    frames = FrameAssembler(Rig.parse("abc", ["a:b", "b:c", "c:a"]), slop=0.0, timeout=0.5)
+    out = run(frames, shots(0, 30, 4) + shots(1, 30, 4, 5.0) + shots(2, 30, 4, phase))
+    late = [
+        frame
+        for frame in out
+        if frame.stamps != (None,) * 3 and max(x or 0 for x in frame.stamps) > START + 1.5 * SECOND
+    ]
+    assert len(late) >= 0.9 * 30 * 2.5
+
+
+def test_one_camera_far_ahead_for_one_image_costs_only_that_image():
+    frames = assembler()
+    hour = 3600 * SECOND
+    assert play(frames, [(0, 0, 0), (1, 0, 0)]) == [(0, 0)]
+    assert frames.add(0, START + hour, "ahead", START + PERIOD) is None
+    assert play(frames, [(1, 1, 0), (0, 2, 0), (1, 2, 0), (0, 3, 0), (1, 3, 0)]) == [(2, 2), (3, 3)]
+    assert frames.counts.resets == 0
+
+
+def test_all_cameras_far_ahead_go_on_there():
+    frames = assembler()
+    assert play(frames, [(0, 0, 0), (1, 0, 0), (0, 36_000, 0), (1, 36_000, 1)]) == [(0, 0), (36_000, 36_000)]
+
+
+def test_one_camera_three_seconds_late_is_missing_and_the_others_go_on():
+    frames = assembler(cameras=3, slop=0.0, timeout=0.5)
+    images = [(moment, camera) for moment in range(60) for camera in range(3)]
+    out = []
+    for moment, camera in images:
+        stamp = START + moment * PERIOD - (3 * SECOND if camera == 2 else 0)
+        frame = frames.add(camera, stamp, moment, now=START + moment * PERIOD)
+        out += [frame] if frame else []
+    assert [frame.images for frame in out[-50:]] == [(moment, moment, None) for moment in range(10, 60)]
+    assert out[-1].missing == {2}
+
+
+def test_a_short_bag_that_loops_is_a_time_set_back():
+    """0.8 s long: no stamp is more than a second older than the newest."""
+    frames = assembler()
+    looped = [(camera, moment % 8, 0) for moment in range(80) for camera in range(2)]
+    out = play(frames, looped)
+    assert len(out) >= 10 * (8 - 4)
+    assert frames.counts.resets == 9
+
+
+def test_frames_after_a_time_set_back_carry_a_new_epoch():
+    frames = assembler()
+    before = frames.add(0, START, "a", START), frames.add(1, START, "b", START)
+    back = START - 3600 * SECOND
+    after = frames.add(0, back, "a", START + MS), frames.add(1, back, "b", START + MS)
+    assert (before[1].epoch, after[1].epoch) == (0, 1)
+
+
+def test_a_clock_that_is_set_back_does_not_make_a_silent_camera_hold_up_the_others():
+    frames = assembler(timeout=0.25)
+    back = 3600 * SECOND
+    play(frames, [(0, 0, 0), (1, 0, 0), (0, 1, 0)])
+    out = [frames.add(0, START + m * PERIOD, m, START + m * PERIOD - back) for m in range(2, 7)]
+    assert [frame and frame.images for frame in out] == [None, None, None, (5, None), (6, None)]
+
+
+STAMPS = st.one_of(
+    st.just(0),
+    st.integers(-3, 30).map(lambda moment: START + moment * PERIOD),
+    st.integers(-5 * SECOND, 5 * SECOND).map(lambda offset: START + offset),
+    st.sampled_from([START - 3600 * SECOND, START + 3600 * SECOND, 1, -SECOND]),
+)
+
+
+@settings(max_examples=300)
+@given(
+    chaos=st.lists(st.tuples(st.integers(0, 2), STAMPS, st.integers(0, 2 * SECOND)), max_size=60),
+    slop=st.sampled_from([0.0, 0.01]),
+)
+def test_whatever_stamps_came_before_cameras_that_are_right_again_are_matched_at_full_rate(chaos, slop):
+    frames = assembler(cameras=3, slop=slop, timeout=0.5)
+    now = START
+    for camera, stamp, elapsed in chaos:
+        now += elapsed
+        frames.add(camera, stamp, None, now)
+        assert all(len(known.waiting) <= 8 for known in frames._cameras)
+    first = now + SECOND
+    out = []
+    for moment in range(40):
+        for camera in range(3):
+            stamp = first + moment * PERIOD + camera * MS // 2
+            frame = frames.add(camera, stamp, moment, stamp)
+            out += [frame] if frame else []
+    assert [frame.images for frame in out[-20:]] == [(moment,) * 3 for moment in range(20, 40)]
+
+
+@settings(max_examples=100)
+@given(
+    periods=st.lists(st.sampled_from([33, 50, 66, 100, 200]), min_size=3, max_size=3),
+    phases=st.lists(st.integers(0, 99), min_size=3, max_size=3),
+    lost=st.sets(st.integers(0, 200), max_size=20),
+    slop=st.sampled_from([0.0, 0.005, 0.05]),
+)
+def test_cameras_of_any_rates_and_phases_never_stall_for_longer_than_the_timeout(periods, phases, lost, slop):
+    """A frame at least every timeout, be it one whose pairs are missing."""
+    frames = assembler(cameras=3, slop=slop, timeout=0.5)
+    images = [
+        (phase + number * period, camera)
+        for camera, (period, phase) in enumerate(zip(periods, phases, strict=True))
+        for number in range(6000 // period)
+    ]
+    kept = [image for number, image in enumerate(sorted(images)) if number not in lost]
+    out = run(frames, kept)
+    times = [max(stamp for stamp in frame.stamps if stamp is not None) for frame in out]
+    longest = max(b - a for a, b in pairwise([START, *times, START + 6 * SECOND]))
+    assert longest <= (0.5 + 2 * 0.2 + 0.2) * SECOND
+    for frame in out:
+        present = [stamp for stamp in frame.stamps if stamp is not None]
+        assert max(present) - min(present) <= 0.1 * SECOND

@@ -1,0 +1,78 @@
+"""The intrinsics of an image from the CameraInfo of its camera."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lightglue_ros.core import ConfigError
+from lightglue_ros.rig.verifier import RigVerifier, intrinsics_of
+
+LEFT = np.array([[994.978, 0, 311.193], [0, 994.978, 254.877], [0, 0, 1]])
+RIGHT = np.array([[994.978, 0, 342.279], [0, 994.978, 254.877], [0, 0, 1]])
+SIZE = (741, 500)
+WHOLE = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
+
+
+def camera_info(projection, k=LEFT, d=(), model="plumb_bob", size=SIZE, roi=WHOLE, binning_x=0, binning_y=0):
+    """With the fields that sensor_msgs/CameraInfo has."""
+    p = np.zeros((3, 4))
+    p[:, :3] = projection
+    return SimpleNamespace(
+        width=size[0],
+        height=size[1],
+        distortion_model=model,
+        d=list(d),
+        k=k.ravel(),
+        p=p.ravel(),
+        roi=roi,
+        binning_x=binning_x,
+        binning_y=binning_y,
+    )
+
+
+def test_camera_info_is_beside_the_images_unless_it_is_said_to_be_elsewhere():
+    topics = ["/robot/left/image_rect", "/image_raw"]
+    assert RigVerifier(["left", "right"], topics).topics == ["/robot/left/camera_info", "/camera_info"]
+    assert RigVerifier(["left", "right"], topics, [""]).topics[1] == "/camera_info"
+    assert RigVerifier(["left", "right"], topics, ["a", "b"]).topics == ["a", "b"]
+
+
+@pytest.mark.parametrize("is_rectified", [True, False])
+def test_regions_and_binning_move_and_shrink_the_intrinsics(is_rectified):
+    region = SimpleNamespace(x_offset=100, y_offset=60, width=400, height=200)
+    info = camera_info(LEFT, k=RIGHT, roi=region, binning_x=2, binning_y=4)
+    found = intrinsics_of(info, is_rectified, (200, 50)).matrix
+    whole = LEFT if is_rectified else RIGHT
+    # The ray through the corner of a pixel is the same in both.
+    for corner in ((0.0, 0.0), (40.0, 30.0)):
+        ray = np.linalg.inv(found) @ [corner[0] - 0.5, corner[1] - 0.5, 1]
+        seen = whole @ ray
+        np.testing.assert_allclose(seen[:2], [100 + 2 * corner[0] - 0.5, 60 + 4 * corner[1] - 0.5])
+
+
+def test_the_distortion_is_taken_where_images_are_raw_and_by_its_model():
+    d = [0.1, 0.2, 0.3, 0.4]
+    assert not intrinsics_of(camera_info(LEFT, d=d), True, SIZE).distortion.any()
+    raw = intrinsics_of(camera_info(LEFT, d=d), False, SIZE)
+    assert (raw.distortion.tolist(), raw.is_fisheye) == (d, False)
+    for of_fisheye in (d, [0.0] * 4):
+        info = camera_info(LEFT, d=of_fisheye, model="equidistant")
+        fisheye = intrinsics_of(info, False, SIZE)
+        assert (fisheye.distortion.tolist(), fisheye.is_fisheye) == (of_fisheye, True)
+        assert not intrinsics_of(info, True, SIZE).is_fisheye
+
+
+@pytest.mark.parametrize(
+    ("info", "is_rectified", "says"),
+    [
+        (camera_info(np.zeros((3, 3))), True, "has P without focal lengths: the camera is not calibrated"),
+        (camera_info(LEFT, k=LEFT * np.nan), False, "has K without focal lengths"),
+        (camera_info(LEFT, size=(1482, 1000)), True, "of images of 1482x1000, and the images have 741x500"),
+        (camera_info(LEFT, d=[0.1], model="fov"), False, "the distortion 'fov' with 1 coefficients; allowed"),
+        (camera_info(LEFT, d=[0.1] * 5, model="equidistant"), False, "equidistant with 4; to mend it: match"),
+    ],
+)
+def test_camera_info_that_cannot_be_used_is_named(info, is_rectified, says):
+    with pytest.raises(ConfigError, match=says):
+        intrinsics_of(info, is_rectified, SIZE)
