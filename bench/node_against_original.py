@@ -3,12 +3,11 @@
     . tools/env.sh
     pip install --no-deps -r requirements/originals.txt
     lightglue_ros export xfeat --split --max-keypoints 512
-    python bench/node_against_original.py xfeat-k512 xfeat-k512+overlap
+    python bench/node_against_original.py xfeat-k512 xfeat-k512-int8
 
 They take turns in one run, so that a machine whose speed drifts is the same for all. The original gets the
 images on their canvases, without ROS; pruning is off, as in our graph. The nodes get them from cameras at 30
-Hz in another process, which takes its share of the same cores. A node is a model in the model store, and with
-+overlap extracts a frame while it matches the last.
+Hz in another process, which takes its share of the same cores. Each node is named by its model.
 """
 
 import sys
@@ -47,7 +46,7 @@ def seconds(original: Original, batch: CanvasBatch, frames: int) -> list[float]:
 def main() -> None:
     """Measure and print a table."""
     parser = parser_of(__doc__)
-    parser.add_argument("nodes", nargs="*", metavar="MODEL[+overlap]", default=["xfeat-k512"])
+    parser.add_argument("nodes", nargs="*", metavar="MODEL", default=["xfeat-k512"])
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--image-size", type=int, nargs=2, default=(640, 480))
     parser.add_argument("--frames", type=int, default=20, help="in each round, of each side")
@@ -64,9 +63,7 @@ def main() -> None:
         spent = float(np.median(seconds(original, batch, arguments.frames)))
         rounds["original"].append((1 / spent, 1.0, 1e3 * spent, 1e3 * spent, 0.0, 0.0))
         for node in arguments.nodes:
-            model, _, overlap = node.partition("+")
-            parameters = {"model": model, "overlap": bool(overlap)}
-            parameters |= {"image_width": width, "image_height": height}
+            parameters = {"model": node, "image_width": width, "image_height": height}
             with running_matcher(parameters, images) as matcher:
                 found = matcher.measure(arguments.frames)
             milliseconds = (1e3 * time for time in (found.latency, found.inference, found.outside))

@@ -236,7 +236,7 @@ class BagJob:
         """Says what the result depends on: the bag, the settings, the model and what is written."""
         files = [file.stat() for file in storage_files(self.bag.expanduser())]
         values = asdict(self._settings.values)
-        for other in ("model", "num_threads", "overlap", "drawing_rate", "image_qos", "autostart"):
+        for other in ("model", "num_threads", "drawing_rate", "image_qos", "autostart"):
             values.pop(other)
         about = {
             "version": __version__,

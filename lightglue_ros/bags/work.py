@@ -165,7 +165,7 @@ class Worker:
         return self._matcher
 
     def _load(self, task: ChunkTask) -> MatchPipeline:
-        values = replace(task.source.settings.values, num_threads=task.num_threads, overlap=False)
+        values = replace(task.source.settings.values, num_threads=task.num_threads)
         settings = replace(task.source.settings, values=values)
         asked = (settings, task.source.model_sha256)
         if self._pipeline is None or self._settings != asked:

@@ -157,8 +157,7 @@ class StageTimes:
 class MatchPipeline:
     """Extracts keypoints of N images and matches P pairs of them, each in one run.
 
-    Not safe for use from several threads at once, for its canvases are used again by the next call; but one
-    thread may `extract` while another one does `match_features`.
+    Use it from one thread at a time: the next call uses the canvases again.
 
     Args:
         model: name in the model store, folder of a model, or path of a pipeline.onnx.
@@ -168,9 +167,6 @@ class MatchPipeline:
         max_keypoints: at most this many keypoints per image, 1 to the model's K; None is K.
         match_threshold: least score of a match, 0 to 1.
         num_threads: threads of the CPU provider; 0 is one per core.
-        overlap: images are extracted, in one thread, while others are matched, in another one. A split
-            model's matcher has half of the threads then, the extractor, which takes longer, all of them: of
-            the splits that were tried on two cores the one with the most frames.
         allow_fallback: take the CPU where a provider asked for by name does not load.
         cuda_graph: see `GraphSession`.
         only: ``extractor`` or ``matcher`` loads that graph of a split model alone, for a process that only
@@ -189,7 +185,6 @@ class MatchPipeline:
         max_keypoints: int | None = None,
         match_threshold: float = DEFAULT_MATCH_THRESHOLD,
         num_threads: int = 0,
-        overlap: bool = False,
         allow_fallback: bool = False,
         cuda_graph: bool = False,
         only: str | None = None,
@@ -199,7 +194,7 @@ class MatchPipeline:
             "num_threads": num_threads,
             "allow_fallback": allow_fallback,
             "cuda_graph": cuda_graph,
-            "beside_others": overlap or only is not None,
+            "beside_others": only is not None,
         }
         files = find_model(model)
         self._extractor = self._matcher = self._pipeline = None
@@ -208,8 +203,6 @@ class MatchPipeline:
         if files.is_split and only != MATCHER:
             self._extractor = GraphSession(files.extractor, EXTRACTOR, **options)
         if files.is_split and only != EXTRACTOR:
-            if overlap:
-                options["num_threads"] = max(1, (num_threads or len(os.sched_getaffinity(0))) // 2)
             self._matcher = GraphSession(files.matcher, MATCHER, **options)
         if self._extractor and self._matcher:
             self._check_same_model(files)

@@ -10,8 +10,7 @@ Two threads, so that nothing queues and nobody waits:
   decodes and never waits for inference, so the middleware's buffers do not overflow.
 - the worker's thread decodes, runs the graphs, verifies the matches and publishes. It always takes the newest
   frame; frames that were overtaken meanwhile are dropped and counted. So a result is published at most one
-  inference and one camera period after its images were taken. With `overlap` a second worker matches,
-  verifies and publishes, while the first one decodes and extracts the next frame, and then waits for it.
+  inference and one camera period after its images were taken.
 
 They share the worker's one-item mailbox, counters and CameraInfo that one side only writes, the count of
 rejected images (under a lock), and the settings, which the executor replaces as a whole and a frame takes
@@ -107,7 +106,6 @@ class Matcher(LifecycleNode):
         # First, for rclpy destroys a node whose making failed, too.
         self._pipeline: MatchPipeline | None = None
         self._worker: NewestWorker[RigFrame[CameraImage]] | None = None
-        self._second_worker: NewestWorker[_Extracted] | None = None
         self._input_subscriptions: list[Subscription] = []
         self._publisher: LifecyclePublisher | None = None
         self._picture_publisher: LifecyclePublisher | None = None
@@ -163,10 +161,9 @@ class Matcher(LifecycleNode):
 
     def destroy_node(self) -> None:
         """End the frame in work at once, and the threads, before the node goes."""
-        for worker in (self._second_worker, self._worker):
-            if worker is not None:
-                worker.stop(self._pipeline.cancel)
-        self._worker = self._second_worker = None
+        if self._worker is not None:
+            self._worker.stop(self._pipeline.cancel)
+            self._worker = None
         self._stop_drawing()
         super().destroy_node()
 
@@ -256,8 +253,6 @@ class Matcher(LifecycleNode):
         self._camera_infos = CameraInfoSubscriptions(self, self._verifier)
         self._camera_infos.subscribe(self._settings.geometry)
         values = self._settings.values
-        if values.overlaps:
-            self._second_worker = NewestWorker(self._match, self._on_match_error, name="matching")
         self._worker = NewestWorker(self._extract, self._on_match_error)
         if self._picture_publisher is not None:
             self._drawer = drawing.Drawer(
@@ -291,10 +286,9 @@ class Matcher(LifecycleNode):
         for subscription in self._input_subscriptions:
             self.destroy_subscription(subscription)
         self._input_subscriptions = []
-        for worker in (self._worker, self._second_worker):
-            if worker is not None:
-                worker.stop()
-        self._worker = self._second_worker = None
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
         if self._camera_infos is not None:
             self._camera_infos.stop()
             self._camera_infos = None
@@ -455,12 +449,7 @@ class Matcher(LifecycleNode):
             inference,
             time.perf_counter() - start - inference,
         )
-        if self._second_worker is None:
-            self._match(extracted)
-        else:
-            self._second_worker.hand_over(extracted)
-
-    # The same thread, or with `overlap` the second worker's.
+        self._match(extracted)
 
     def _match(self, extracted: _Extracted) -> None:
         start = time.perf_counter()

@@ -3,9 +3,6 @@
 Inference takes longer than a camera period on small machines, and an executor callback must not wait
 for it. So callbacks `offer` a frame and return at once; the worker takes the newest when it is done
 with the last. An item that is overtaken before it was begun is dropped and counted: nothing queues.
-
-A worker that has done half of the work can `hand_over` an item to another one, and waits until that is done
-with the last.
 """
 
 from __future__ import annotations
@@ -36,7 +33,6 @@ class NewestWorker(Generic[T]):
         self._work = work
         self._on_error = on_error
         self._newest: T | None = None
-        self._is_working = False
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -47,13 +43,6 @@ class NewestWorker(Generic[T]):
         with self._changed:
             if self._newest is not None:
                 self.dropped += 1
-            self._newest = item
-            self._changed.notify_all()
-
-    def hand_over(self, item: T) -> None:
-        """Hand over an item as soon as no other is waiting or worked on; a worker that ends takes none."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_idle or self._stopping)
             self._newest = item
             self._changed.notify_all()
 
@@ -79,17 +68,9 @@ class NewestWorker(Generic[T]):
                     self._on_error(error)
             # Else it, and the images in it, would be kept until the next one comes.
             del item
-            with self._changed:
-                self._is_working = False
-                self._changed.notify_all()
-
-    @property
-    def _is_idle(self) -> bool:
-        return self._newest is None and not self._is_working
 
     def _take(self) -> T | None:
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._stopping)
             item, self._newest = self._newest, None
-            self._is_working = not self._stopping
             return None if self._stopping else item

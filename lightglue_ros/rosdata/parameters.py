@@ -143,11 +143,6 @@ SPECS: dict[str, Spec] = {
         "With provider cuda and a model of fixed shapes: record the first run as a CUDA graph and replay it.",
     ),
     "num_threads": Spec(0, "Threads of the CPU provider; 0 is one a core.", limits=(0, 256)),
-    "overlap": Spec(
-        False,
-        "Extract the next frame while one is matched, with half of the threads: more frames a second, and "
-        "each of them later.",
-    ),
     "image_width": Spec(
         640,
         "Images are shrunk to this width before extraction (pixels), never enlarged; it is rounded up to the "
@@ -248,7 +243,6 @@ class MatcherParameters(CameraParameters):
     allow_fallback: bool
     cuda_graph: bool
     num_threads: int
-    overlap: bool
     image_width: int
     image_height: int
     max_keypoints: int
@@ -270,11 +264,6 @@ class MatcherParameters(CameraParameters):
         if self.takes_features:
             return MATCHER
         return None if self.publish_matches else EXTRACTOR
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether frames are extracted and matched at the same time."""
-        return self.overlap and self.only_graph is None
 
     @property
     def features_topics(self) -> list[str]:
@@ -351,7 +340,6 @@ class MatcherSettings:
             max_keypoints=self.max_keypoints,
             match_threshold=values.match_threshold,
             num_threads=values.num_threads,
-            overlap=values.overlaps,
             allow_fallback=values.allow_fallback,
             cuda_graph=values.cuda_graph,
             only=values.only_graph,

@@ -189,8 +189,6 @@ def test_threads_spin_only_where_no_other_session_runs_at_the_same_time(model_fo
 
     alone = MatchPipeline(model_folder, "cpu", num_threads=4)
     assert list(settings(alone)) == [(4, True), (4, True)]
-    overlapping = MatchPipeline(model_folder, "cpu", num_threads=4, overlap=True)
-    assert list(settings(overlapping)) == [(4, False), (2, False)]
     for graph in ("extractor", "matcher"):  # the other one is run by another process
         half = MatchPipeline(model_folder, "cpu", num_threads=4, only=graph)
         assert list(settings(half)) == [(4, False)]

@@ -50,36 +50,6 @@ def test_an_error_is_reported_and_the_next_item_is_worked_on():
     assert gate.done == ["whole"]
 
 
-def test_an_item_is_handed_over_when_the_last_one_is_done():
-    gate = Gate()
-    worker = NewestWorker(gate, on_error=lambda error: None)
-    worker.hand_over(1)
-    assert gate.begun.acquire(timeout=DEADLINE)
-    second = threading.Thread(target=worker.hand_over, args=(2,))
-    second.start()
-    second.join(timeout=0.05)
-    assert second.is_alive()
-    gate.go.release(2)
-    second.join(timeout=DEADLINE)
-    assert gate.begun.acquire(timeout=DEADLINE)
-    worker.stop()
-    assert gate.done == [1, 2]
-    assert worker.dropped == 0
-
-
-def test_a_worker_that_ends_lets_go_who_would_hand_over():
-    gate = Gate()
-    worker = NewestWorker(gate, on_error=lambda error: None)
-    worker.hand_over(1)
-    assert gate.begun.acquire(timeout=DEADLINE)
-    second = threading.Thread(target=worker.hand_over, args=(2,))
-    second.start()
-    worker.stop(gate.go.release)
-    second.join(timeout=DEADLINE)
-    assert not second.is_alive()
-    assert gate.done == [1]
-
-
 def test_an_item_is_let_go_before_the_next_one_comes():
     gate = Gate()
     worker = NewestWorker(lambda item: gate(None), on_error=lambda error: None)
