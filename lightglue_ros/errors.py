@@ -1,21 +1,18 @@
-"""Errors that a user can act on.
-
-Each carries one line that says what was wrong, what is allowed and the command or setting that mends it.
-"""
+"""Errors that a user can act on. The text is one line: what was found, what is allowed, and the fix."""
 
 from __future__ import annotations
 
 
 class LightGlueRosError(Exception):
-    """Base of all errors that this package raises on purpose. Its text is one line.
+    """Base class of all errors that this package raises on purpose.
 
     Args:
-        what: what was found, with the value that was found.
+        what: what was found, with its value.
         allowed: what would have been accepted.
-        fix: the command or the setting that mends it.
+        fix: the command or the setting that solves the problem.
 
     Attributes:
-        what: as it was given, for an error that another one goes on from.
+        what: the argument of that name, so that another error can quote it.
     """
 
     def __init__(self, what: str, *, allowed: str = "", fix: str = "") -> None:
@@ -24,7 +21,7 @@ class LightGlueRosError(Exception):
         if allowed:
             parts.append(f"allowed: {allowed}")
         if fix:
-            parts.append(f"to mend it: {fix}")
+            parts.append(f"fix: {fix}")
         super().__init__("; ".join(" ".join(part.split()) for part in parts))
 
 
@@ -37,7 +34,7 @@ class ImageError(LightGlueRosError):
 
 
 class ModelError(LightGlueRosError):
-    """A model file is missing, broken or not one of ours."""
+    """A model file is missing, broken or not an export of this package."""
 
 
 class ProviderError(LightGlueRosError):

@@ -185,7 +185,7 @@ def fixed_parts(text: ast.JoinedStr) -> Iterator[ast.Constant | None]:
 
 
 def is_said(line: str) -> bool:
-    """Whether the code says this: as a whole, or what was wrong, what is allowed and how to mend it apart."""
+    """Whether the code says this: as a whole, or what was wrong, what is allowed and how to fix it apart."""
     line = line.strip()
     least = min(LEAST_SHARE * len(line), LEAST_LETTERS)
     if any(letters >= least and pattern.fullmatch(line) for pattern, letters in templates()):
@@ -193,7 +193,7 @@ def is_said(line: str) -> bool:
     prefix = PREFIXES.match(line)
     if prefix:
         return is_said(line[prefix.end() :])
-    parts = re.split("; allowed: |; to mend it: ", line)
+    parts = re.split("; allowed: |; fix: ", line)
     return len(parts) > 1 and all(part == "..." or is_said(part) for part in parts)
 
 

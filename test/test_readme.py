@@ -339,7 +339,7 @@ def test_the_readme_has_blocks_for_the_shell_and_of_python():
         "cd x && tea --hot",
         "from lightglue_ros.core import Tea",
         "/**:\n  ros__parameters:\n    colour: red",
-        "there is no tea; to mend it: boil water",
+        "there is no tea; fix: boil water",
         "tea --hot",
     ],
 )

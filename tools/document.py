@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if stale and arguments.check:
-        print("to mend it: python tools/document.py", file=sys.stderr)
+        print("fix: python tools/document.py", file=sys.stderr)
     return int(arguments.check and bool(stale))
 
 

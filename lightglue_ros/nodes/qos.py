@@ -82,6 +82,6 @@ def incompatible_text(node: Node, subscription: Subscription, image_qos: str) ->
     by_override = f"qos_overrides.{topic}.subscription.reliability: best_effort"
     return (
         f"{topic} is offered with reliability {lacking[0].reliability.name}, requested is "
-        f"{requested.reliability.name}: none of its images arrives; to mend it: "
+        f"{requested.reliability.name}: none of its images arrives; fix: "
         f"{'image_qos: sensor_data' if image_qos == 'reliable' else by_override}"
     )

@@ -202,7 +202,7 @@ def test_a_broken_image_among_others_leaves_no_half_written_file(folder, tmp_pat
     ("absent", "arguments", "says"),
     [
         ("h5py", ["--h5", "{out}"], "pip install h5py"),
-        ("torch", ["--model", "disk"], "to mend it: lightglue_ros export disk --split"),
+        ("torch", ["--model", "disk"], "fix: lightglue_ros export disk --split"),
     ],
 )
 def test_what_is_not_installed_is_named_with_the_command(folder, tmp_path, absent, arguments, says):
@@ -214,7 +214,7 @@ def test_what_is_not_installed_is_named_with_the_command(folder, tmp_path, absen
     done = match(folder, *(word.format(out=tmp_path / "h5") for word in arguments), **environment)
     assert done.returncode == 1
     assert says in done.stderr
-    assert done.stderr.count("to mend it") == 1
+    assert done.stderr.count("fix: ") == 1
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 

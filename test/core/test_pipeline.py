@@ -214,7 +214,7 @@ def test_parts_of_two_models_are_refused(model_folder, tmp_path):
         (
             "min_onnxruntime",
             "99.0",
-            r"is for ONNX Runtime 99\.0 or later, and .* is installed; to mend it: pip",
+            r"is for ONNX Runtime 99\.0 or later, and .* is installed; fix: pip",
         ),
     ],
 )

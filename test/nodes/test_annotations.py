@@ -62,7 +62,7 @@ def test_without_the_package_the_parameter_says_what_to_install(failing_matcher)
     status, said = failing_matcher(publish_annotations=True)
     assert status == 1
     assert "foxglove_msgs cannot be imported" in said
-    assert "to mend it: apt install ros-$ROS_DISTRO-foxglove-msgs" in said
+    assert "fix: apt install ros-$ROS_DISTRO-foxglove-msgs" in said
     assert "Traceback" not in said
 
 
