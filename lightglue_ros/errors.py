@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 
 class LightGlueRosError(Exception):
     """Base class of all errors that this package raises on purpose.
@@ -24,6 +27,10 @@ class LightGlueRosError(Exception):
             parts.append(f"fix: {fix}")
         super().__init__("; ".join(" ".join(part.split()) for part in parts))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without calling __init__ again, whose arguments are not those that an exception keeps."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__
+
 
 class ConfigError(LightGlueRosError):
     """A parameter or argument has a value that cannot be used."""
@@ -31,6 +38,21 @@ class ConfigError(LightGlueRosError):
 
 class ImageError(LightGlueRosError):
     """An image or image message cannot be used."""
+
+
+class RejectedImageError(ImageError):
+    """An image that cannot be used, with a cause that can be counted.
+
+    Args:
+        cause: a short key to count it under, such as ``short_data``.
+        what: see `LightGlueRosError`.
+        allowed: see `LightGlueRosError`.
+        fix: see `LightGlueRosError`.
+    """
+
+    def __init__(self, cause: str, what: str, *, allowed: str = "", fix: str = "") -> None:
+        super().__init__(what, allowed=allowed, fix=fix)
+        self.cause = cause
 
 
 class ModelError(LightGlueRosError):

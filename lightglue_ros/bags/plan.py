@@ -16,13 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightglue_ros.errors import ConfigError
+from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.frames import FrameAssembler, RigFrame
 from lightglue_ros.rig.verifier import RigVerifier
 from lightglue_ros.rosdata.bags import Bag, BagMessage, typestore
 from lightglue_ros.rosdata.decoding import (
     CameraImage,
-    RejectedImageError,
     check_compressed_image,
     check_image,
 )

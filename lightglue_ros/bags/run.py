@@ -11,8 +11,8 @@ from pathlib import Path
 from lightglue_ros.bags.engines import Engine
 from lightglue_ros.bags.job import BagJob, Output
 from lightglue_ros.bags.work import ChunkTask, Task, split_model
-from lightglue_ros.cli.formats import need_folder_of
 from lightglue_ros.cli.progress import Progress
+from lightglue_ros.core.files import require_parent_folder
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.bags import STORAGES
 from lightglue_ros.rosdata.parameters import MatcherSettings
@@ -66,7 +66,7 @@ def _jobs(
         )
     if output.storage not in (None, *STORAGES):
         raise ConfigError(f"--storage is '{output.storage}'", allowed=", ".join(STORAGES))
-    need_folder_of(output.path)
+    require_parent_folder(output.path)
     folder, sha256 = split_model(values.model)
     settings = replace(settings, values=replace(values, model=str(folder)))
     if len(bags) == 1:

@@ -25,11 +25,11 @@ from lightglue_ros.bags.plan import (
 )
 from lightglue_ros.core import MatchPipeline, ModelError
 from lightglue_ros.core.store import find_model
-from lightglue_ros.errors import ConfigError
+from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.history import RigMatcher, RigPair
 from lightglue_ros.rosdata.bag_recovery import need_closed
 from lightglue_ros.rosdata.bags import MATCHES_TYPE, Bag, message_types, typestore
-from lightglue_ros.rosdata.decoding import CameraImage, RejectedImageError, decode_frame
+from lightglue_ros.rosdata.decoding import CameraImage, decode_frame
 from lightglue_ros.rosdata.messages import matches_to_message
 from lightglue_ros.rosdata.parameters import MatcherSettings
 
@@ -230,7 +230,7 @@ class _BagMatcher:
         self, images: list[CameraImage | None], reject: Callable[[int, RejectedImageError], None]
     ) -> tuple[list[np.ndarray | None], list[CameraImage | None]]:
         """Decode the images of a frame; their labels, which are kept, are without the pixels."""
-        decoded, labels = decode_frame(images, self._settings.normalisation, reject)
+        decoded, labels = decode_frame(images, self._settings.mono16, reject)
         return decoded, [None if label is None else label.without_pixels() for label in labels]
 
     def _verify(self, frame: int, pairs: list[RigPair[CameraImage]]) -> list[RigPair[CameraImage]]:

@@ -277,6 +277,7 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
 
 def _match(arguments: argparse.Namespace) -> int:
     from lightglue_ros.cli import matching
+    from lightglue_ros.cli.models import ensure_model
     from lightglue_ros.core import ConfigError, MatchPipeline
     from lightglue_ros.core.image_files import find_images
 
@@ -287,7 +288,7 @@ def _match(arguments: argparse.Namespace) -> int:
     geometry = _geometry(arguments.verify, arguments.intrinsics)
     outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, arguments.h5)
     outputs.check()
-    matching.have_model(arguments.model, lambda line: print(line, file=sys.stderr, flush=True))
+    ensure_model(arguments.model, lambda line: print(line, file=sys.stderr, flush=True))
     options = {} if arguments.match_threshold is None else {"match_threshold": arguments.match_threshold}
     pipeline = MatchPipeline(
         arguments.model,
@@ -391,11 +392,11 @@ def _bag(arguments: argparse.Namespace) -> int:
     from lightglue_ros.bags.engines import make_engine
     from lightglue_ros.bags.job import Output
     from lightglue_ros.bags.run import run
-    from lightglue_ros.cli.matching import have_model
+    from lightglue_ros.cli.models import ensure_model
     from lightglue_ros.rosdata.parameters import MatcherSettings, read_file
 
     settings = MatcherSettings.of(read_file(arguments.params_file, arguments.param))
-    have_model(settings.values.model, lambda line: print(line, file=sys.stderr, flush=True))
+    ensure_model(settings.values.model, lambda line: print(line, file=sys.stderr, flush=True))
     output = Output(arguments.output, arguments.matches_only, arguments.storage)
     engine = make_engine(arguments.engine, arguments.jobs)
     try:

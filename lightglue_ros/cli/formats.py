@@ -10,27 +10,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lightglue_ros.cli.matched_pair import MatchedPair
 from lightglue_ros.core import ConfigError, Features, MatchPipeline
 from lightglue_ros.core.canvas import canvas_pixel
 
-if TYPE_CHECKING:
-    from lightglue_ros.cli.matching import MatchedPair
-
 _ARRAYS = ("keypoints0", "keypoints1", "scores", "indices0", "indices1")
-
-
-def need_folder_of(path: Path) -> None:
-    """Do nothing where a file or folder can be made.
-
-    Raises:
-        ConfigError: the folder that it would be in does not exist.
-    """
-    if not path.expanduser().absolute().parent.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}", fix="make it first")
 
 
 def write_json(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair]) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from lightglue_ros.cli.formats import HlocFiles, need_folder_of, write_json, write_npz
+from lightglue_ros.cli.formats import HlocFiles, write_json, write_npz
+from lightglue_ros.cli.matched_pair import MatchedPair
 from lightglue_ros.cli.progress import Progress
-from lightglue_ros.core import Features, MatchPipeline, ModelError, PairMatches
+from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.draw import draw_matches
+from lightglue_ros.core.files import require_parent_folder
 from lightglue_ros.core.image_files import read_image, write_image
-from lightglue_ros.core.store import find_model
 from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
 
 # In one run of the graphs, and no more pairs: at 640x480 DISK takes 330 MiB for each image of a run.
@@ -32,43 +31,6 @@ class Geometry:
 
     name: str
     intrinsics: Intrinsics | None = None
-
-
-@dataclass(frozen=True)
-class MatchedPair:
-    """A pair of images and its matches.
-
-    Attributes:
-        first: number of the first image.
-        second: number of the second image.
-        matches: in pixels of the original images.
-        features: of both images, one image each; None with a pipeline.onnx, which keeps none.
-        verification: None where none was asked for.
-    """
-
-    first: int
-    second: int
-    matches: PairMatches
-    features: tuple[Features, Features] | None
-    verification: Verification | None
-
-    @property
-    def unmatched(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Keypoints [U, 2] of each image that have no match; None where the features are not known."""
-        if self.features is None:
-            return None
-        matched = self.matches.indices0, self.matches.indices1
-        return tuple(
-            np.delete(of.keypoints[0][of.mask[0]], indices, axis=0)
-            for of, indices in zip(self.features, matched, strict=True)
-        )
-
-    def __str__(self) -> str:
-        """How many matches there are, and how many agree with the geometry."""
-        text = f"{len(self.matches)} matches"
-        if self.verification is None:
-            return text
-        return f"{text}, {np.count_nonzero(self.verification.inliers)} inliers"
 
 
 @dataclass(frozen=True)
@@ -95,35 +57,7 @@ class Outputs:
         """
         for path in (self.draw, self.json, self.npz, self.h5):
             if path is not None:
-                need_folder_of(path)
-
-
-def have_model(model: str, report: Callable[[str], None]) -> None:
-    """Export a model that is not in the store, where what that needs is installed.
-
-    Args:
-        model: name in the store, folder or file.
-        report: receives a line for each step of the export.
-
-    Raises:
-        ModelError: it is not there and cannot be exported here.
-    """
-    try:
-        find_model(model)
-    except ModelError:
-        if Path(model).name != model or Path(model).suffix:
-            raise
-        try:
-            from lightglue_ros.export import MODELS, export_model
-        except ModelError as lacking:
-            raise ModelError(
-                f"no model '{model}' in the store, and it cannot be exported here: {lacking.what}",
-                fix=f"lightglue_ros export {model} --split (on a machine with PyTorch; then copy the files)",
-            ) from lacking
-        if model not in MODELS:
-            raise
-        report(f"no model '{model}' in the store yet: exporting it, once")
-        export_model(model, split=True, report=report)
+                require_parent_folder(path)
 
 
 def run(

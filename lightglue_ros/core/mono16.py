@@ -16,13 +16,13 @@ import numpy as np
 
 from lightglue_ros.errors import ConfigError
 
-NORMALISATIONS = ("percentile", "fixed")
+MONO16_NORMALISATIONS = ("percentile", "fixed")
 # Percentiles are taken of a grid of about so many pixels: more change them by less than a grey level.
 _SAMPLES = 65536
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Mono16Range:
     """How 16-bit images become 8-bit ones.
 
     Attributes:
@@ -39,9 +39,9 @@ class Normalisation:
     percentiles: tuple[float, float] = (1.0, 99.0)
 
     def __post_init__(self) -> None:
-        if self.kind not in NORMALISATIONS:
+        if self.kind not in MONO16_NORMALISATIONS:
             raise ConfigError(
-                f"parameter mono16_normalisation is '{self.kind}'", allowed=", ".join(NORMALISATIONS)
+                f"parameter mono16_normalisation is '{self.kind}'", allowed=", ".join(MONO16_NORMALISATIONS)
             )
         _check_range("mono16_range", self.fixed_range, 65535)
         _check_range("mono16_percentiles", self.percentiles, 100.0)

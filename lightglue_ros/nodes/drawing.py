@@ -10,12 +10,13 @@ from rclpy.publisher import Publisher
 
 from lightglue_ros.core import PairMatches
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
-from lightglue_ros.core.mono16 import Normalisation
+from lightglue_ros.core.mono16 import Mono16Range
+from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import array_to_image, message_to_inliers, message_to_matches
 from lightglue_ros.nodes.lazy_worker import WatchedWorker
-from lightglue_ros.rosdata.decoding import CameraImage, RejectedImageError
+from lightglue_ros.rosdata.decoding import CameraImage
 
 TOPIC = "matches/image"
 # Images are shrunk to this for the picture, in pixels.
@@ -32,17 +33,17 @@ class Drawer(WatchedWorker[tuple[Matches, Sequence[ImagePair]]]):
         node: for its log.
         publisher: of sensor_msgs/Image.
         rate: at most so many pictures a second; 0 is none.
-        normalisation: of 16-bit images.
+        mono16: the range of 16-bit images.
 
     Attributes:
         drawn: how many pictures were published.
     """
 
-    def __init__(self, node: Node, publisher: Publisher, rate: float, normalisation: Normalisation) -> None:
+    def __init__(self, node: Node, publisher: Publisher, rate: float, mono16: Mono16Range) -> None:
         super().__init__(node, [publisher], rate, "drawing")
         self.drawn = 0
         self._publisher = publisher
-        self._normalisation = normalisation
+        self._mono16 = mono16
 
     def _work(self, item: tuple[Matches, Sequence[ImagePair]]) -> None:
         matches, images = item
@@ -68,7 +69,7 @@ class Drawer(WatchedWorker[tuple[Matches, Sequence[ImagePair]]]):
 
     def _decode(self, image: CameraImage | None) -> np.ndarray | None:
         try:
-            return None if image is None or image.decode is None else image.decode(self._normalisation)
+            return None if image is None or image.decode is None else image.decode(self._mono16)
         except RejectedImageError:
             return None
 

@@ -9,9 +9,10 @@ from std_msgs.msg import Header
 
 from lightglue_ros.core import Features
 from lightglue_ros.core.contract import GraphInfo
-from lightglue_ros.core.mono16 import Normalisation
+from lightglue_ros.core.mono16 import Mono16Range
+from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
-from lightglue_ros.rosdata.decoding import CameraImage, RejectedImageError
+from lightglue_ros.rosdata.decoding import CameraImage
 
 _TYPES = {FeaturesMsg.FLOAT32: np.dtype("<f4"), FeaturesMsg.FLOAT16: np.dtype("<f2")}
 _TYPE_OF = {"fp32": FeaturesMsg.FLOAT32, "fp16": FeaturesMsg.FLOAT16}
@@ -55,7 +56,7 @@ def check_features(message: FeaturesMsg, info: GraphInfo, max_keypoints: int) ->
     _check_model(message, info)
     _check_sizes(message)
 
-    def decode_it(_: Normalisation) -> Features:
+    def decode_it(_: Mono16Range) -> Features:
         return _decode(message, max_keypoints, info.max_keypoints)
 
     return CameraImage(message.header, message.width, message.height, decode_it)

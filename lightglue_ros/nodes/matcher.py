@@ -45,6 +45,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import Features, LightGlueRosError, MatchPipeline
+from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import annotations, drawing, image_input, qos, ros_parameters
@@ -58,7 +59,7 @@ from lightglue_ros.rig.frames import FrameAssembler, RigFrame
 from lightglue_ros.rig.history import RigMatcher, RigPair
 from lightglue_ros.rig.rejections import Rejections
 from lightglue_ros.rig.verifier import RigVerifier
-from lightglue_ros.rosdata.decoding import CameraImage, RejectedImageError, decode_frame
+from lightglue_ros.rosdata.decoding import CameraImage, decode_frame
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import (
     SPECS,
@@ -256,7 +257,7 @@ class Matcher(LifecycleNode):
         self._worker = NewestWorker(self._extract, self._on_match_error)
         if self._picture_publisher is not None:
             self._drawer = drawing.Drawer(
-                self, self._picture_publisher, values.drawing_rate, self._settings.normalisation
+                self, self._picture_publisher, values.drawing_rate, self._settings.mono16
             )
         if self._annotation_publishers:
             self._annotator = annotations.Annotator(self, self._annotation_publishers, values.drawing_rate)
@@ -433,7 +434,7 @@ class Matcher(LifecycleNode):
         start = time.perf_counter()
         settings = self._settings
         self._extract_with(settings)
-        images, labels = decode_frame(frame.images, settings.normalisation, self._reject)
+        images, labels = decode_frame(frame.images, settings.mono16, self._reject)
         if all(label is None for label in labels):
             return
         before = self._pipeline.times.extract

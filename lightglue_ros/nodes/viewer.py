@@ -14,12 +14,13 @@ from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
+from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import image_input, qos, ros_parameters
 from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.lazy_worker import LOG_PERIOD
 from lightglue_ros.nodes.spin import run_node
-from lightglue_ros.rosdata.decoding import CameraImage, RejectedImageError
+from lightglue_ros.rosdata.decoding import CameraImage
 from lightglue_ros.rosdata.parameters import CameraParameters
 
 # Images of each camera that wait at most, where no matches come: a second at 30 Hz.
@@ -47,7 +48,7 @@ class Viewer(Node):
             self,
             self.create_publisher(Image, TOPIC, qos.picture_qos(), qos_overriding_options=qos.overridable()),
             values.drawing_rate,
-            values.normalisation,
+            values.mono16,
         )
         for camera, topic in zip(values.cameras, values.image_topics, strict=True):
             tell = partial(self._tell_incompatible, topic)

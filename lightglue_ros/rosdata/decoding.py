@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 
 from lightglue_ros.core.image_headers import encoded_format, read_header
-from lightglue_ros.core.mono16 import Normalisation
+from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.core.pipeline import Features
-from lightglue_ros.errors import ImageError
+from lightglue_ros.errors import ImageError, RejectedImageError
 from lightglue_ros.rosdata.messages import Header
 
 TRANSPORTS = ("raw", "compressed")
@@ -48,19 +48,6 @@ class CompressedImage(Protocol):
     data: Any
 
 
-class RejectedImageError(ImageError):
-    """An image message that cannot be used.
-
-    Args:
-        cause: a short key to count it under, such as ``short_data``.
-        what, allowed, fix: see `LightGlueRosError`.
-    """
-
-    def __init__(self, cause: str, what: str, *, allowed: str = "", fix: str = "") -> None:
-        super().__init__(what, allowed=allowed, fix=fix)
-        self.cause = cause
-
-
 @dataclass(frozen=True)
 class CameraImage:
     """An image message that was checked and is not decoded yet.
@@ -78,7 +65,7 @@ class CameraImage:
     header: Header
     width: int
     height: int
-    decode: Callable[[Normalisation], np.ndarray | Features] | None
+    decode: Callable[[Mono16Range], np.ndarray | Features] | None
 
     def without_pixels(self) -> CameraImage:
         """The same without what `decode` holds, which is the whole message."""
@@ -87,14 +74,14 @@ class CameraImage:
 
 def decode_frame(
     images: Sequence[CameraImage | None],
-    normalisation: Normalisation,
+    mono16: Mono16Range,
     reject: Callable[[int, RejectedImageError], None],
 ) -> tuple[list[np.ndarray | Features | None], list[CameraImage | None]]:
     """Decode the images of a frame.
 
     Args:
         images: of each camera, None where there is none.
-        normalisation: of 16-bit images.
+        mono16: the range of 16-bit images.
         reject: called with the camera and the error where an image turns out to be broken.
 
     Returns:
@@ -105,7 +92,7 @@ def decode_frame(
     for camera, image in enumerate(images):
         if image is not None:
             try:
-                decoded[camera] = image.decode(normalisation)
+                decoded[camera] = image.decode(mono16)
             except RejectedImageError as error:
                 reject(camera, error)
     labels = [None if found is None else image for image, found in zip(images, decoded, strict=True)]
@@ -176,8 +163,8 @@ def check_image(message: Image) -> CameraImage:
     _check_data(message, encoding)
     decode = _decode_by_cv_bridge if encoding is None else _decode_raw
 
-    def decode_it(normalisation: Normalisation) -> np.ndarray:
-        return decode(message, normalisation)
+    def decode_it(mono16: Mono16Range) -> np.ndarray:
+        return decode(message, mono16)
 
     return CameraImage(message.header, message.width, message.height, decode_it)
 
@@ -222,12 +209,12 @@ def _check_data(message: Image, encoding: _Encoding | None) -> None:
         )
 
 
-def _decode_raw(message: Image, normalisation: Normalisation) -> np.ndarray:
+def _decode_raw(message: Image, mono16: Mono16Range) -> np.ndarray:
     encoding = _ENCODINGS[message.encoding]
     rows = np.frombuffer(message.data, np.uint8).reshape(-1, message.step)
     image = rows[:, : message.width * encoding.channels * encoding.depth]
     if encoding.depth == 2:
-        image = normalisation.to_8_bits(_as_16_bits(image, bool(message.is_bigendian)))
+        image = mono16.to_8_bits(_as_16_bits(image, bool(message.is_bigendian)))
     if encoding.channels > 1:
         image = image.reshape(len(image), message.width, encoding.channels)
     return image if encoding.conversion is None else cv2.cvtColor(image, encoding.conversion)
@@ -239,7 +226,7 @@ def _as_16_bits(rows: np.ndarray, is_bigendian: bool) -> np.ndarray:
     return np.require(values, np.uint16, "A")
 
 
-def _decode_by_cv_bridge(message: Image, normalisation: Normalisation) -> np.ndarray:
+def _decode_by_cv_bridge(message: Image, mono16: Mono16Range) -> np.ndarray:
     try:
         from cv_bridge import CvBridge
 
@@ -285,14 +272,14 @@ def check_compressed_image(message: CompressedImage, max_pixels: int) -> CameraI
             fix="if the camera really has so many, raise the parameter max_image_pixels",
         )
 
-    def decode_it(normalisation: Normalisation) -> np.ndarray:
-        return _decode_compressed(message, form, (header.height, header.width), normalisation)
+    def decode_it(mono16: Mono16Range) -> np.ndarray:
+        return _decode_compressed(message, form, (header.height, header.width), mono16)
 
     return CameraImage(message.header, header.width, header.height, decode_it)
 
 
 def _decode_compressed(
-    message: CompressedImage, form: str, size: tuple[int, int], normalisation: Normalisation
+    message: CompressedImage, form: str, size: tuple[int, int], mono16: Mono16Range
 ) -> np.ndarray:
     # Unchanged: 16 bits stay, and the picture is not turned by what its Exif data says.
     try:
@@ -306,7 +293,7 @@ def _decode_compressed(
             allowed="a whole file",
         )
     if image.dtype == np.uint16:
-        image = normalisation.to_8_bits(image)
+        image = mono16.to_8_bits(image)
     if image.ndim == 2:
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER
-from lightglue_ros.core.mono16 import NORMALISATIONS, Normalisation
+from lightglue_ros.core.mono16 import MONO16_NORMALISATIONS, Mono16Range
 from lightglue_ros.core.pipeline import MatchPipeline
 from lightglue_ros.core.session import PROVIDERS
 from lightglue_ros.errors import ConfigError
@@ -100,7 +100,7 @@ SPECS: dict[str, Spec] = {
     "mono16_normalisation": Spec(
         "percentile",
         "How 16-bit images become 8-bit: by mono16_percentiles of each image, or by the fixed mono16_range.",
-        choices=NORMALISATIONS,
+        choices=MONO16_NORMALISATIONS,
     ),
     "mono16_range": Spec(
         [0, 65535], "The 16-bit values that become black and white with mono16_normalisation fixed."
@@ -217,13 +217,13 @@ class CameraParameters:
     drawing_rate: float
 
     @property
-    def normalisation(self) -> Normalisation:
+    def mono16(self) -> Mono16Range:
         """How 16-bit images become 8-bit ones.
 
         Raises:
             ConfigError: the values do not fit each other.
         """
-        return Normalisation(
+        return Mono16Range(
             self.mono16_normalisation, tuple(self.mono16_range), tuple(self.mono16_percentiles)
         )
 
@@ -294,22 +294,22 @@ class MatcherSettings:
     Attributes:
         values: of the parameters.
         rig: made of them.
-        normalisation: of 16-bit images, made of them as well.
+        mono16: the range of 16-bit images, made of the values.
     """
 
     values: MatcherParameters
     rig: Rig
-    normalisation: Normalisation
+    mono16: Mono16Range
 
     @classmethod
     def of(cls, values: MatcherParameters) -> MatcherSettings:
-        """Make rig and normalisation of the values.
+        """Make the rig and the range of 16-bit images from the values.
 
         Raises:
             ConfigError: the values do not fit each other.
         """
         pairs = values.pairs if values.publish_matches else []
-        return cls(values, Rig.parse(values.cameras, pairs), values.normalisation)
+        return cls(values, Rig.parse(values.cameras, pairs), values.mono16)
 
     @property
     def image_size(self) -> tuple[int, int]:

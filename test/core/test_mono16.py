@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.mono16 import Normalisation
+from lightglue_ros.core.mono16 import Mono16Range
 
 VALUES = np.random.default_rng(0).integers(0, 65536, (120, 160)).astype(np.uint16)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 65535), (0, 4095), (1000, 1255), (20000, 60000)])
 def test_a_fixed_range_is_linear_between_its_ends_and_saturates_beyond(low, high):
-    found = Normalisation("fixed", (low, high)).to_8_bits(VALUES)
+    found = Mono16Range("fixed", (low, high)).to_8_bits(VALUES)
     expected = np.clip((VALUES.astype(float) - low) / (high - low), 0.0, 1.0) * 255.0
     assert found.dtype == np.uint8
     assert np.abs(found - expected).max() <= 0.5 + 1e-3
@@ -17,7 +17,7 @@ def test_a_fixed_range_is_linear_between_its_ends_and_saturates_beyond(low, high
 
 def test_percentiles_are_those_of_the_image():
     low, high = np.percentile(VALUES, [5.0, 90.0])
-    found = Normalisation(percentiles=(5.0, 90.0)).to_8_bits(VALUES)
+    found = Mono16Range(percentiles=(5.0, 90.0)).to_8_bits(VALUES)
     expected = np.clip((VALUES - low) / (high - low), 0.0, 1.0) * 255.0
     assert np.abs(found - expected).max() <= 1.0
 
@@ -25,20 +25,20 @@ def test_percentiles_are_those_of_the_image():
 def test_a_camera_of_12_bits_uses_all_of_the_8_bits_whatever_a_hot_pixel_says():
     image = (VALUES >> 4).copy()
     image[3, 3] = 65535
-    found = Normalisation().to_8_bits(image)
+    found = Mono16Range().to_8_bits(image)
     assert (found.min(), found.max()) == (0, 255)
     assert 100 < found.mean() < 155
 
 
 def test_large_images_have_the_percentiles_of_all_their_pixels():
     image = np.tile(VALUES, (10, 10))
-    difference = Normalisation().to_8_bits(image)[:120, :160] - Normalisation().to_8_bits(VALUES).astype(int)
+    difference = Mono16Range().to_8_bits(image)[:120, :160] - Mono16Range().to_8_bits(VALUES).astype(int)
     assert np.abs(difference).max() <= 2
 
 
 @pytest.mark.parametrize("value", [0, 5, 65535])
 def test_an_image_of_one_value_is_no_error(value):
-    assert Normalisation().to_8_bits(np.full((4, 5, 3), value, np.uint16)).shape == (4, 5, 3)
+    assert Mono16Range().to_8_bits(np.full((4, 5, 3), value, np.uint16)).shape == (4, 5, 3)
 
 
 @pytest.mark.parametrize(
@@ -54,5 +54,5 @@ def test_an_image_of_one_value_is_no_error(value):
 )
 def test_a_range_that_is_none_is_refused(values, says):
     with pytest.raises(ConfigError) as caught:
-        Normalisation(**values)
+        Mono16Range(**values)
     assert says in str(caught.value)

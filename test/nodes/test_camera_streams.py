@@ -22,7 +22,7 @@ from bad_images import (
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.mono16 import Normalisation
+from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
@@ -136,7 +136,7 @@ def test_size_and_encoding_may_change_from_frame_to_frame(robot, motorcycle):
             lambda message, size=size: (message.pairs[0].width0, message.pairs[0].height0) == size,
             f"the image of {size}",
         )
-        array = check_image(image).decode(Normalisation())
+        array = check_image(image).decode(Mono16Range())
         (expected,) = pipeline.match([array, right], [(0, 1)])
         assert len(expected) > 50
         np.testing.assert_array_equal(message_to_matches(found.pairs[0]).keypoints0, expected.keypoints0)
@@ -153,7 +153,7 @@ def test_compressed_images_of_reliable_publishers_are_matched_as_what_they_hold(
     }
     stereo = connect(robot(connected=False, image_transport="compressed"), "compressed", "reliable")
     (pair,) = stereo.match(images).pairs
-    arrays = [check_compressed_image(image, 10**6).decode(Normalisation()) for image in images.values()]
+    arrays = [check_compressed_image(image, 10**6).decode(Mono16Range()) for image in images.values()]
     (expected,) = MatchPipeline("xfeat", image_size=(320, 224)).match(arrays, [(0, 1)])
     assert len(expected) > 100
     np.testing.assert_array_equal(message_to_matches(pair).keypoints0, expected.keypoints0)

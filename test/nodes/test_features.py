@@ -11,9 +11,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from lightglue_ros.core import MatchPipeline
+from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.nodes.features import check_features, features_to_message
-from lightglue_ros.rosdata.decoding import RejectedImageError
 
 
 @pytest.fixture(scope="module")

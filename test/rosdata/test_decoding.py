@@ -1,6 +1,7 @@
 """Image messages against the definitions of their encodings, written out in NumPy."""
 
 import array
+import pickle
 import struct
 import sys
 import types
@@ -16,15 +17,16 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from bad_images import BAD_COMPRESSED, BAD_RAW, bomb_jpeg, bomb_png, mutate_bytes, mutated_image
 from sensor_msgs.msg import CompressedImage, Image
 
-from lightglue_ros.core.mono16 import Normalisation
-from lightglue_ros.rosdata.decoding import RejectedImageError, check_compressed_image, check_image
+from lightglue_ros.core.mono16 import Mono16Range
+from lightglue_ros.errors import RejectedImageError
+from lightglue_ros.rosdata.decoding import check_compressed_image, check_image
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (12, 8, 3), np.uint8)
 GREY = RGB[..., 0]
 GREY16 = RANDOM.integers(0, 65536, (12, 8)).astype(np.uint16)
 ALPHA = RANDOM.integers(0, 256, (12, 8, 1), np.uint8)
-FULL = Normalisation("fixed", (0, 65535))
+FULL = Mono16Range("fixed", (0, 65535))
 MOST_PIXELS = 10_000
 
 
@@ -51,9 +53,9 @@ def encoded(suffix, image, *options):
     return cv2.imencode(suffix, image, list(options))[1].tobytes()
 
 
-def decode(image, normalisation=FULL):
+def decode(image, mono16=FULL):
     checked = check_image(image)
-    array_ = checked.decode(normalisation)
+    array_ = checked.decode(mono16)
     assert array_.dtype == np.uint8
     assert array_.shape[:2] == (checked.height, checked.width) == (image.height, image.width)
     return array_
@@ -83,7 +85,7 @@ def test_sixteen_bits_of_either_byte_order_and_any_step_are_normalised(encoding,
     rows = GREY16.astype(">u2" if is_bigendian else "<u2").view(np.uint8)
     image = message(encoding, rows, 8, 12, padding, is_bigendian)
     assert np.abs(decode(image) - GREY16 / 257.0).max() <= 0.5 + 1e-3
-    stretched = decode(image, Normalisation("fixed", (1000, 2000)))
+    stretched = decode(image, Mono16Range("fixed", (1000, 2000)))
     assert np.abs(stretched - np.clip((GREY16 - 1000.0) / 1000.0, 0, 1) * 255).max() <= 0.5 + 1e-3
 
 
@@ -197,6 +199,9 @@ def test_bad_images_are_refused_with_cause_and_reason(cause, image, says):
     assert caught.value.cause == cause
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+    # Errors cross between the processes of the bag command.
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.cause, copy.what) == (str(caught.value), cause, caught.value.what)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +224,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(bomb, monkeypatch):
 def _decoded_or_rejected(check):
     try:
         checked = check()
-        found = checked.decode(Normalisation())
+        found = checked.decode(Mono16Range())
     except RejectedImageError:
         return
     assert found.dtype == np.uint8

@@ -1,0 +1,20 @@
+"""Checks on the files that a command is going to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightglue_ros.errors import ConfigError
+
+
+def require_parent_folder(path: Path) -> None:
+    """Check that the folder of an output exists.
+
+    Args:
+        path: of the file or folder to be written.
+
+    Raises:
+        ConfigError: the folder is missing.
+    """
+    if not path.expanduser().absolute().parent.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}", fix="make it first")
