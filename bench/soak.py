@@ -87,10 +87,11 @@ def main() -> int:
         listener = Listener(matcher)
         listener.wait_for_matches(1)
         samples = watch(listener, matcher, 60.0 * arguments.minutes)
-        dropped = listener.wait_for_diagnostics()["frames dropped"]
+        diagnostics = listener.wait_for_diagnostics()
         listener.destroy_node()
     rclpy.try_shutdown()
-    print(f"frames dropped: {dropped}")
+    for name in ("frames dropped", "age beyond inference p99 (ms)", "outside inference p50 (ms)"):
+        print(f"{name}: {diagnostics[name]}")
     return judge(samples)
 
 

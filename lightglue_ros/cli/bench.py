@@ -132,6 +132,12 @@ class RunningMatcher:
         self._process = process
         self._paths = paths
 
+    def wait_for_subscribers(self, count: int) -> None:
+        """Wait until so many subscribers listen to `matches`, ours included."""
+        self._listener.wait_until(
+            lambda: self._listener.count_subscribers("matches") == count, f"{count} subscribers on matches"
+        )
+
     def measure(self, frames: int) -> NodeFigures:
         """Let cameras run until so many frames were matched; the first two are not counted."""
         from lightglue_ros.nodes.processes import node_process

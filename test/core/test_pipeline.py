@@ -302,6 +302,6 @@ def test_a_cancelled_pipeline_ends_the_run_in_work_and_begins_no_other(model_fol
     thread.start()
     assert begun.wait(30.0)
     pipeline.cancel()
-    assert ended.wait(5.0)
+    assert ended.wait(30.0)
     with pytest.raises(Exception, match="terminate"):
         pipeline.match(motorcycle, [(0, 1)])

@@ -86,7 +86,7 @@ def test_bad_and_mutated_images_are_rejected_by_cause_and_the_next_good_frame_is
     chance = random.Random(0)
     show_each(stereo, [mutate(chance) for _ in range(MUTATIONS)], good)
     handled = stereo.wait_for_diagnostics()
-    assert int(handled["images received"]) + int(handled["images rejected"]) >= 0.9 * 2 * MUTATIONS
+    assert int(handled["images received"]) + int(handled["images rejected"]) >= MUTATIONS
     before = memory(stereo.process, "VmRSS")
     # From here on VmHWM is the most memory since now.
     Path(f"/proc/{stereo.process.pid}/clear_refs").write_text("5")
@@ -106,7 +106,7 @@ def test_bad_and_mutated_images_are_rejected_by_cause_and_the_next_good_frame_is
     assert memory(stereo.process, "VmHWM") - before < MOST_GROWTH
     assert is_ok(stereo.show_until(images, is_ok, "matches of good images"))
     stereo.process.send_signal(signal.SIGINT)
-    assert stereo.process.wait(5.0) == 0
+    assert stereo.process.wait(20.0) == 0
     said = stereo.process.stderr.read()
     assert "Traceback" not in said
     assert "a frame was lost" not in said
@@ -173,7 +173,7 @@ def test_an_incompatible_publisher_is_told_with_both_policies_and_the_parameter(
     stereo = robot(connected=False, image_qos="reliable")
     stereo.wait_until(lambda: stereo.diagnostics.get("incompatible QoS", "none") != "none", "the diagnostics")
     stereo.process.send_signal(signal.SIGINT)
-    stereo.process.wait(5.0)
+    stereo.process.wait(20.0)
     log = [line for line in stereo.process.stderr if "camera left" in line]
     assert len(log) == 1
     for said in (log[0], stereo.diagnostics["incompatible QoS"]):

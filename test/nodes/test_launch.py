@@ -60,7 +60,7 @@ def test_a_namespace_moves_node_and_topics(launched, motorcycle):
 
 def test_a_wrong_parameters_file_ends_the_launch(launched, tmp_path):
     process = launched(f"params_file:={tmp_path / 'none.yaml'}").process
-    said, _ = process.communicate(timeout=20.0)
+    said, _ = process.communicate(timeout=60.0)
     assert process.returncode != 0
     assert "none.yaml" in said
 
@@ -90,6 +90,6 @@ def test_extractors_and_matcher_start_from_one_parameters_file_apart_or_together
 
 def test_an_unknown_part_ends_the_launch_with_what_there_is(launched):
     process = launched("part:=rear", file="split.launch.py").process
-    said, _ = process.communicate(timeout=20.0)
+    said, _ = process.communicate(timeout=60.0)
     assert process.returncode != 0
     assert "allowed: all, or some of left, right, matcher" in said

@@ -48,7 +48,7 @@ def test_extractors_and_matcher_apart_give_the_matches_of_one_matcher_on_images(
     whole = robot(**SIZE)
     (expected,) = whole.match(images).pairs
     whole.process.terminate()
-    assert whole.process.wait(10.0) == 0
+    assert whole.process.wait(20.0) == 0
 
     extractors("left", "right")
     rig = robot(input="features", connected=False, **SIZE)
@@ -111,7 +111,7 @@ def test_features_of_another_model_are_rejected_by_cause_and_the_next_good_ones_
     (expected,) = pipeline.match_features(features, [(0, 1)])
     np.testing.assert_array_equal(found.indices1, expected.indices1)
     rig.process.terminate()
-    said = rig.process.communicate(timeout=10.0)[1]
+    said = rig.process.communicate(timeout=30.0)[1]
     assert "camera left: features have the model 'disk'; allowed: 'xfeat'" in said
 
 

@@ -53,6 +53,6 @@ def test_the_matcher_has_the_topics_that_are_described_and_no_others(robot):
         published |= of_graph[0]
         subscribed |= of_graph[1]
         rig.process.terminate()
-        assert rig.process.wait(10.0) == 0
+        assert rig.process.wait(20.0) == 0
     assert published == described(is_published=True)
     assert subscribed == described(is_published=False)

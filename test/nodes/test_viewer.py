@@ -1,7 +1,6 @@
 """Pictures of the matches, by the matcher itself and by the viewer."""
 
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from lightglue_ros.nodes import drawing, qos
 from lightglue_ros.nodes.conversions import message_to_matches
 from lightglue_ros.nodes.processes import node_process
 
-RATE = 1.0
 LARGE = np.full((960, 1280, 3), 128, np.uint8)
 LARGE_MIB = LARGE.nbytes / 2**20
 
@@ -41,39 +39,30 @@ def pixels(picture):
     return np.asarray(picture.data, np.uint8).reshape(picture.height, picture.width, 3)
 
 
-def test_the_matcher_draws_while_somebody_looks_at_a_limited_rate_and_else_not(robot, motorcycle):
+def test_the_matcher_draws_only_while_somebody_looks_and_not_above_the_limit(robot, motorcycle):
     images = dict(zip(("left", "right"), motorcycle, strict=True))
-    stereo = robot(drawing_rate=RATE)
-
-    def frames(count):
-        for _ in range(count):
-            stereo.match(images)
-
-    frames(3)
+    stereo = robot(drawing_rate=0.01)
+    stereo.match(images)
     assert stereo.wait_for_diagnostics()["pictures drawn"] == "0"
 
     pictures = look(stereo)
     seen = []
-    start = time.monotonic()
-    while time.monotonic() - start < 3.0 or not pictures:
+    while not pictures:
         seen.append(stereo.match(images))
-    elapsed = time.monotonic() - start
-    assert elapsed < 30.0
-    assert 2 <= len(pictures) <= RATE * elapsed + 1 < len(seen)
-    by_stamp = {(m.header.stamp.sec, m.header.stamp.nanosec): m for m in seen}
-    picture = pictures[-2]
-    message = by_stamp[picture.header.stamp.sec, picture.header.stamp.nanosec]
-    assert picture.header == message.header
+    seen += [stereo.match(images) for _ in range(5)]
+    (picture,) = pictures
+    (message,) = [message for message in seen if message.header == picture.header]
     np.testing.assert_array_equal(pixels(picture), expected_picture(message, motorcycle))
+    assert stereo.wait_for_diagnostics()["pictures drawn"] == "1"
 
-    assert stereo.set_parameters(drawing_rate=0.0)[0].successful
-    frames(2)
-    assert stereo.set_parameters(drawing_rate=RATE)[0].successful
+    assert stereo.set_parameters(drawing_rate=100.0)[0].successful
+    stereo.repeat_until(lambda: stereo.show(images), lambda: len(pictures) > 3, "more pictures")
     stereo.destroy_subscription(stereo.pictures)
     stereo.wait_until(lambda: stereo.count_subscribers(drawing.TOPIC) == 0, "nobody to look")
     stereo.wait_for_diagnostics()
     drawn = stereo.wait_for_diagnostics()["pictures drawn"]
-    frames(5)
+    for _ in range(5):
+        stereo.match(images)
     assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
 
 
@@ -124,7 +113,7 @@ def test_a_viewer_draws_in_place_of_the_matcher(robot, motorcycle):
         np.testing.assert_array_equal(pixels(picture), expected_picture(message, motorcycle))
         assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
         viewer.terminate()
-        assert viewer.wait(5.0) == 0
+        assert viewer.wait(20.0) == 0
 
 
 def test_past_images_are_kept_for_pictures_only_while_somebody_looks(robot):
