@@ -39,11 +39,20 @@ setup(
     extras_require={
         "cpu": ["onnxruntime>=1.20"],
         "gpu": ["onnxruntime-gpu>=1.20"],
-        "bag": ["mcap>=1.2", "pyyaml", "rosbags>=0.11"],
+        "bag": ["mcap>=1.2", "pyyaml", "rosbags>=0.11", "tabulate"],
         "h5": ["h5py>=3"],
-        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip"],
+        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip", "tabulate"],
         "ray": ["ray>=2.9"],
-        "dev": ["h5py>=3", "hypothesis", "mcap>=1.2", "pytest", "pyyaml", "rosbags>=0.11", "ruff"],
+        "dev": [
+            "h5py>=3",
+            "hypothesis",
+            "mcap>=1.2",
+            "pytest",
+            "pyyaml",
+            "rosbags>=0.11",
+            "ruff",
+            "tabulate",
+        ],
     },
     entry_points={"console_scripts": ["lightglue_ros = lightglue_ros.cli:main"]},
 )

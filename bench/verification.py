@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from lightglue_ros.cli.bench import machine
-from lightglue_ros.cli.geometry import same_row_share
+from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core import MatchPipeline, PairMatches
 from lightglue_ros.core.image_files import read_image
 from lightglue_ros.export.weights import motorcycle_pair

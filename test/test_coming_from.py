@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="no PyTorch here, which the names of exports
 from printed import COMING_FROM, ROOT, programs_run_by
 
 from lightglue_ros import cli
+from lightglue_ros.cli.export import EXPORT_OPTIONS
 from lightglue_ros.core import MatchPipeline, store
 from lightglue_ros.core.image_files import write_image
 from lightglue_ros.export.exporter import stored_name
@@ -39,9 +40,9 @@ def user(model_folder, motorcycle, tmp_path_factory):
 def exported_names():
     """The names in the store that the page's commands write."""
     for line in re.findall(r"^    lightglue_ros (export .*)$", PAGE, re.MULTILINE):
-        arguments = cli._parser().parse_args(shlex.split(line))
+        arguments = cli.make_parser().parse_args(shlex.split(line))
         if arguments.split and arguments.output is None:
-            options = {name: getattr(arguments, name) for name in cli.EXPORT_OPTIONS}
+            options = {name: getattr(arguments, name) for name in EXPORT_OPTIONS}
             yield stored_name(arguments.model, ExportOptions(**options))
 
 

@@ -41,6 +41,8 @@ from printed import (
 from rclpy.parameter import Parameter
 
 from lightglue_ros import __version__, cli
+from lightglue_ros.cli.export import EXPORT_OPTIONS
+from lightglue_ros.cli.match import parse_geometry
 from lightglue_ros.core import LightGlueRosError
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.registry import find_spec
@@ -94,17 +96,17 @@ def check_lightglue_ros(arguments: list[str]) -> None:
         return
     parsed = parsed_by_cli(arguments)
     if command == "export":
-        options = {name: getattr(parsed, name) for name in cli.EXPORT_OPTIONS}
+        options = {name: getattr(parsed, name) for name in EXPORT_OPTIONS}
         ExportOptions(**options).settle(find_spec("xfeat" if parsed.model == "MODEL" else parsed.model))
     if command == "match":
-        cli._geometry(parsed.verify, parsed.intrinsics)
+        parse_geometry(parsed.verify, parsed.intrinsics)
     if command == "bag":
         read_file(existing(parsed.params_file), parsed.param)
 
 
 def parsed_by_cli(arguments: list[str]) -> argparse.Namespace:
     try:
-        return cli._parser().parse_args(arguments)
+        return cli.make_parser().parse_args(arguments)
     except SystemExit as end:  # it has said why
         raise AssertionError(f"lightglue_ros does not take {arguments}") from end
 

@@ -282,7 +282,7 @@ def _commands() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
     """Name, help and parser of each command."""
     # argparse has no public way to ask a parser what it takes.
     (commands,) = (
-        action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)
+        action for action in cli.make_parser()._actions if isinstance(action, argparse._SubParsersAction)
     )
     texts = {action.dest: action.help or "" for action in commands._choices_actions}
     for name, parser in commands.choices.items():

@@ -1,7 +1,8 @@
-"""`lightglue_ros bench`: where the time of a stereo frame goes, and the rate of the running node."""
+"""`lightglue_ros bench`: measure where the time of a stereo frame goes, and the rate of the running node."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from lightglue_ros.cli.arguments import add_model_arguments, positive
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import read_image, write_image
 from lightglue_ros.core.session import onnxruntime
@@ -26,15 +28,24 @@ if TYPE_CHECKING:
     from lightglue_ros.nodes.listener import Listener
 
 START_SECONDS = 30.0
-# Faster than the node on small machines, so that its rate is its own and not the cameras'.
+# Faster than the node on small machines, so that the node and not the cameras limits the rate.
 CAMERA_HZ = 30.0
 
 
-def run(
-    model: str, provider: str, image_size: tuple[int, int], max_keypoints: int | None, frames: int
-) -> int:
-    """Measure on the motorcycle pair and print tables; the node's only where ROS 2 is there."""
-    pipeline = MatchPipeline(model, provider, image_size, max_keypoints=max_keypoints)
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_model_arguments(command)
+    command.add_argument(
+        "--frames", type=positive, default=50, metavar="N", help="stereo frames to measure (50)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure on the motorcycle pair and print tables; the node's only where ROS 2 is installed."""
+    frames, image_size = arguments.frames, arguments.image_size
+    pipeline = MatchPipeline(
+        arguments.model, arguments.provider, image_size, max_keypoints=arguments.max_keypoints
+    )
     images = camera_images(image_size)
     width, height = pipeline.image_size
     print(machine())
@@ -42,22 +53,22 @@ def run(
         f"{pipeline.info.model}, {pipeline.info.precision}, {pipeline.provider}, stereo {width}x{height}, "
         f"at most {pipeline.max_keypoints} keypoints, {frames} frames"
     )
-    print_table("in this process", time_stages(pipeline, images, frames))
+    _print_medians("in this process", time_stages(pipeline, images, frames))
     try:
         import rclpy  # noqa: F401
     except ImportError:
         print("running node: not measured, no ROS 2 here")
         return 0
     parameters = {
-        "model": model,
-        "provider": provider,
+        "model": arguments.model,
+        "provider": arguments.provider,
         "image_width": image_size[0],
         "image_height": image_size[1],
-        "max_keypoints": max_keypoints or 0,
+        "max_keypoints": arguments.max_keypoints or 0,
     }
     with running_matcher(parameters, images) as matcher:
         figures = matcher.measure(frames)
-    print_table(
+    _print_medians(
         f"running node, cameras at {CAMERA_HZ:g} Hz",
         {
             "inside ONNX Runtime": figures.inference,
@@ -70,14 +81,14 @@ def run(
 
 
 def camera_images(size: tuple[int, int]) -> list[np.ndarray]:
-    """The motorcycle pair as cameras of that (width, height) would see it: uint8 [H, W, 3] RGB each."""
+    """Read the motorcycle pair, shrunk to (width, height): two images, uint8 [H, W, 3] RGB."""
     from lightglue_ros.export.weights import motorcycle_pair
 
     return [cv2.resize(read_image(path), size, interpolation=cv2.INTER_AREA) for path in motorcycle_pair()]
 
 
 def machine() -> str:
-    """The machine in a line: processor, cores, versions."""
+    """Describe the machine in a line: processor, cores, versions."""
     processors = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     name = processors[0] if processors else platform.machine()
     return (
@@ -98,8 +109,7 @@ def time_stages(pipeline: MatchPipeline, images: Sequence[np.ndarray], frames: i
     return dict(zip(names, np.median(rows, axis=0).tolist(), strict=True))
 
 
-def print_table(title: str, seconds: dict[str, float]) -> None:
-    """Print medians in milliseconds."""
+def _print_medians(title: str, seconds: dict[str, float]) -> None:
     print(f"\n| {title} | median ms |\n| --- | ---: |")
     for name, value in seconds.items():
         print(f"| {name} | {1e3 * value:.2f} |")
@@ -107,14 +117,14 @@ def print_table(title: str, seconds: dict[str, float]) -> None:
 
 @dataclass(frozen=True)
 class NodeFigures:
-    """What was measured of a running node.
+    """Measurements of a running node.
 
     Attributes:
         rate: messages on `matches` per second.
         latency: median seconds from image stamp to arrival of the matches.
-        inference: median seconds a frame inside ONNX Runtime.
-        outside: median seconds a frame outside it: decoding, canvas, dropping the padding, publishing.
-        memory: bytes of the node that are in memory (its resident set).
+        inference: median seconds per frame inside ONNX Runtime.
+        outside: median seconds per frame outside it: decoding, canvas, dropping the padding, publishing.
+        memory: resident memory of the node in bytes.
     """
 
     rate: float
@@ -127,30 +137,29 @@ class NodeFigures:
 class RunningMatcher:
     """A matcher in a process of its own, and the two images that cameras will show it."""
 
-    def __init__(self, listener: Listener, process: int, paths: Sequence[str]) -> None:
+    def __init__(self, listener: Listener, paths: Sequence[str]) -> None:
         self._listener = listener
-        self._process = process
         self._paths = paths
 
     def wait_for_subscribers(self, count: int) -> None:
-        """Wait until so many subscribers listen to `matches`, ours included."""
+        """Wait until `count` subscribers listen to `matches`, ours included."""
         self._listener.wait_until(
             lambda: self._listener.count_subscribers("matches") == count, f"{count} subscribers on matches"
         )
 
     def measure(self, frames: int) -> NodeFigures:
-        """Let cameras run until so many frames were matched; the first two are not counted."""
+        """Run cameras until the node has matched that many frames; the first two are not counted."""
         from lightglue_ros.nodes.processes import node_process
 
         listener = self._listener
         start = listener.get_clock().now().to_msg()
         with node_process("player", {"images": list(self._paths), "rate": CAMERA_HZ}):
-            # What the last cameras left behind may still come before the first of these.
+            # Matches of the cameras of an earlier measurement may still arrive before the first of these.
             listener.wait_until(lambda: _is_after(listener.messages, start), "matches of these cameras")
             listener.clear()
             listener.wait_for_matches(frames + 1, deadline=START_SECONDS + frames)
             values = listener.wait_for_diagnostics()
-            memory = resident_memory(self._process)
+            memory = resident_memory(listener.processes[0].pid)
         arrivals = listener.arrivals[: frames + 1]
         return NodeFigures(
             rate=frames / (arrivals[-1] - arrivals[0]),
@@ -162,41 +171,29 @@ class RunningMatcher:
 
 
 def resident_memory(process: int) -> int:
-    """Bytes of a process that are in memory."""
+    """Resident memory of a process in bytes."""
     status = Path(f"/proc/{process}/status").read_text()
     return 1024 * int(re.search(r"VmRSS:\s*(\d+) kB", status)[1])
 
 
 def _is_after(messages: Sequence[Matches], start: Time) -> bool:
-    """Whether the newest message is of images taken after the start."""
+    """True if the images of the newest message were taken after the start."""
     stamps = [message.header.stamp for message in messages[-1:]]
     return any((stamp.sec, stamp.nanosec) > (start.sec, start.nanosec) for stamp in stamps)
 
 
 @contextmanager
 def running_matcher(parameters: Mapping[str, Any], images: Sequence[np.ndarray]) -> Iterator[RunningMatcher]:
-    """Start a matcher, apart from other ROS systems.
+    """Run a matcher, isolated from other ROS systems.
 
     Args:
         parameters: of the node.
         images: uint8 [H, W, 3] RGB of its two cameras.
     """
-    import rclpy
+    from lightglue_ros.nodes.listener import running_nodes
 
-    from lightglue_ros.nodes.listener import Listener
-    from lightglue_ros.nodes.processes import isolate, node_process
-
-    isolate()
-    rclpy.init()
-    try:
-        with TemporaryDirectory() as folder, node_process("matcher", parameters) as matcher:
-            paths = [f"{folder}/{slot}.png" for slot in range(len(images))]
-            for path, image in zip(paths, images, strict=True):
-                write_image(path, image)
-            listener = Listener(matcher)
-            try:
-                yield RunningMatcher(listener, matcher.pid, paths)
-            finally:
-                listener.destroy_node()
-    finally:
-        rclpy.try_shutdown()
+    with TemporaryDirectory() as folder, running_nodes(matcher=parameters) as listener:
+        paths = [f"{folder}/{slot}.png" for slot in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            write_image(path, image)
+        yield RunningMatcher(listener, paths)

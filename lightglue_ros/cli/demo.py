@@ -1,32 +1,51 @@
-"""`lightglue_ros demo`: player and matcher as processes over real ROS 2, and a listener that judges."""
+"""`lightglue_ros demo`: run player and matcher over ROS 2, listen, and judge the matches."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import rclpy
 
-from lightglue_ros.cli.geometry import epipolar_share, same_row_share
-from lightglue_ros.core import ConfigError, PairMatches
+from lightglue_ros.cli.arguments import add_model_arguments
+from lightglue_ros.cli.nodes import require_ros
+from lightglue_ros.core import PairMatches
 from lightglue_ros.core.draw import draw_matches
 from lightglue_ros.core.image_files import read_image, write_image
-from lightglue_ros.msg import Matches
-from lightglue_ros.nodes.conversions import message_to_matches
-from lightglue_ros.nodes.listener import Listener
-from lightglue_ros.nodes.processes import isolate, node_process
+from lightglue_ros.errors import ConfigError
+from lightglue_ros.rig.verification import verify
 
-ROW_TOLERANCE = 3.0
+if TYPE_CHECKING:
+    from lightglue_ros.msg import Matches
+
+TOLERANCE = 3.0  # pixels
 # The original XFeat + LighterGlue has 98% of its matches of the motorcycle pair within 3 px of the row.
 LEAST_ROW_SHARE = 0.95
 # Two views of one scene; the rest may be other depths of a blurred or moving part.
 LEAST_EPIPOLAR_SHARE = 0.5
+# With fewer matches half of random ones may agree with some fundamental matrix (7 degrees of freedom).
+LEAST_MATCHES = 50
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    command.add_argument("left", nargs="?", type=Path, help="image file (Middlebury's motorcycle)")
+    command.add_argument("right", nargs="?", type=Path, help="image file")
+    add_model_arguments(command)
+    command.add_argument("--seconds", type=float, default=10.0, help="how long to listen (10)")
+    command.add_argument("--rate", type=float, default=10.0, help="images per second and camera (10)")
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("demo.png"), metavar="PNG", help="picture (demo.png)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demonstration; the exit status is 0 only if matches came and their geometry holds."""
+    require_ros("demo")
+    from lightglue_ros.nodes.conversions import message_to_matches
+
     is_rectified = arguments.left is None
     if is_rectified:
         from lightglue_ros.export.weights import motorcycle_pair
@@ -37,51 +56,59 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         paths = (arguments.left, arguments.right)
     images = [read_image(path) for path in paths]
-    isolate()
-    rclpy.init()
-    try:
-        last = _play_and_listen(arguments, paths)
-    finally:
-        rclpy.try_shutdown()
-    pair = message_to_matches(last.pairs[0])
+    pair = message_to_matches(_play_and_listen(arguments, paths).pairs[0])
     write_image(arguments.output, draw_matches(*images, pair))
     print(f"picture of the last matches: {arguments.output.resolve()}")
     return _judge(pair, is_rectified)
 
 
+def same_row_share(keypoints0: np.ndarray, keypoints1: np.ndarray, tolerance: float) -> float:
+    """Share of matches whose rows differ by at most `tolerance` pixels; in rectified stereo all should.
+
+    Args:
+        keypoints0: float32 [M, 2], pixels of the first image.
+        keypoints1: float32 [M, 2], pixels of the second image.
+        tolerance: in pixels.
+
+    Returns:
+        0 to 1; 0 without matches.
+    """
+    if not len(keypoints0):
+        return 0.0
+    return float(np.mean(np.abs(keypoints0[:, 1] - keypoints1[:, 1]) <= tolerance))
+
+
 def _play_and_listen(arguments: argparse.Namespace, paths: tuple[Path, Path]) -> Matches:
+    """Run player and matcher, print a line per second, and return the last message."""
+    from lightglue_ros.nodes.listener import running_nodes
+
     width, height = arguments.image_size
-    matcher_parameters = {
+    matcher = {
         "model": arguments.model,
         "provider": arguments.provider,
         "image_width": width,
         "image_height": height,
         "max_keypoints": arguments.max_keypoints or 0,
     }
-    player_parameters = {"images": [str(path.resolve()) for path in paths], "rate": arguments.rate}
+    player = {"images": [str(path.resolve()) for path in paths], "rate": arguments.rate}
     start = time.monotonic()
-    with (
-        node_process("matcher", matcher_parameters) as matcher,
-        node_process("player", player_parameters) as player,
-    ):
-        listener = Listener(matcher, player)
-        try:
-            listener.wait_for_matches(1)
-            print(f"first matches {time.monotonic() - start:.1f} s after the start of the nodes", flush=True)
-            last = listener.messages[-1]
-            for _ in range(max(1, round(arguments.seconds))):
-                listener.clear()
-                listener.listen(1.0)
-                last = (listener.messages or [last])[-1]
-                _print_second(last, listener.latencies)
-        finally:
-            listener.destroy_node()
+    with running_nodes(matcher=matcher, player=player) as listener:
+        listener.wait_for_matches(1)
+        print(f"first matches {time.monotonic() - start:.1f} s after the start of the nodes", flush=True)
+        last = listener.messages[-1]
+        for _ in range(max(1, round(arguments.seconds))):
+            listener.clear()
+            listener.listen(1.0)
+            last = (listener.messages or [last])[-1]
+            _print_second(last, listener.latencies)
     return last
 
 
 def _print_second(last: Matches, latencies: list[float]) -> None:
+    from lightglue_ros.nodes.conversions import message_to_matches
+
     pair = message_to_matches(last.pairs[0])
-    rows = same_row_share(pair.keypoints0, pair.keypoints1, ROW_TOLERANCE)
+    rows = same_row_share(pair.keypoints0, pair.keypoints1, TOLERANCE)
     latency = f"{1e3 * np.median(latencies):4.0f} ms" if latencies else "   -"
     print(
         f"{len(latencies):3d} Hz  {len(pair):4d} matches  latency {latency}  same row {100 * rows:5.1f}%",
@@ -91,11 +118,18 @@ def _print_second(last: Matches, latencies: list[float]) -> None:
 
 def _judge(pair: PairMatches, is_rectified: bool) -> int:
     if is_rectified:
-        share, least = same_row_share(pair.keypoints0, pair.keypoints1, ROW_TOLERANCE), LEAST_ROW_SHARE
-        what = f"within {ROW_TOLERANCE:g} px of the same row"
+        share, least = same_row_share(pair.keypoints0, pair.keypoints1, TOLERANCE), LEAST_ROW_SHARE
+        what = f"within {TOLERANCE:g} px of the same row"
     else:
-        share, least = epipolar_share(pair.keypoints0, pair.keypoints1, ROW_TOLERANCE), LEAST_EPIPOLAR_SHARE
-        what = f"within {ROW_TOLERANCE:g} px of one epipolar geometry"
+        share, least = epipolar_share(pair), LEAST_EPIPOLAR_SHARE
+        what = f"within {TOLERANCE:g} px of one epipolar geometry"
     verdict = "the geometry holds" if share >= least else f"too few, at least {100 * least:.0f}% are expected"
     print(f"{100 * share:.1f}% of {len(pair)} matches {what}: {verdict}")
     return 0 if share >= least else 1
+
+
+def epipolar_share(pair: PairMatches) -> float:
+    """Share of matches that agree with one fundamental matrix, 0 to 1; 0 with too few matches to tell."""
+    if len(pair) < LEAST_MATCHES:
+        return 0.0
+    return float(np.mean(verify(pair.keypoints0, pair.keypoints1, "fundamental", TOLERANCE).inliers))

@@ -14,7 +14,7 @@ from launch_ros.parameter_descriptions import ParameterFile
 
 from launch import LaunchContext
 from lightglue_ros.core import ConfigError
-from lightglue_ros.nodes.processes import profile_environment
+from lightglue_ros.nodes.fastdds import profile_environment
 
 DEFAULT_PARAMETERS = Path(get_package_share_directory("lightglue_ros")) / "config" / "matcher.yaml"
 

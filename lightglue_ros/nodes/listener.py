@@ -1,20 +1,24 @@
-"""Listens to a matcher in another process and keeps what it hears; for demo, bench and tests."""
+"""Listens to a matcher in another process and keeps its messages; for demo, bench and tests."""
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.time import Time
 
-from lightglue_ros.core import LightGlueRosError
+from lightglue_ros.errors import LightGlueRosError
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import qos
+from lightglue_ros.nodes.processes import isolate, node_process
 
 DEADLINE = 30.0
 
@@ -23,13 +27,13 @@ class Listener(Node):
     """Subscribes to `matches` and `/diagnostics`.
 
     Args:
-        processes: nodes in processes of their own; if one of them ends while we wait, that is an error.
-        namespace: that of the matcher.
+        processes: of the nodes; if one of them ends while we wait, that is an error.
+        namespace: of the matcher.
 
     Attributes:
         messages: all `Matches`, oldest first.
-        arrivals: when each arrived, in seconds of the monotonic clock.
-        latencies: seconds from its image stamp to its arrival.
+        arrivals: arrival time of each, in seconds of the monotonic clock.
+        latencies: seconds from the image stamp of each to its arrival.
         diagnostics: the values of the newest diagnostics by their names.
         status: the newest diagnostics themselves; None before the first.
     """
@@ -46,7 +50,7 @@ class Listener(Node):
         self._executor.add_node(self)
 
     def destroy_node(self) -> None:
-        """Put the executor away with the node."""
+        """Shut the executor down and destroy the node."""
         self._executor.shutdown()
         super().destroy_node()
 
@@ -57,27 +61,27 @@ class Listener(Node):
         self.latencies: list[float] = []
 
     def listen(self, seconds: float) -> None:
-        """Take what comes for so many seconds."""
+        """Receive messages for that many seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
             self._check_processes()
 
     def wait_until(self, condition: Callable[[], bool], what: str, deadline: float = DEADLINE) -> None:
-        """Take what comes until the condition holds.
+        """Receive messages until the condition holds.
 
         Raises:
-            LightGlueRosError: it does not within `deadline` seconds, or a process ended.
+            LightGlueRosError: it does not hold within `deadline` seconds, or a process ended.
         """
         end = time.monotonic() + deadline
         while not condition():
             self._check_processes()
             if time.monotonic() > end:
-                raise LightGlueRosError(f"waited {deadline:g} s in vain for {what}", fix="see the log above")
+                raise LightGlueRosError(f"no {what} within {deadline:g} s", fix="see the log above")
             self._executor.spin_once(timeout_sec=0.1)
 
     def wait_for_matches(self, count: int, deadline: float = DEADLINE) -> None:
-        """Take what comes until there are so many messages on `matches`."""
+        """Receive messages until there are `count` on `matches`."""
         self.wait_until(lambda: len(self.messages) >= count, f"{count} messages on matches", deadline)
 
     def wait_for_diagnostics(self) -> dict[str, str]:
@@ -104,3 +108,20 @@ class Listener(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.status = message.status[-1]
         self.diagnostics = {entry.key: entry.value for status in message.status for entry in status.values}
+
+
+@contextmanager
+def running_nodes(**nodes: Mapping[str, Any]) -> Iterator[Listener]:
+    """Run nodes of ours in processes of their own, isolated from other ROS systems, and listen to them.
+
+    Args:
+        **nodes: the parameters of each node, by its command (``matcher``, ``viewer`` or ``player``).
+    """
+    isolate()
+    rclpy.init()
+    with ExitStack() as stack:
+        stack.callback(rclpy.try_shutdown)
+        processes = [stack.enter_context(node_process(*node)) for node in nodes.items()]
+        listener = Listener(*processes)
+        stack.callback(listener.destroy_node)
+        yield listener

@@ -1,4 +1,4 @@
-"""Runs our nodes as processes of their own, apart from other ROS systems; for demo, bench and tests."""
+"""Runs our nodes in processes of their own, isolated from other ROS systems; for demo, bench and tests."""
 
 from __future__ import annotations
 
@@ -13,29 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from ament_index_python.packages import get_package_prefix
 
-PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
-# What it is called in Fast DDS 2, which these distributions have.
-OLD_PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
-OLD_DISTRIBUTIONS = ("humble", "iron", "jazzy")
+from lightglue_ros.nodes.fastdds import profile_environment
+
 EXIT_SECONDS = 10.0
 
 
-def profile_environment() -> dict[str, str]:
-    """The variable that gives Fast DDS our profile; none where the user has a profile of their own.
-
-    With its default shared-memory segment Fast DDS loses large images between processes.
-    """
-    if os.environ.get(PROFILE_VARIABLE) or os.environ.get(OLD_PROFILE_VARIABLE):
-        return {}
-    is_old = os.environ.get("ROS_DISTRO") in OLD_DISTRIBUTIONS
-    profile = Path(get_package_share_directory("lightglue_ros")) / "config" / "fastdds.xml"
-    return {OLD_PROFILE_VARIABLE if is_old else PROFILE_VARIABLE: str(profile)}
-
-
 def isolate() -> None:
-    """Keep this process and its children on the loopback and in a domain of their own."""
+    """Keep this process and its children on the loopback interface and in a domain of their own."""
     os.environ.update(profile_environment())
     if os.environ.get("ROS_DISTRO") == "humble":
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
@@ -48,13 +34,13 @@ def isolate() -> None:
 def node_command(
     command: str, parameters: Mapping[str, Any], params_file: Path | None = None, name: str | None = None
 ) -> list[str]:
-    """The command line that runs a node of ours (``matcher``, ``viewer`` or ``player``) with ROS parameters.
+    """Build the command line that runs a node of ours.
 
     Args:
-        command: which node.
-        parameters: they go before those of the file.
-        params_file: more parameters.
-        name: of the node, if not that of the command.
+        command: ``matcher``, ``viewer`` or ``player``.
+        parameters: ROS parameters, which replace those of the file.
+        params_file: a ROS parameter file.
+        name: the node's name, if it differs from the command.
     """
     script = Path(get_package_prefix("lightglue_ros")) / "lib" / "lightglue_ros" / command
     arguments = [sys.executable, str(script), "--ros-args"]
@@ -77,11 +63,9 @@ def node_process(
 ) -> Iterator[subprocess.Popen]:
     """Run a node of ours; at the end interrupt it and wait until it is gone.
 
+    The arguments are those of `node_command`.
+
     Args:
-        command: ``matcher``, ``viewer`` or ``player``.
-        parameters: its ROS parameters; they go before those of the file.
-        params_file: more parameters.
-        name: of the node, if not that of the command.
         **popen_options: for `subprocess.Popen`.
     """
     process = subprocess.Popen(node_command(command, parameters, params_file, name), **popen_options)

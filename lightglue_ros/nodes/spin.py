@@ -24,7 +24,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from lightglue_ros.core import ConfigError, LightGlueRosError
-from lightglue_ros.nodes.processes import profile_environment
+from lightglue_ros.nodes.fastdds import profile_environment
 
 # How often the main thread wakes: Python runs a signal's handler only then, and a signal that comes just
 # before the wait begins, or to another thread, does not wake it.

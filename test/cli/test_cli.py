@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lightglue_ros.core import MatchPipeline
+from lightglue_ros.cli import demo
+from lightglue_ros.core import MatchPipeline, PairMatches
 from lightglue_ros.core.image_files import read_image, write_image
 
 
@@ -89,30 +90,24 @@ def test_export_lists_the_models_with_their_licences():
     assert header == ["model", "extractor", "descriptor", "channels", "divisor", "matcher weights", "licence"]
     table = {row[0]: row[1:] for row in rows}
     assert table["disk"] == ["disk", "128", "3", "16", "disk_lightglue.pth", "Apache-2.0"]
-    assert table["aliked-t16"][-2:] == ["none published", "BSD-3-Clause (ALIKED)"]
-    assert table["superpoint"] == [
-        "superpoint",
-        "256",
-        "1",
-        "8",
-        "superpoint_lightglue.pth",
-        "non-commercial research (SuperPoint), Apache-2.0 (LightGlue)",
-    ]
-    assert set(table) == {
-        "xfeat",
-        "disk",
-        "aliked",
-        "aliked-n16rot",
-        "aliked-n32",
-        "aliked-t16",
-        "superpoint",
-    }
+    assert table["aliked-t16"][-2:] == ["not published", "BSD-3-Clause (ALIKED)"]
+    assert table["superpoint"][-1] == "non-commercial research (SuperPoint), Apache-2.0 (LightGlue)"
+    assert {"xfeat", "disk", "aliked", "aliked-n16rot", "aliked-n32", "superpoint"} < set(table)
 
 
-def test_help_names_every_command():
-    said = run("--help").stdout
-    for command in ("export", "match", "bag", "bench", "demo", "matcher", "player", "viewer"):
-        assert command in said
+def without(package, folder):
+    """An environment in which the import of a package fails as if it were not installed."""
+    (folder / package).mkdir()
+    (folder / package / "__init__.py").write_text(f"raise ModuleNotFoundError('absent', name='{package}')")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
+def test_help_names_every_command_and_needs_no_other_package(tmp_path):
+    for package in ("numpy", "cv2", "onnxruntime", "torch", "rclpy"):
+        environment = without(package, tmp_path)
+    said = run("--help", **environment).stdout
+    named = re.findall(r"^    ([a-z]+) ", said, re.MULTILINE)
+    assert named == ["export", "match", "bag", "bench", "demo", "matcher", "viewer", "player"]
 
 
 @pytest.mark.parametrize(
@@ -126,13 +121,27 @@ def test_help_names_every_command():
     ],
 )
 def test_what_is_not_installed_is_named_when_it_is_needed(absent, command, says, pair_of_files, tmp_path):
-    (tmp_path / absent).mkdir()
-    (tmp_path / absent / "__init__.py").write_text(f"raise ModuleNotFoundError('absent', name='{absent}')")
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = run(*(word.format(left=pair_of_files[0]) for word in command), PYTHONPATH=path)
+    done = run(*(word.format(left=pair_of_files[0]) for word in command), **without(absent, tmp_path))
     assert done.returncode == 1
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("shift", "is_rectified", "status"), [(0.0, True, 0), (5.0, True, 1), (5.0, False, 0), (None, False, 1)]
+)
+def test_the_demo_judges_by_rows_or_by_one_geometry(shift, is_rectified, status, capsys):
+    """Points of a scene, as two cameras see them; without a shift the second image has random points."""
+    random = np.random.default_rng(0)
+    scene = np.column_stack([random.uniform(-2, 2, (200, 2)), random.uniform(3, 10, 200)])
+    left, right = (320 + 500 * (scene - [x, 0, 0])[:, :2] / scene[:, 2:] for x in (0.0, 0.3))
+    right = random.uniform(0, 640, (200, 2)) if shift is None else right + np.array([0.0, shift])
+    numbers = np.arange(200, dtype=np.int32)
+    scores = np.ones(200, np.float32)
+    pair = PairMatches(left.astype(np.float32), right.astype(np.float32), scores, numbers, numbers, 6)
+    assert demo._judge(pair, is_rectified) == status
+    assert "of 200 matches" in capsys.readouterr().out
+    assert demo.epipolar_share(PairMatches.empty()) == 0.0
 
 
 def test_grey_files_stay_grey(tmp_path):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from lightglue_ros.cli.geometry import same_row_share
+from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import find_images, read_image, write_image
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lightglue_ros.cli.geometry import same_row_share
+from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core import ConfigError, ImageError, MatchPipeline, ModelError, ProviderError
 
 EMPTY_FIELDS = {

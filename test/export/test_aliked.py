@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightglue_ros.cli.geometry import same_row_share
+from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.export import MODELS
 from lightglue_ros.export.models.aliked import DeformableConvolution
 from lightglue_ros.export.selfcheck import compare

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightglue_ros.cli.geometry import same_row_share
+from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.export.selfcheck import compare
 
 PAIRS = np.array([[0, 1]])

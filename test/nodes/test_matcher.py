@@ -14,7 +14,7 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from rclpy.qos import QoSReliabilityPolicy
 
-from lightglue_ros.cli.geometry import same_row_share
+from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes.conversions import message_to_matches

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, Image
 
-from lightglue_ros.cli.geometry import same_row_share
+from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import drawing, qos

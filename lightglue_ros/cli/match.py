@@ -1,0 +1,116 @@
+"""`lightglue_ros match`: match image files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lightglue_ros.cli import matching
+from lightglue_ros.cli.arguments import add_model_arguments
+from lightglue_ros.cli.models import ensure_model
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.image_files import find_images
+from lightglue_ros.errors import ConfigError
+from lightglue_ros.rig.verification import GEOMETRIES, Intrinsics
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or globs")
+    command.add_argument(
+        "--pairs", metavar="I:J,...", help="numbers of the images to match, from 0 (each with the next)"
+    )
+    add_model_arguments(command)
+    command.add_argument(
+        "--match-threshold", type=float, metavar="SCORE", help="least score of a match (0.1)"
+    )
+    command.add_argument(
+        "--verify",
+        metavar="GEOMETRY",
+        help="mark the matches that agree with one fundamental, homography or essential matrix, within a "
+        "pixel of the canvas",
+    )
+    command.add_argument(
+        "--intrinsics", metavar="FX,FY,CX,CY", help="of the camera in pixels, for --verify essential"
+    )
+    command.add_argument(
+        "--draw",
+        type=Path,
+        metavar="PNG",
+        help="draw the first pair, side by side; or a folder, for all pairs",
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the matches of all pairs")
+    command.add_argument("--npz", type=Path, metavar="FILE", help="write them as NumPy arrays")
+    command.add_argument(
+        "--h5",
+        type=Path,
+        metavar="DIR",
+        help="write features.h5, matches.h5 and pairs.txt for hloc",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Match the images, print a line for each pair and write the files that were asked for."""
+    paths = find_images(arguments.images)
+    pairs = _pairs(arguments.pairs, len(paths))
+    if not pairs:
+        raise ConfigError("there is nothing to match", allowed="at least two images, or --pairs")
+    geometry = parse_geometry(arguments.verify, arguments.intrinsics)
+    outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, arguments.h5)
+    outputs.check()
+    ensure_model(arguments.model, lambda line: print(line, file=sys.stderr, flush=True))
+    options = {} if arguments.match_threshold is None else {"match_threshold": arguments.match_threshold}
+    pipeline = MatchPipeline(
+        arguments.model,
+        arguments.provider,
+        arguments.image_size,
+        max_keypoints=arguments.max_keypoints,
+        **options,
+    )
+    width, height = pipeline.image_size
+    print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}", flush=True)
+    matching.run(pipeline, paths, pairs, outputs, geometry)
+    return 0
+
+
+def _pairs(text: str | None, images: int) -> list[tuple[int, int]]:
+    if text is None:
+        return [(first, first + 1) for first in range(images - 1)]
+    try:
+        pairs = [(int(first), int(second)) for first, second in (pair.split(":") for pair in text.split(","))]
+    except ValueError as error:
+        raise ConfigError(f"--pairs is '{text}'", allowed="numbers of images such as 0:1,1:2") from error
+    if not all(number in range(images) for pair in pairs for number in pair):
+        raise ConfigError(f"--pairs is '{text}'", allowed=f"numbers of images, from 0 to {images - 1}")
+    return pairs
+
+
+def parse_geometry(name: str | None, intrinsics: str | None) -> matching.Geometry | None:
+    """Parse --verify and --intrinsics.
+
+    Raises:
+        ConfigError: one of them cannot be used, or is missing next to the other.
+    """
+    if name is not None and name not in GEOMETRIES:
+        raise ConfigError(f"--verify is '{name}'", allowed=", ".join(GEOMETRIES))
+    if (name == "essential") != (intrinsics is not None):
+        raise ConfigError(
+            "--verify essential and --intrinsics go together, and one is missing",
+            fix="lightglue_ros match ... --verify essential --intrinsics fx,fy,cx,cy",
+        )
+    if name is None:
+        return None
+    return matching.Geometry(name, None if intrinsics is None else _intrinsics(intrinsics))
+
+
+def _intrinsics(text: str) -> Intrinsics:
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--intrinsics is '{text}'", allowed="four numbers fx,fy,cx,cy") from error
+    if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
+        raise ConfigError(f"--intrinsics is '{text}'", allowed="finite numbers, and fx and fy greater than 0")
+    return Intrinsics(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
