@@ -1,4 +1,7 @@
-"""Sources of images: a file, a folder or a video."""
+"""Sources of images: a file, a folder or a video.
+
+Images keep the depth of their file: uint8 or uint16, [H, W] grey or [H, W, 3] RGB.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lightglue_ros.core.image_files import list_images, read_image
+from lightglue_ros.core.image_files import list_images, read_stored_image
 from lightglue_ros.errors import ImageError
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".webm", ".ogv", ".mjpg", ".mjpeg")
 
 
 class StillImage:
-    """One image file, which is read once: each pass over it gives the same array."""
+    """Image file that is read once: each pass over it gives the same array."""
 
     rate: float | None = None
 
     def __init__(self, path: Path) -> None:
-        self._image = read_image(path)
+        self._image = read_stored_image(path)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self._image,))
 
 
 class ImageFolder:
-    """The images of a folder in the order of their names, read one at a time."""
+    """Images of a folder in the order of their names, read one at a time."""
 
     rate: float | None = None
 
@@ -35,17 +38,17 @@ class ImageFolder:
         self._paths = list_images(path)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return map(read_image, self._paths)
+        return map(read_stored_image, self._paths)
 
 
 class Video:
-    """The images of a video file, decoded one at a time.
+    """Images of a video file, decoded one at a time.
 
     Attributes:
-        rate: images per second, None where the file does not say.
+        rate: images per second; None if the file does not say.
 
     Raises:
-        ImageError: there is no such file, or OpenCV cannot read it.
+        ImageError: the file is missing, or OpenCV cannot read it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,7 +69,7 @@ class Video:
             capture.release()
 
     def _open(self) -> tuple[cv2.VideoCapture, np.ndarray]:
-        """Open it and read its first image: some files open that have none."""
+        """Open the file and read its first image, because some files open that have no images."""
         capture = cv2.VideoCapture(str(self._path))
         image = capture.read()[1]
         if image is None:
@@ -79,10 +82,10 @@ class Video:
 
 
 def open_source(path: str | Path) -> StillImage | ImageFolder | Video:
-    """Open what is at a path: a folder of images, a video or an image.
+    """Open a folder of images, a video or an image.
 
     Raises:
-        ImageError: it is missing or cannot be read.
+        ImageError: the path is missing or cannot be read.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -91,10 +94,10 @@ def open_source(path: str | Path) -> StillImage | ImageFolder | Video:
 
 
 class Repeated:
-    """Gives the images of a source one by one, from the beginning again after the last.
+    """Images of a source, one by one, and from the beginning again after the last.
 
     Attributes:
-        passes: how often the end was reached.
+        passes: number of times that the end was reached.
     """
 
     def __init__(self, source: StillImage | ImageFolder | Video) -> None:
@@ -103,10 +106,10 @@ class Repeated:
         self._images = iter(source)
 
     def next_image(self) -> np.ndarray:
-        """The next image, uint8 [H, W] grey or [H, W, 3] RGB.
+        """Return the next image.
 
         Raises:
-            ImageError: it cannot be read.
+            ImageError: the image cannot be read.
         """
         image = next(self._images, None)
         if image is None:

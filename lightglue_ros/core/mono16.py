@@ -1,9 +1,9 @@
-"""From 16 bits to 8: which values become black and white.
+"""Converts 16-bit images to 8 bits.
 
-Cameras of 10, 12 or 14 bits and thermal cameras use a part of the 16 bits only; cut down by a fixed
-factor, their images would be black. So the range is either fixed, for cameras whose range is known, or
-taken from each image: its darkest and brightest pixels, percentiles so that single hot pixels do not count.
-In between it is linear, beyond it is black and white.
+Cameras of 10, 12 or 14 bits and thermal cameras use only a part of the 16 bits; divided by 256, their images
+would be black. So a range of values is stretched to 0 to 255. The range is either fixed, for cameras whose
+range is known, or taken from each image. Percentiles give the range of an image, so that single hot pixels do
+not count. The conversion is linear inside the range; values beyond it become 0 and 255.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 from lightglue_ros.errors import ConfigError
 
 MONO16_NORMALISATIONS = ("percentile", "fixed")
-# Percentiles are taken of a grid of about so many pixels: more change them by less than a grey level.
+# Percentiles are computed on a grid of about this many pixels: more change them by less than a grey level.
 _SAMPLES = 65536
 
 
 @dataclass(frozen=True)
 class Mono16Range:
-    """How 16-bit images become 8-bit ones.
+    """Range of 16-bit values that becomes 0 to 255.
 
     Attributes:
         kind: ``percentile`` (of each image) or ``fixed``.
-        fixed_range: the values that become 0 and 255 where it is fixed.
-        percentiles: those of an image's values that become 0 and 255, otherwise.
+        fixed_range: values that become 0 and 255; used by ``fixed``.
+        percentiles: percentiles of an image's values that become 0 and 255; used by ``percentile``.
 
     Raises:
         ConfigError: a value is not allowed.
@@ -47,12 +47,14 @@ class Mono16Range:
         _check_range("mono16_percentiles", self.percentiles, 100.0)
 
     def to_8_bits(self, image: np.ndarray) -> np.ndarray:
-        """Make uint8 of uint16, of any shape [H, W] or [H, W, C]."""
+        """Convert uint16 [H, W] or [H, W, C] to uint8; return uint8 images as they are."""
+        if image.dtype == np.uint8:
+            return image
         low, high = self.fixed_range if self.kind == "fixed" else self._percentiles_of(image)
         values = image.reshape(len(image), -1)
         if low:
-            # convertScaleAbs with an offset would mirror what is below the range; cv2.subtract with a number
-            # takes 50 times as long.
+            # convertScaleAbs with an offset would mirror the values below the range. cv2.subtract with a
+            # scalar takes 50 times as long.
             values = np.maximum(values, np.uint16(low))
             values -= np.uint16(low)
         return cv2.convertScaleAbs(values, alpha=255.0 / max(high - low, 1)).reshape(image.shape)

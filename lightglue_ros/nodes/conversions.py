@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,10 +21,11 @@ from lightglue_ros.rosdata.decoding import CameraImage
 
 
 def array_to_image(image: np.ndarray, header: Header) -> Image:
-    """Make an image message (mono8 or rgb8) of uint8 [H, W] grey or [H, W, 3] RGB."""
+    """Make an image message: mono8 of uint8 [H, W], mono16 of uint16 [H, W], rgb8 of uint8 [H, W, 3] RGB."""
     height, width = image.shape[:2]
     message = Image(header=header, height=height, width=width)
-    message.encoding = "mono8" if image.ndim == 2 else "rgb8"
+    message.encoding = "rgb8" if image.ndim == 3 else f"mono{8 * image.itemsize}"
+    message.is_bigendian = int(sys.byteorder == "big")
     message.step = image[0].nbytes
     message.data = array.array("B", image.tobytes())
     return message

@@ -1,4 +1,4 @@
-"""Subscribes to the images of cameras, raw or compressed, and checks them as they come."""
+"""Subscriptions to the images of cameras, raw or compressed, and the check of each message."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def subscribe(
     """Subscribe to the images of a camera.
 
     Args:
-        node: that subscribes.
-        values: of its parameters.
-        topic: of the raw images.
-        callback: gets each message.
+        node: node that subscribes.
+        values: parameters of the node.
+        topic: topic of the raw images.
+        callback: called with each message.
         on_incompatible: called when a publisher offers a QoS that the subscription cannot take.
     """
     is_compressed = values.image_transport == "compressed"
     if is_compressed:
-        # Resolved first, so that remapping the images' topic is enough.
+        # Resolved before the suffix is added, so that remapping the topic of the raw images is enough.
         topic = f"{node.resolve_topic_name(topic)}/compressed"
     return node.create_subscription(
         CompressedImage if is_compressed else Image,
@@ -47,7 +47,7 @@ def check(message: Image | CompressedImage, values: CameraParameters) -> CameraI
     """Check that a message can be decoded, without decoding it.
 
     Raises:
-        RejectedImageError: it cannot.
+        RejectedImageError: the message cannot be decoded.
     """
     if isinstance(message, Image):
         return check_image(message)

@@ -1,13 +1,16 @@
-"""The player node: image files, folders, videos or a bag as cameras.
+"""The player node: publishes image files, folders, videos or a bag, as cameras would.
 
 `images` gives each camera a file, which is published again and again, a folder, whose images are published
 in the order of their names, or a video. All images of one moment carry the same stamp, the present time.
-`bag` plays the image topics of a rosbag2 under their recorded names (remap them as usual), as they were
-recorded and with their own stamps, `speed` times as fast; `keep_stamps: false` gives them the present time.
+Images of 16-bit grey files are published as mono16, so that the matcher normalises them as it does a
+camera's.
 
-With `clock` it publishes the time of what it plays on /clock, for nodes with use_sim_time. When a bag loops,
-that time and the stamps jump back. With `min_subscribers` it waits for so many subscribers on every topic
-before it begins.
+`bag` plays the image topics of a rosbag2 under their recorded names (remap them as usual), `speed` times as
+fast as they were recorded and with their own stamps; `keep_stamps: false` gives them the present time.
+
+With `clock` the node publishes the time of the images on /clock, for nodes with use_sim_time. When a bag
+loops, that time and the stamps jump back. With `min_subscribers` the node begins when every topic has that
+many subscribers.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from std_msgs.msg import Header
 
 from lightglue_ros.core import ConfigError
 from lightglue_ros.core.image_sources import Repeated, open_source
+from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.ros_parameters import declare_one
@@ -39,7 +43,7 @@ from lightglue_ros.rosdata.bags import Bag
 from lightglue_ros.rosdata.parameters import IMAGE_QOS, Spec
 
 MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
-# Images per second where nothing says how many.
+# Images per second if neither the parameters nor a video say how many.
 DEFAULT_RATE = 10.0
 # A subscriber may take one announcement (3 s in Fast DDS) to find its publisher.
 ACKNOWLEDGED_WITHIN = Duration(seconds=4)
@@ -68,20 +72,20 @@ SPECS = {
     }.items()
 }
 CLOCK_PERIOD_NS = 10_000_000
-# A machine that is slower than the images falls behind; beyond this it goes on from there, without a burst.
+# A slow machine falls behind the recorded times. Beyond this lag playing goes on from there, without a burst.
 MOST_LAG_NS = 100_000_000
-# How often it looks whether there are enough subscribers.
+# Time between two checks of the number of subscribers.
 WAIT_NS = 10_000_000
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What is published at once.
+    """Messages that are published at the same time.
 
     Attributes:
         position: nanoseconds from the beginning of playing.
-        time: what /clock says then, in nanoseconds.
-        messages: publishers, and for each its message or the bytes of one.
+        time: time on /clock, in nanoseconds.
+        messages: (publisher, message or its serialised bytes).
     """
 
     position: int
@@ -90,13 +94,13 @@ class Moment:
 
 
 class Player(Node):
-    """Publishes images of files or of a bag; see the head of this module.
+    """Publishes images of files or of a bag; see the docstring of this module.
 
     Args:
         done: set when the last image is published.
 
     Raises:
-        ConfigError: the parameters do not fit each other.
+        ConfigError: the parameters contradict each other.
         ImageError: an image is missing or cannot be read.
     """
 
@@ -126,7 +130,7 @@ class Player(Node):
         self._advance()
         if self._next is None:
             raise ConfigError(f"bag {bag} has no images", allowed="a bag with at least one image")
-        # On the steady clock: that of the node may be the one that is published here.
+        # On the steady clock, because the node's own clock may follow the /clock that is published here.
         self._timer = self.create_timer(1e-6, self._play, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _check_numbers(self) -> None:
@@ -138,7 +142,7 @@ class Player(Node):
         if self._speed <= 0.0:
             raise ConfigError(f"parameter speed is {self._speed}", allowed="more than 0, 1 is as recorded")
 
-    # Where moments come from.
+    # Sources of moments.
 
     def _image_moments(self, cameras: list[str], topics: list[str], paths: list[str]) -> Iterator[Moment]:
         topics = topics or [f"{camera}/image_rect" for camera in cameras]
@@ -164,9 +168,9 @@ class Player(Node):
             if not self._loop and all(source.passes for source in sources):
                 return
             for camera, image in enumerate(images):
-                # A still image is made a message once.
+                # The message of a still image is made once.
                 if image is not shown[camera]:
-                    messages[camera] = array_to_image(image, Header(frame_id=cameras[camera]))
+                    messages[camera] = _to_message(image, cameras[camera])
             shown = images
             position = round(number * 1e9 / rate)
             yield Moment(position, start + position, list(zip(self._image_publishers, messages, strict=True)))
@@ -194,14 +198,14 @@ class Player(Node):
             if not count or not self._loop:
                 bag.close()
                 return
-            # The next pass begins as long after the last message as messages are apart.
+            # Between the last message and the next pass lies the mean time between two messages.
             offset = position + (position - offset) // max(count - 1, 1)
 
     def _publisher(self, kind: type, topic: str) -> Publisher:
         profile = qos.image_qos(self._reliability)
         return self.create_publisher(kind, topic, profile, qos_overriding_options=qos.overridable())
 
-    # Playing: one moment at most in a call of the timer, which then waits for the next.
+    # Playing. A call of the timer publishes at most one moment and then waits for the next.
 
     def _play(self) -> None:
         now = time.monotonic_ns()
@@ -235,7 +239,7 @@ class Player(Node):
 
     def _finish(self) -> None:
         self._timer.cancel()
-        # With the node goes what reliable subscribers have not got yet.
+        # Messages that reliable subscribers have not received yet are lost when the node is destroyed.
         for publisher in self.publishers:
             publisher.wait_for_all_acked(ACKNOWLEDGED_WITHIN)
         self._done.set()
@@ -251,6 +255,13 @@ class Player(Node):
         most = nanoseconds if self._clock_publisher is None else min(nanoseconds, CLOCK_PERIOD_NS)
         self._timer.timer_period_ns = max(most, 1)
         self._timer.reset()
+
+
+def _to_message(image: np.ndarray, camera: str) -> Image:
+    # The matcher takes no encoding of 16-bit colour without cv_bridge.
+    if image.ndim == 3:
+        image = Mono16Range().to_8_bits(image)
+    return array_to_image(image, Header(frame_id=camera))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,12 +1,11 @@
-"""Decodes image messages: checks that cost nothing first, the work later and in another thread.
+"""Checks image messages at once and decodes them later, in another thread.
 
-`check_image` and `check_compressed_image` look at a message's fields and first bytes only, so that a
-callback can call them. What they let through, a `CameraImage`, fits its own description; `decode` makes
-an array of it in the worker's thread. Whatever is wrong with an image is a `RejectedImageError` with a cause
-that can be counted.
+`check_image` and `check_compressed_image` read only a message's fields and first bytes, so a subscription's
+callback can call them. They return a `CameraImage`, whose `decode` returns the array; the worker's thread
+calls it. Both raise `RejectedImageError`, with a cause that can be counted.
 
-Messages are rclpy's or rosbags'; their fields are the same. Encodings are those of
-sensor_msgs/image_encodings.hpp. cv_bridge, where it is installed, decodes the ones that are not here.
+Messages may be rclpy's or those of rosbags: their fields are the same. Encodings are those of
+sensor_msgs/image_encodings.hpp. Where cv_bridge is installed, it decodes all others.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from lightglue_ros.core.image_headers import encoded_format, read_header
+from lightglue_ros.core.encoded_images import decode_image, read_header
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.core.pipeline import Features
-from lightglue_ros.errors import ImageError, RejectedImageError
+from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.rosdata.messages import Header
 
 TRANSPORTS = ("raw", "compressed")
 
 
 class Image(Protocol):
-    """sensor_msgs/Image; its data may be anything that shows its bytes."""
+    """sensor_msgs/Image; its data is any object with the buffer protocol."""
 
     header: Header
     height: int
@@ -41,7 +40,7 @@ class Image(Protocol):
 
 
 class CompressedImage(Protocol):
-    """sensor_msgs/CompressedImage; its data may be anything that shows its bytes."""
+    """sensor_msgs/CompressedImage; its data is any object with the buffer protocol."""
 
     header: Header
     format: str
@@ -54,12 +53,11 @@ class CameraImage:
 
     Attributes:
         header: of the message.
-        width: in pixels, also where the message itself does not say.
+        width: in pixels; of a compressed image as its first bytes say.
         height: in pixels.
-        decode: makes uint8 [H, W] grey or [H, W, 3] RGB of it, which may share memory with the message; or
-            its features, where those came in place of the image.
-            Raises `RejectedImageError` if the image turns out to be broken. None where only the other
-            fields are kept.
+        decode: returns uint8 [H, W] grey or [H, W, 3] RGB, which may share memory with the message; or
+            features, if they were sent instead of the image. Raises `RejectedImageError` if the image
+            turns out to be broken. None if the pixels were dropped.
     """
 
     header: Header
@@ -101,14 +99,14 @@ def decode_frame(
 
 @dataclass(frozen=True)
 class _Encoding:
-    """How an encoding lies in memory.
+    """Memory layout of an encoding.
 
     Attributes:
         channels: values per pixel, all of the same depth.
-        conversion: how OpenCV makes it grey or RGB; None if it is that.
+        conversion: OpenCV's code for the conversion to RGB; None if pixels are grey or RGB already.
         depth: bytes per value.
-        divisors: what width and height must be multiples of.
-        has_chroma_rows: after the rows of brightness come half as many of colour.
+        divisors: width and height must be multiples of these.
+        has_chroma_rows: True if half as many rows of colour follow the rows of brightness.
     """
 
     channels: int
@@ -120,7 +118,7 @@ class _Encoding:
 
 _UYVY = _Encoding(2, cv2.COLOR_YUV2RGB_UYVY, divisors=(2, 1))
 _YUYV = _Encoding(2, cv2.COLOR_YUV2RGB_YUY2, divisors=(2, 1))
-# 8UC3 has no colour order of its own; OpenCV's is BGR, and so cv_bridge takes it. sensor_msgs names a Bayer
+# 8UC3 names no colour order; it is taken as BGR, OpenCV's order, as cv_bridge does. sensor_msgs names a Bayer
 # pattern by its first four pixels, OpenCV by the four that begin in the second row and column.
 _ENCODINGS = {
     "mono8": _Encoding(1),
@@ -149,7 +147,7 @@ def check_image(message: Image) -> CameraImage:
     """Check that an image message can be decoded, at the cost of a few comparisons.
 
     Raises:
-        RejectedImageError: its encoding is not known, it is empty, or its data does not fit its size.
+        RejectedImageError: the encoding is unknown, the image is empty, or its data does not match its size.
     """
     encoding = _ENCODINGS.get(message.encoding)
     if encoding is None and find_spec("cv_bridge") is None:
@@ -157,7 +155,7 @@ def check_image(message: Image) -> CameraImage:
             "unknown_encoding",
             f"image has the encoding {message.encoding[:40]!r}",
             allowed=", ".join(_ENCODINGS),
-            fix="let the driver publish one of these, or install cv_bridge, which knows more",
+            fix="set the driver to one of these, or install cv_bridge, which knows more",
         )
     _check_size(message, encoding)
     _check_data(message, encoding)
@@ -195,7 +193,7 @@ def _check_data(message: Image, encoding: _Encoding | None) -> None:
         raise RejectedImageError(
             "bad_step",
             f"image ({_describe(message)}) has a step of {message.step}",
-            allowed=f"at least {least_step} bytes a row",
+            allowed=f"at least {least_step} bytes per row",
         )
     has_chroma_rows = encoding is not None and encoding.has_chroma_rows
     rows = message.height * 3 // 2 if has_chroma_rows else message.height
@@ -221,7 +219,7 @@ def _decode_raw(message: Image, mono16: Mono16Range) -> np.ndarray:
 
 
 def _as_16_bits(rows: np.ndarray, is_bigendian: bool) -> np.ndarray:
-    """Take rows of bytes as 16-bit values, with a copy only if the machine cannot read them in place."""
+    """View rows of bytes as 16-bit values; copy them only if the machine cannot read them in place."""
     values = rows.view(">u2" if is_bigendian else "<u2")
     return np.require(values, np.uint16, "A")
 
@@ -231,7 +229,7 @@ def _decode_by_cv_bridge(message: Image, mono16: Mono16Range) -> np.ndarray:
         from cv_bridge import CvBridge
 
         image = CvBridge().imgmsg_to_cv2(message, "rgb8")
-    # It has errors of its own, OpenCV's and Python's.
+    # cv_bridge raises its own errors, OpenCV's and Python's.
     except Exception as error:
         raise RejectedImageError(
             "unknown_encoding",
@@ -242,28 +240,24 @@ def _decode_by_cv_bridge(message: Image, mono16: Mono16Range) -> np.ndarray:
 
 
 def check_compressed_image(message: CompressedImage, max_pixels: int) -> CameraImage:
-    """Check what the first bytes of a compressed image message claim; nothing is decoded.
+    """Check the format and size in the first bytes of a compressed image message; nothing is decoded.
 
     Args:
-        message: as it came.
-        max_pixels: an image that claims more is refused.
+        message: to be checked.
+        max_pixels: limit of width x height.
 
     Raises:
-        RejectedImageError: it is neither JPEG nor PNG, its header is broken, or it is too large.
+        RejectedImageError: the data is neither JPEG nor PNG, its header is broken, or the image is too large.
     """
     data = memoryview(message.data)
-    form = encoded_format(data)
-    if form is None:
+    header = read_header(data)
+    if header is None:
         raise RejectedImageError(
             "unknown_format",
             f"compressed image (format {message.format[:40]!r}) begins with {bytes(data[:8])!r}",
             allowed="jpeg, png",
             fix="set the format of the camera's image_transport to one of these",
         )
-    try:
-        header = read_header(data)
-    except ImageError as error:
-        raise RejectedImageError(f"broken_{form}", str(error)) from error
     if header.width * header.height > max_pixels:
         raise RejectedImageError(
             "too_large",
@@ -273,27 +267,6 @@ def check_compressed_image(message: CompressedImage, max_pixels: int) -> CameraI
         )
 
     def decode_it(mono16: Mono16Range) -> np.ndarray:
-        return _decode_compressed(message, form, (header.height, header.width), mono16)
+        return mono16.to_8_bits(decode_image(message.data))
 
     return CameraImage(message.header, header.width, header.height, decode_it)
-
-
-def _decode_compressed(
-    message: CompressedImage, form: str, size: tuple[int, int], mono16: Mono16Range
-) -> np.ndarray:
-    # Unchanged: 16 bits stay, and the picture is not turned by what its Exif data says.
-    try:
-        image: Any = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None or image.shape[:2] != size or image.dtype not in (np.uint8, np.uint16):
-        raise RejectedImageError(
-            f"broken_{form}",
-            f"{form} image of {len(message.data)} bytes cannot be decoded",
-            allowed="a whole file",
-        )
-    if image.dtype == np.uint16:
-        image = mono16.to_8_bits(image)
-    if image.ndim == 2:
-        return image
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)

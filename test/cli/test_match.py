@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
+from unusual_files import GIGAPIXEL_PNG, turned
 
 from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import find_images, read_image, write_image
+from lightglue_ros.core.mono16 import Mono16Range
 
 ARRAYS = ("keypoints0", "keypoints1", "scores", "indices0", "indices1")
 
@@ -216,6 +219,49 @@ def test_what_is_not_installed_is_named_with_the_command(folder, tmp_path, absen
     assert says in done.stderr
     assert done.stderr.count("fix: ") == 1
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_16_bit_files_are_matched_as_the_node_matches_their_pixels(motorcycle, pipeline, tmp_path):
+    """A scene of about 10 K as a radiometric camera stores it, and cameras of 10 and 12 bits."""
+    paths, expected = [], []
+    for base, counts in ((7430, 250), (7000, 1000), (0, 4095)):
+        greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in motorcycle]
+        deep = [np.round(base + grey / 255.0 * counts).astype(np.uint16) for grey in greys]
+        for side, image in zip("lr", deep, strict=True):
+            paths.append(tmp_path / f"{side}{counts}.png")
+            cv2.imwrite(str(paths[-1]), image)
+        (matches,) = pipeline.match([Mono16Range().to_8_bits(image) for image in deep], [(0, 1)])
+        assert len(matches) > 500
+        expected.append(f"{paths[-2]} {paths[-1]}: {len(matches)} matches")
+    done = match(*paths, "--pairs", "0:1,2:3,4:5")
+    assert done.stdout.splitlines()[1:4] == expected, done.stderr
+
+
+def test_keypoints_of_a_jpeg_are_in_its_pixels_as_stored_whatever_exif_says(motorcycle, tmp_path):
+    jpeg = cv2.imencode(".jpg", motorcycle[0][..., ::-1])[1].tobytes()
+    (tmp_path / "0.jpg").write_bytes(jpeg)
+    for orientation in (3, 6, 8):
+        (tmp_path / f"{orientation}.jpg").write_bytes(turned(jpeg, orientation))
+    done = match(tmp_path, "--pairs", "0:1,0:2,0:3", "--npz", tmp_path / "m.npz")
+    assert done.returncode == 0, done.stderr
+    arrays = np.load(tmp_path / "m.npz")
+    assert np.bincount(arrays["pair_of_match"]).min() > 900
+    np.testing.assert_array_equal(arrays["keypoints0"], arrays["keypoints1"])
+
+
+def test_half_a_jpeg_and_a_gigapixel_image_are_one_line(folder, motorcycle, tmp_path):
+    jpeg = cv2.imencode(".jpg", motorcycle[0][..., ::-1])[1].tobytes()
+    for data, says in (
+        (jpeg[: len(jpeg) // 2], "is cut off: its end is missing"),
+        (GIGAPIXEL_PNG, "has 20000x60000 pixels, more than OpenCV decodes"),
+    ):
+        path = tmp_path / "image"
+        path.write_bytes(data)
+        done = match(folder / "a.png", path)
+        assert done.returncode == 1
+        assert f"{path} cannot be read as an image: " in done.stderr
+        assert says in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_a_sequence_is_matched_as_its_pairs_are_alone(shared_data, model_folder, tmp_path):

@@ -20,6 +20,7 @@ from bad_images import (
     mutated_image,
 )
 from sensor_msgs.msg import CompressedImage, Image
+from unusual_files import turned
 
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.mono16 import Mono16Range
@@ -144,12 +145,12 @@ def test_size_and_encoding_may_change_from_frame_to_frame(robot, motorcycle):
 
 def test_compressed_images_of_reliable_publishers_are_matched_as_what_they_hold(robot, motorcycle):
     left, right = motorcycle
-    deep = cv2.cvtColor(left, cv2.COLOR_RGB2GRAY) * np.uint16(16)
+    # A scene of about 10 K as a radiometric camera stores it.
+    deep = 7430 + cv2.cvtColor(left, cv2.COLOR_RGB2GRAY).astype(np.uint16)
+    jpeg = turned(cv2.imencode(".jpg", right[..., ::-1])[1].tobytes(), orientation=6)
     images = {
         "left": compressed_message(cv2.imencode(".png", deep)[1].tobytes(), "mono16; png compressed "),
-        "right": compressed_message(
-            cv2.imencode(".jpg", right[..., ::-1])[1].tobytes(), "bgr8; jpeg compressed bgr8"
-        ),
+        "right": compressed_message(jpeg, "bgr8; jpeg compressed bgr8"),
     }
     stereo = connect(robot(connected=False, image_transport="compressed"), "compressed", "reliable")
     (pair,) = stereo.match(images).pairs
@@ -157,7 +158,7 @@ def test_compressed_images_of_reliable_publishers_are_matched_as_what_they_hold(
     (expected,) = MatchPipeline("xfeat", image_size=(320, 224)).match(arrays, [(0, 1)])
     assert len(expected) > 100
     np.testing.assert_array_equal(message_to_matches(pair).keypoints0, expected.keypoints0)
-    assert (pair.width0, pair.height0) == (741, 500)
+    assert (pair.width0, pair.height0, pair.width1, pair.height1) == (741, 500, 741, 500)
 
 
 def test_a_broken_jpeg_makes_its_camera_missing_for_that_frame(robot):

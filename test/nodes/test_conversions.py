@@ -26,7 +26,8 @@ RGB = np.random.default_rng(0).integers(0, 256, (12, 7, 3), np.uint8)
 
 
 def test_arrays_become_messages_of_their_size_and_encoding():
-    for pixels, encoding, step in ((RGB, "rgb8", 21), (RGB[..., 0], "mono8", 7)):
+    deep = RGB[..., 0] * np.uint16(257)
+    for pixels, encoding, step in ((RGB, "rgb8", 21), (RGB[..., 0], "mono8", 7), (deep, "mono16", 14)):
         image = array_to_image(pixels, Header(frame_id="left"))
         assert (image.width, image.height, image.encoding, image.step) == (7, 12, encoding, step)
         assert bytes(image.data) == pixels.tobytes()

@@ -17,6 +17,7 @@ from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
+from unusual_files import GIGAPIXEL_PNG
 
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
@@ -157,11 +158,13 @@ def test_a_video_is_played_at_its_own_rate_beside_a_still_image(audience, tmp_pa
     for value in range(5):
         writer.write(np.full((48, 64, 3), 40 * value, np.uint8))
     writer.release()
-    cv2.imwrite(still, np.full((4, 6), 99, np.uint8))
+    cv2.imwrite(still, np.full((4, 6), 99 * 257, np.uint16))
     listener = audience(left__image_rect=Image, right__image_rect=Image)
     listener.listen_to(images=[video, still], clock=True)
     assert np.abs(np.subtract(listener.values("left/image_rect"), [0, 40, 80, 120, 160])).max() <= 2
+    # The 16 bits of the file stay, each byte is 99.
     assert listener.values("right/image_rect") == [99] * 5
+    assert {m.encoding for m in listener.heard["right/image_rect"]} == {"mono16"}
     # With a clock, stamps are its time, exactly.
     assert np.diff(listener.stamps("left/image_rect")).tolist() == [50_000_000] * 4
     assert listener.stamps("left/image_rect") == listener.stamps("right/image_rect")
@@ -216,11 +219,17 @@ def failing_player(ros):
     return start
 
 
-def test_player_errors_are_one_line(failing_player):
+def test_player_errors_are_one_line(failing_player, tmp_path):
+    jpeg = cv2.imencode(".jpg", np.zeros((480, 640, 3), np.uint8))[1].tobytes()
+    cut, gigapixel = tmp_path / "cut.jpg", tmp_path / "gigapixel.png"
+    cut.write_bytes(jpeg[: len(jpeg) // 2])
+    gigapixel.write_bytes(GIGAPIXEL_PNG)
     for parameters, says in (
         ({}, "nothing to play"),
         ({"images": ["a.png", "b.png"], "bag": "bag"}, "images and bag are both given"),
         ({"images": ["/no/such.png", "/no/such.png"]}, "no image file /no/such.png"),
+        ({"images": [str(cut), str(cut)]}, f"{cut} cannot be read as an image: jpeg image"),
+        ({"images": [str(gigapixel), str(gigapixel)]}, "20000x60000 pixels, more than OpenCV decodes"),
         ({"images": ["one.png"]}, "1 images and 2 topics for 2 cameras"),
         ({"images": "one.png"}, "expecting type 'STRING_ARRAY'"),
         ({"bag": "/no/such/bag"}, "no bag /no/such/bag"),

@@ -2,12 +2,12 @@
 
 import array
 import struct
-import zlib
 from functools import cache
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
+from unusual_files import GIGAPIXEL_PNG, black_png
 
 # fmt: off
 ENCODINGS = [
@@ -39,14 +39,8 @@ def bomb_jpeg():
 
 @cache
 def bomb_png():
-    """A whole PNG of 80 kB that is 81 MB when it is decoded: 9000 x 9000 pixels of grey."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 9000, 9000, 8, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(9001 * 9000))
-    return PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    """A whole PNG of 80 kB that is 81 MB when it is decoded."""
+    return black_png(9000, 9000, rows=9000)
 
 
 BAD_RAW = [
@@ -75,12 +69,13 @@ BAD_COMPRESSED = [
     ("unknown_format", compressed_message(b"GIF89a", "gif"), "allowed: jpeg, png"),
     ("unknown_format", compressed_message(bytes(12) + PNG, "16UC1; compressedDepth"), "compressedDepth"),
     ("broken_jpeg", compressed_message(JPEG[:40]), "without a size"),
-    ("broken_jpeg", compressed_message(JPEG[: len(JPEG) // 2]), "cannot be decoded"),
+    ("broken_jpeg", compressed_message(JPEG[: len(JPEG) // 2]), "is cut off"),
     ("broken_jpeg", compressed_message(JPEG[:2] + JPEG[-2:]), "without a size"),
     ("broken_png", compressed_message(PNG[:20], "png"), "without a size"),
-    ("broken_png", compressed_message(PNG[: len(PNG) // 2], "png"), "cannot be decoded"),
+    ("broken_png", compressed_message(PNG[: len(PNG) // 2], "png"), "is cut off"),
     ("too_large", compressed_message(bomb_jpeg()), "claims 65500x65500"),
     ("too_large", compressed_message(bomb_png(), "png"), "claims 9000x9000"),
+    ("too_large", compressed_message(GIGAPIXEL_PNG, "png"), "claims 20000x60000"),
 ]
 
 
