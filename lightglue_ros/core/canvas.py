@@ -1,7 +1,7 @@
-"""The one place that resizes: images of any size onto the canvases of a batch.
+"""Places images of any size on the canvases of a batch. All resizing is done here.
 
-An image is shrunk until it fits, never enlarged, with its aspect kept (area interpolation), and put in
-the top-left corner; the rest of the canvas is zero. Keypoints come back in original pixels because the
+An image is shrunk to fit the canvas, never enlarged, by area interpolation, and its aspect is kept. It lies
+in the top-left corner; the rest of the canvas is zero. Keypoints come back in original pixels because the
 graph divides by `scales`: x = (x_canvas + 0.5) / scale - 0.5.
 """
 
@@ -18,13 +18,13 @@ from lightglue_ros.errors import ConfigError, ImageError
 
 @dataclass(frozen=True)
 class CanvasBatch:
-    """N images on their canvases, named and typed as the graph wants them (see `contract`).
+    """N images on their canvases, named and typed as the inputs of the graph (see `contract`).
 
     Attributes:
         images: uint8 [N, H, W, C].
         sizes: float32 [N, 2], (width, height) of each image inside its canvas.
         scales: float32 [N, 2], canvas pixels per original pixel (x, y).
-        valid: bool [N], whether the slot holds an image.
+        valid: bool [N], True if the slot holds an image.
         image_sizes: float32 [N, 2], (width, height) of each original image, 1 in empty slots.
     """
 
@@ -36,12 +36,16 @@ class CanvasBatch:
 
 
 class Canvas:
-    """Places images on canvases of one size; its buffers are used again by the next call.
+    """Places images on canvases of one size. The next call uses its buffers again.
 
     Args:
-        image_size: (width, height) that was asked for, in pixels.
-        channels: 1 (grey) or 3 (RGB); None is 1 where all images of a batch are grey, else 3.
-        divisor: the canvas is rounded up to multiples of this.
+        image_size: (width, height) in pixels.
+        channels: 1 (grey) or 3 (RGB); None is 1 if all images of a batch are grey, else 3.
+        divisor: width and height are rounded up to multiples of this.
+
+    Attributes:
+        size: (width, height) after rounding up.
+        channels: as given.
 
     Raises:
         ConfigError: the size is not positive.
@@ -55,25 +59,19 @@ class Canvas:
                 allowed="a width and a height of at least 1 pixel",
                 fix="set image_width and image_height, for example 640 and 480",
             )
-        self.requested_size = (width, height)
         self.size = (-(-width // divisor) * divisor, -(-height // divisor) * divisor)
         self.channels = channels
         self._images = np.zeros((0, self.size[1], self.size[0], channels or 1), np.uint8)
         self._covered: list[tuple[int, int]] = []
 
-    @property
-    def is_rounded_up(self) -> bool:
-        """Whether the canvas is larger than what was asked for."""
-        return self.size != self.requested_size
-
     def place(self, images: Sequence[np.ndarray | None]) -> CanvasBatch:
         """Put each image on a canvas of its own.
 
         Args:
-            images: uint8 [H, W] grey, [H, W, 1] grey or [H, W, 3] RGB, any sizes; None is a missing camera.
+            images: uint8 [H, W] or [H, W, 1] grey, or [H, W, 3] RGB, of any sizes; None is a missing camera.
 
         Returns:
-            A batch that is valid until the next call.
+            Batch whose arrays are overwritten by the next call.
 
         Raises:
             ImageError: an image has another type or shape.
@@ -82,7 +80,9 @@ class Canvas:
         for slot, image in enumerate(images):
             if image is not None:
                 _check_image(image, slot)
-        channels = self.channels or _channels_of(images)
+        channels = self.channels or max(
+            (_channels(image) for image in images if image is not None), default=1
+        )
         if count > len(self._images) or channels != self._images.shape[3]:
             count_kept = max(count, len(self._images))
             self._images = np.zeros((count_kept, self.size[1], self.size[0], channels), np.uint8)
@@ -95,7 +95,7 @@ class Canvas:
             size = (0, 0)
             if image is not None:
                 image_size = (image.shape[1], image.shape[0])
-                size = self._fitted_size(*image_size)
+                size = fitted_size(image_size, self.size)
                 self._draw(slot, image, size)
                 sizes[slot] = size
                 image_sizes[slot] = image_size
@@ -104,25 +104,21 @@ class Canvas:
             self._clear_rest(slot, size)
         return CanvasBatch(self._images[:count], sizes, scales, valid, image_sizes)
 
-    def _fitted_size(self, width: int, height: int) -> tuple[int, int]:
-        scale = min(1.0, self.size[0] / width, self.size[1] / height)
-        return max(1, round(width * scale)), max(1, round(height * scale))
-
     def _draw(self, slot: int, image: np.ndarray, size: tuple[int, int]) -> None:
         width, height = size
-        # A view with a row step is an OpenCV matrix, so this goes straight into the canvas.
+        # OpenCV takes a view with a row step, so it writes straight into the canvas.
         target = self._images[slot, :height, :width]
         channels, wanted = _channels(image), target.shape[2]
         if channels > wanted:
-            # Before it is shrunk, which is a third of the work then.
+            # Converted before shrinking, which then takes a third of the time.
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if channels < wanted:
-            cv2.cvtColor(_shrink(image, size), cv2.COLOR_GRAY2RGB, dst=target)
+            cv2.cvtColor(shrink(image, size), cv2.COLOR_GRAY2RGB, dst=target)
         else:
-            _shrink(image, size, target)
+            shrink(image, size, target)
 
     def _clear_rest(self, slot: int, size: tuple[int, int]) -> None:
-        """Zero what the last image of this slot covered and the present one does not."""
+        """Zero the pixels that the slot's last image covered and its present image does not."""
         old_width, old_height = self._covered[slot]
         width, height = size
         if old_height > height:
@@ -132,12 +128,29 @@ class Canvas:
         self._covered[slot] = size
 
 
-def _shrink(image: np.ndarray, size: tuple[int, int], target: np.ndarray | None = None) -> np.ndarray:
-    """Shrink an image to (width, height) by area interpolation, into `target` if there is one.
+def fitted_size(image_size: tuple[int, int], canvas_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (width, height) to which an image is shrunk to fit a canvas; its own size if it fits."""
+    width, height = image_size
+    scale = min(1.0, canvas_size[0] / width, canvas_size[1] / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
-    OpenCV is slow where a pixel of the result is no whole number of pixels (1080p RGB to 800 x 450 takes it
-    9 ms). So a whole factor that divides the image goes first, which leaves a fourth of it or less. Both
-    steps map all of the image on all of the result: the geometry is that of a single one.
+
+def canvas_pixel(image_size: Sequence[float], canvas_size: tuple[int, int]) -> float:
+    """Return the side of a canvas pixel in pixels of the original image, 1 or more.
+
+    Args:
+        image_size: (width, height) of the original image.
+        canvas_size: (width, height) that it is shrunk to fit.
+    """
+    return float(max(1.0, image_size[0] / canvas_size[0], image_size[1] / canvas_size[1]))
+
+
+def shrink(image: np.ndarray, size: tuple[int, int], target: np.ndarray | None = None) -> np.ndarray:
+    """Shrink an image to (width, height) by area interpolation, into `target` if it is given.
+
+    OpenCV is slow if the factor is not a whole number: 1080p RGB to 800 x 450 takes 9 ms. So the image is
+    first shrunk by a whole factor that divides its size, which leaves a fourth of its pixels or less. Both
+    steps map the whole image to the whole result, so the geometry is that of a single step.
     """
     height, width = image.shape[:2]
     most = min(width // size[0], height // size[1])
@@ -147,22 +160,8 @@ def _shrink(image: np.ndarray, size: tuple[int, int], target: np.ndarray | None 
     return cv2.resize(image, size, dst=target, interpolation=cv2.INTER_AREA)
 
 
-def canvas_pixel(image_size: Sequence[float], canvas_size: tuple[int, int]) -> float:
-    """How many pixels of an original image one pixel of its canvas is, 1 or more.
-
-    Args:
-        image_size: (width, height) of the original image.
-        canvas_size: (width, height) that it is shrunk to fit.
-    """
-    return float(max(1.0, image_size[0] / canvas_size[0], image_size[1] / canvas_size[1]))
-
-
 def _channels(image: np.ndarray) -> int:
     return 1 if image.ndim == 2 else image.shape[2]
-
-
-def _channels_of(images: Sequence[np.ndarray | None]) -> int:
-    return max((_channels(image) for image in images if image is not None), default=1)
 
 
 def _check_image(image: np.ndarray, slot: int) -> None:
@@ -178,5 +177,5 @@ def _check_image(image: np.ndarray, slot: int) -> None:
         )
         raise ImageError(
             f"image {slot} is {found}",
-            allowed="a NumPy array, uint8, [H, W] grey or [H, W, 3] RGB, not empty; None where there is none",
+            allowed="a NumPy array, uint8, [H, W] grey or [H, W, 3] RGB, not empty; None for no image",
         )

@@ -8,23 +8,24 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from lightglue_ros.core.canvas import fitted_size, shrink
 from lightglue_ros.core.pipeline import PairMatches
 
-_FAINT = 0.5  # share of a colour that is drawn faintly
+_FAINT = 0.5  # opacity of faint points and lines
 _UNMATCHED = (120, 190, 255)
 OUTLIER_COLOUR = (255, 0, 255)
 
 
 @dataclass(frozen=True)
 class DrawnPair:
-    """A pair of a rig, to be drawn.
+    """Pair of a rig, to be drawn.
 
     Attributes:
-        title: is written above it.
+        title: text above the images.
         image0: uint8 [H, W] grey or [H, W, 3] RGB.
-        image1: the same, of any size.
+        image1: likewise, of any size.
         matches: in pixels of these images.
-        inliers: bool [M], see `draw_matches`; None where the matches were not verified.
+        inliers: bool [M], see `draw_matches`; None if the matches were not verified.
     """
 
     title: str
@@ -39,7 +40,7 @@ def draw_pairs(pairs: Sequence[DrawnPair], longest_side: int) -> np.ndarray:
 
     Args:
         pairs: at least one.
-        longest_side: images are shrunk to so many pixels, never enlarged.
+        longest_side: in pixels; larger images are shrunk to it.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -50,20 +51,19 @@ def draw_pairs(pairs: Sequence[DrawnPair], longest_side: int) -> np.ndarray:
 
 
 def _draw_shrunk(pair: DrawnPair, longest_side: int) -> np.ndarray:
-    image0, keypoints0 = _shrink(pair.image0, pair.matches.keypoints0, longest_side)
-    image1, keypoints1 = _shrink(pair.image1, pair.matches.keypoints1, longest_side)
+    image0, keypoints0 = _fit(pair.image0, pair.matches.keypoints0, longest_side)
+    image1, keypoints1 = _fit(pair.image1, pair.matches.keypoints1, longest_side)
     matches = replace(pair.matches, keypoints0=keypoints0, keypoints1=keypoints1)
     return draw_matches(image0, image1, matches, pair.title, inliers=pair.inliers)
 
 
-def _shrink(image: np.ndarray, keypoints: np.ndarray, longest_side: int) -> tuple[np.ndarray, np.ndarray]:
-    height, width = image.shape[:2]
-    if max(height, width) <= longest_side:
+def _fit(image: np.ndarray, keypoints: np.ndarray, longest_side: int) -> tuple[np.ndarray, np.ndarray]:
+    image_size = image.shape[1::-1]
+    size = fitted_size(image_size, (longest_side, longest_side))
+    if size == image_size:
         return image, keypoints
-    factor = longest_side / max(height, width)
-    size = max(round(width * factor), 1), max(round(height * factor), 1)
-    scale = np.array([size[0] / width, size[1] / height], np.float32)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), (keypoints + 0.5) * scale - 0.5
+    scale = np.divide(size, image_size, dtype=np.float32)
+    return shrink(image, size), (keypoints + 0.5) * scale - 0.5
 
 
 def draw_matches(
@@ -79,11 +79,12 @@ def draw_matches(
 
     Args:
         image0: uint8 [H, W] grey or [H, W, 3] RGB.
-        image1: the same, of any size.
+        image1: likewise, of any size.
         matches: in pixels of these images.
-        title: is written above them; None is how many there are.
+        title: text above the images; None is the number of matches.
         unmatched: keypoints [U0, 2] and [U1, 2] without a match, which are drawn faintly.
-        inliers: bool [M], matches that agree with the geometry; the others are drawn faintly in magenta.
+        inliers: bool [M], True for matches that agree with the geometry; the others are drawn faintly in
+            magenta.
 
     Returns:
         uint8 [max(H0, H1), W0 + W1, 3] RGB; lines go from red (score 0) over yellow to green (score 1).
@@ -92,7 +93,7 @@ def draw_matches(
     offset = np.array([image0.shape[1], 0], np.float32)
     ends = np.stack([matches.keypoints0, matches.keypoints1 + offset], axis=1)
     is_inlier = np.ones(len(matches), bool) if inliers is None else inliers
-    # The viewer draws many a second, with nothing faint.
+    # Without faint lines no copy is needed; the viewer draws many pictures per second.
     if unmatched is not None or inliers is not None:
         faint = picture.copy()
         for keypoint in () if unmatched is None else (*unmatched[0], *(unmatched[1] + offset)):
@@ -117,7 +118,7 @@ def _counts(matches: int, unmatched: tuple[np.ndarray, np.ndarray] | None, inlie
 
 
 def _draw_match(picture: np.ndarray, ends: np.ndarray, colour: Sequence[int]) -> None:
-    # Smoothed lines take seven times as long.
+    # Anti-aliased lines take seven times as long.
     cv2.line(picture, _pixel(ends[0]), _pixel(ends[1]), colour, 1)
     for point in ends:
         _draw_point(picture, point, colour)
@@ -128,7 +129,7 @@ def _draw_point(picture: np.ndarray, point: np.ndarray, colour: Sequence[int]) -
 
 
 def score_colours(scores: np.ndarray) -> np.ndarray:
-    """RGB colours, uint8 [M, 3], for scores in 0 to 1: red, yellow, green."""
+    """Return RGB colours, uint8 [M, 3], of scores from 0 (red) over yellow to 1 (green)."""
     red = np.clip(2.0 - 2.0 * scores, 0.0, 1.0)
     green = np.clip(2.0 * scores, 0.0, 1.0)
     return (255 * np.stack([red, green, np.zeros_like(red)], axis=-1)).astype(np.uint8)
@@ -151,7 +152,7 @@ def _pixel(point: np.ndarray) -> tuple[int, int]:
 
 
 def _write(picture: np.ndarray, text: str) -> None:
-    """White on a black edge, which is the same text around it: in OpenCV 5 thicker text is wider."""
+    """Write white text with a black edge: the text moved by a pixel, because OpenCV 5 widens thick text."""
     edge = [(x, y, (0, 0, 0)) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
     for x, y, colour in (*edge, (0, 0, (255, 255, 255))):
         cv2.putText(picture, text, (8 + x, 22 + y), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, 1, cv2.LINE_AA)
