@@ -1,5 +1,4 @@
-# Two repairs for ROS 2 from PyPI's wheels in a virtual environment; an installed ROS 2 needs neither, and
-# for it they change nothing. Call after rosidl_generate_interfaces, which finds the packages.
+# Two repairs for ROS 2 from PyPI's wheels in a virtual environment; they change nothing for an installed ROS 2.
 #
 # - The wheels' imported targets name include folders of the machine that built them
 #   (/opt/python/cp311-cp311/include/...), and CMake refuses folders that do not exist: drop those.

@@ -83,6 +83,7 @@ def test_usage_errors_are_status_2():
         assert run(*arguments).returncode == 2
 
 
+@pytest.mark.model
 def test_export_lists_the_models_with_their_licences():
     done = run("export", "--list")
     assert done.returncode == 0, done.stderr
