@@ -1,6 +1,6 @@
 """Files of matches: JSON, NumPy's .npz and the HDF5 files of hloc.
 
-Keypoints are in pixels of the original images, the centre of the first pixel at (0, 0), in all of them.
+In all of them keypoints are in pixels of the original images, with the centre of the first pixel at (0, 0).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,12 +25,12 @@ _ARRAYS = ("keypoints0", "keypoints1", "scores", "indices0", "indices1")
 def write_json(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair]) -> None:
     """Write a list with an object for each pair.
 
-    Its keys: `image0`, `image1` (paths), `keypoints0`, `keypoints1` (lists of [x, y]), `scores`, `indices0`,
-    `indices1` (number of each keypoint within its image), and after a verification `geometry` (its name),
-    `matrix` (three rows, null where none was found) and `inliers` (a list of booleans).
+    Keys of an object: `image0`, `image1` (paths), `keypoints0`, `keypoints1` (lists of [x, y]), `scores`,
+    `indices0`, `indices1` (index of each keypoint within its image). Verified matches add `geometry` (its
+    name), `matrix` (three rows; null if no geometry was found) and `inliers` (list of booleans).
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path.write_text(json.dumps([_json_entry(images, pair) for pair in pairs]))
 
@@ -45,14 +46,14 @@ def _json_entry(images: Sequence[Path], pair: MatchedPair) -> dict[str, Any]:
 
 
 def write_npz(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair]) -> None:
-    """Write the matches of all P pairs, M in all, one pair after the other.
+    """Write the M matches of all P pairs, one pair after the other.
 
-    Its arrays: `images` (paths) [N], `pairs` (numbers of images) [P, 2], `pair_of_match` (number of the pair)
-    [M], `keypoints0`, `keypoints1` [M, 2], `scores`, `indices0`, `indices1` [M], and after a verification
-    `inliers` [M] and `matrices` [P, 3, 3], NaN where none was found.
+    Arrays: `images` (paths) [N], `pairs` (indices of images) [P, 2], `pair_of_match` (index of the pair) [M],
+    `keypoints0`, `keypoints1` [M, 2], `scores`, `indices0`, `indices1` [M]. Verified matches add `inliers`
+    [M] and `matrices` [P, 3, 3], which are NaN if no geometry was found.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     arrays = {
         "images": np.array([str(image) for image in images]),
@@ -65,7 +66,7 @@ def write_npz(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair]) 
         nothing = np.full((3, 3), np.nan)
         arrays["inliers"] = np.concatenate([one.inliers for one in found])
         arrays["matrices"] = np.stack([nothing if one.matrix is None else one.matrix for one in found])
-    # A file, because NumPy adds .npz to a path that ends otherwise.
+    # An open file, because NumPy would add .npz to a path with another suffix.
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -74,22 +75,22 @@ class HlocFiles:
     """Writes features.h5, matches.h5 and pairs.txt as hloc (cvg/Hierarchical-Localization) reads them.
 
     features.h5 has a group for each image with `keypoints` [N, 2], `scores` [N], `descriptors` [D, N] and
-    `image_size` (width, height); keypoints carry the attribute `uncertainty` in pixels. matches.h5 has a
-    group for each pair, its names with `-` for `/`, with `matches0` [N0] (the partner in the second image or
-    -1), `matching_scores0` [N0] (0 without a partner) and, after a verification, `inliers0` [N0], which hloc
-    does not look at. Images are named by their paths below the folder that holds them all, which is hloc's
-    image_dir. Pixels are hloc's, too, which adds 0.5 itself on the way to COLMAP.
+    `image_size` (width, height); `keypoints` has the attribute `uncertainty` in pixels. matches.h5 has a
+    group for each pair, named by its images with `-` for `/`, with `matches0` [N0] (partner in the second
+    image or -1) and `matching_scores0` [N0] (0 without a partner). Verified matches add `inliers0` [N0],
+    which hloc ignores. The name of an image is its path inside the folder that holds all images, hloc's
+    image_dir. Keypoints are in hloc's coordinates, too: hloc itself adds the 0.5 of COLMAP's.
 
-    The files get their names when all is written.
+    The files get their names when everything is written.
 
     Args:
-        folder: to write to; it is made.
+        folder: folder to write to; it is made if it is missing.
         images: paths of the images.
-        pipeline: that extracts them.
+        pipeline: pipeline that extracts the images.
 
     Raises:
-        ConfigError: h5py is not installed, or hloc could not tell the images by their names.
-        ModelError: the model is a pipeline.onnx, which keeps no features.
+        ConfigError: h5py is not installed, or hloc cannot use the names of the images.
+        ModelError: the model is a pipeline.onnx, which gives no features.
     """
 
     def __init__(self, folder: Path, images: Sequence[Path], pipeline: MatchPipeline) -> None:
@@ -105,15 +106,17 @@ class HlocFiles:
         folder.mkdir(exist_ok=True)
         self._paths = [folder / name for name in ("features.h5", "matches.h5", "pairs.txt")]
         self._staged = [path.with_name(f"{path.name}.part") for path in self._paths]
-        self._features = h5py.File(self._staged[0], "w")
-        self._matches = h5py.File(self._staged[1], "w")
-        self._pairs = self._staged[2].open("w")
+        with ExitStack() as opened:
+            self._features = opened.enter_context(h5py.File(self._staged[0], "w"))
+            self._matches = opened.enter_context(h5py.File(self._staged[1], "w"))
+            self._pairs = opened.enter_context(self._staged[2].open("w"))
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> HlocFiles:
         return self
 
     def add(self, pair: MatchedPair) -> None:
-        """Write a pair, and those of its images that were in none before."""
+        """Write a pair, and its images if no earlier pair had them."""
         names = self._names[pair.first], self._names[pair.second]
         for name, features in zip(names, pair.features, strict=True):
             if name not in self._features:
@@ -132,8 +135,7 @@ class HlocFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in (self._features, self._matches, self._pairs):
-            file.close()
+        self._opened.close()
         for staged, path in zip(self._staged, self._paths, strict=True):
             if kind is None:
                 os.replace(staged, path)
@@ -144,7 +146,7 @@ class HlocFiles:
         group = self._features.create_group(name)
         mask, image_size = features.mask[0], features.image_sizes[0]
         group["keypoints"] = features.keypoints[0][mask]
-        # The detector is taken to be good to a pixel of its canvas, as hloc does.
+        # As in hloc, the detector is taken to be accurate to a pixel of the canvas.
         group["keypoints"].attrs["uncertainty"] = canvas_pixel(image_size, self._canvas_size)
         group["scores"] = features.scores[0][mask]
         group["descriptors"] = features.descriptors[0][mask].T
@@ -152,10 +154,10 @@ class HlocFiles:
 
 
 def hloc_names(images: Sequence[Path]) -> list[str]:
-    """Paths of images below the folder that holds them all.
+    """Return the path of each image inside the folder that holds all images.
 
     Raises:
-        ConfigError: hloc could not tell them: a name has a space, or two are equal when `/` becomes `-`.
+        ConfigError: hloc cannot use a name: it has a space, or two names are equal when `/` becomes `-`.
     """
     whole = [image.absolute() for image in images]
     folder = os.path.commonpath([image.parent for image in whole])
@@ -163,16 +165,18 @@ def hloc_names(images: Sequence[Path]) -> list[str]:
     with_space = [name for name in names if name.split() != [name]]
     if with_space:
         raise ConfigError(
-            f"image name '{with_space[0]}' has a space, at which hloc's list of pairs is split",
+            f"image name '{with_space[0]}' has a space, which separates names in hloc's list of pairs",
             fix="rename the image",
         )
     if len({name.replace("/", "-") for name in names}) < len(set(names)):
-        raise ConfigError("two image names differ only in / and -, which are one to hloc", fix="rename one")
+        raise ConfigError(
+            "two image names differ only in / and -, which are the same to hloc", fix="rename one"
+        )
     return names
 
 
 def _spread(values: np.ndarray, slots: np.ndarray, count: int, empty: float) -> np.ndarray:
-    """Values [M] of the keypoints in `slots` [M], for all [count] keypoints."""
+    """Spread the values [M] of the keypoints `slots` [M] over all [count] keypoints."""
     spread = np.full(count, empty, values.dtype)
     spread[slots] = values
     return spread

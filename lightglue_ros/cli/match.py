@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     width, height = pipeline.image_size
     print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}", flush=True)
-    matching.run(pipeline, paths, pairs, outputs, geometry)
+    matching.match_and_write(pipeline, paths, pairs, outputs, geometry)
     return 0
 
 

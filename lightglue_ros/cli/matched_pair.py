@@ -12,14 +12,14 @@ from lightglue_ros.rig.verification import Verification
 
 @dataclass(frozen=True)
 class MatchedPair:
-    """A pair of images and its matches.
+    """Matches of a pair of images.
 
     Attributes:
-        first: number of the first image.
-        second: number of the second image.
+        first: index of the first image.
+        second: index of the second image.
         matches: in pixels of the original images.
-        features: of both images, one image each; None with a pipeline.onnx, which keeps none.
-        verification: None where none was asked for.
+        features: of both images, one image each; None with a pipeline.onnx, which gives no features.
+        verification: of the matches; None if they were not verified.
     """
 
     first: int
@@ -30,7 +30,7 @@ class MatchedPair:
 
     @property
     def unmatched(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Keypoints [U, 2] of each image that have no match; None where the features are not known."""
+        """Keypoints [U, 2] of each image that have no match; None without features."""
         if self.features is None:
             return None
         matched = self.matches.indices0, self.matches.indices1
@@ -40,7 +40,7 @@ class MatchedPair:
         )
 
     def __str__(self) -> str:
-        """How many matches there are, and how many agree with the geometry."""
+        """Return the number of matches, and of those that agree with the geometry."""
         text = f"{len(self.matches)} matches"
         if self.verification is None:
             return text

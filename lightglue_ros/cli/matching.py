@@ -1,4 +1,4 @@
-"""`lightglue_ros match`: image files to matches, each image extracted once, in memory that stays bounded."""
+"""Matches image files for `lightglue_ros match`; each image is read and extracted once."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lightglue_ros.core.files import require_parent_folder
 from lightglue_ros.core.image_files import read_image, write_image
 from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
 
-# In one run of the graphs, and no more pairs: at 640x480 DISK takes 330 MiB for each image of a run.
+# Limit of images, and of pairs, in one run of the graphs: at 640x480 DISK takes 330 MiB per image of a run.
 IMAGES_PER_RUN = 4
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How matches are verified.
+    """Geometry that verifies the matches.
 
     Attributes:
         name: fundamental, homography or essential.
-        intrinsics: of the camera of all images; essential needs them.
+        intrinsics: of the camera that took all images; essential needs them.
     """
 
     name: str
@@ -35,13 +35,13 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files to write; None is not written.
+    """Files to write; None is not written.
 
     Attributes:
-        draw: a picture of the first pair; without a suffix a folder, for pictures of all pairs.
+        draw: picture of the first pair; a path without a suffix is a folder, for pictures of all pairs.
         json: see `write_json`.
         npz: see `write_npz`.
-        h5: a folder, see `HlocFiles`.
+        h5: folder, see `HlocFiles`.
     """
 
     draw: Path | None = None
@@ -50,7 +50,7 @@ class Outputs:
     h5: Path | None = None
 
     def check(self) -> None:
-        """See before any work that they can be written.
+        """Check before any work that the folders of all files exist.
 
         Raises:
             ConfigError: a folder is missing.
@@ -60,7 +60,7 @@ class Outputs:
                 require_parent_folder(path)
 
 
-def run(
+def match_and_write(
     pipeline: MatchPipeline,
     paths: Sequence[Path],
     pairs: Sequence[tuple[int, int]],
@@ -70,33 +70,36 @@ def run(
     """Match pairs of image files, print a line for each and write the outputs.
 
     Args:
-        pipeline: matches them.
-        paths: of the images.
-        pairs: (first, second), numbers of images.
+        pipeline: pipeline that matches the images.
+        paths: paths of the images.
+        pairs: (first, second), indices into `paths`.
         outputs: files to write.
-        geometry: verifies the matches; None is no verification.
+        geometry: geometry that verifies the matches; None is no verification.
 
     Raises:
         ImageError: an image cannot be read, or a picture cannot be written.
         ConfigError: a file of the outputs cannot be written.
     """
-    results = []
+    collected = []
     progress = Progress("pairs", len(pairs))
     with ExitStack() as stack:
         hloc = outputs.h5 and stack.enter_context(HlocFiles(outputs.h5, paths, pipeline))
-        for pair in match_files(pipeline, paths, pairs, geometry):
+        for number, pair in enumerate(match_files(pipeline, paths, pairs, geometry)):
             progress.clear()
             print(f"{paths[pair.first]} {paths[pair.second]}: {pair}", flush=True)
-            _draw(outputs.draw, paths, pair, len(results))
+            if outputs.draw:
+                _draw(outputs.draw, paths, pair, number)
             if hloc:
                 hloc.add(pair)
-            results.append(replace(pair, features=None))
+            # These files are written at the end. A pair takes 14 KB at 500 matches.
+            if outputs.json or outputs.npz:
+                collected.append(replace(pair, features=None))
             progress.add(1)
     progress.end()
     if outputs.json:
-        write_json(outputs.json, paths, results)
+        write_json(outputs.json, paths, collected)
     if outputs.npz:
-        write_npz(outputs.npz, paths, results)
+        write_npz(outputs.npz, paths, collected)
 
 
 def match_files(
@@ -107,14 +110,15 @@ def match_files(
 ) -> Iterator[MatchedPair]:
     """Match pairs of image files in their order.
 
-    An image is read and extracted when its first pair comes, and its features are kept until its last one is
-    done. So neighbours in a sequence take the memory of a few images, however long it is.
+    An image is read and extracted for its first pair, and its features are kept until its last pair is done.
+    So a sequence, each image with the next, takes the memory of a few images, however long it is.
 
     Args:
-        pipeline: matches them; with a pipeline.onnx images are extracted in each run that they are in.
-        paths: of the images.
-        pairs: (first, second), numbers of images.
-        geometry: verifies the matches; None is no verification.
+        pipeline: pipeline that matches the images. With a pipeline.onnx an image is extracted in every run
+            that needs it.
+        paths: paths of the images.
+        pairs: (first, second), indices into `paths`.
+        geometry: geometry that verifies the matches; None is no verification.
 
     Raises:
         ImageError: an image cannot be read.
@@ -145,7 +149,7 @@ def match_files(
 
 
 def _runs(pairs: Sequence[tuple[int, int]], pipeline: MatchPipeline) -> Iterator[list[tuple[int, int]]]:
-    """Consecutive pairs, as many as one run takes; the first alone, to have it soon."""
+    """Group consecutive pairs into runs. The first pair runs alone, so that its matches are printed soon."""
     most_images = min(IMAGES_PER_RUN, pipeline.info.batch or IMAGES_PER_RUN)
     most_pairs = min(IMAGES_PER_RUN, pipeline.info.pairs or IMAGES_PER_RUN)
     of_run: list[tuple[int, int]] = []
@@ -165,7 +169,7 @@ def _extract(
 ) -> None:
     features = pipeline.extract([read_image(paths[number]) for number in numbers])
     for slot, number in enumerate(numbers):
-        # A copy, because a view would keep the features of all images of the run.
+        # Copied, because a view would keep the features of all images of the run in memory.
         held[number] = features.of_image(slot).copy()
 
 
@@ -179,16 +183,13 @@ def _verify(
     return verify_pair(matches, geometry.name, image_sizes, canvas_size, intrinsics)
 
 
-def _draw(output: Path | None, paths: Sequence[Path], pair: MatchedPair, done: int) -> None:
-    if output is None:
-        return
-    if output.suffix and not output.is_dir():
-        if done:
-            return
-        path = output
-    else:
+def _draw(output: Path, paths: Sequence[Path], pair: MatchedPair, number: int) -> None:
+    path = output
+    if output.is_dir() or not output.suffix:
         output.mkdir(exist_ok=True)
-        path = output / f"{done:0>4}_{paths[pair.first].stem}_{paths[pair.second].stem}.png"
+        path = output / f"{number:0>4}_{paths[pair.first].stem}_{paths[pair.second].stem}.png"
+    elif number > 0:
+        return
     images = read_image(paths[pair.first]), read_image(paths[pair.second])
     inliers = None if pair.verification is None else pair.verification.inliers
     write_image(path, draw_matches(*images, pair.matches, unmatched=pair.unmatched, inliers=inliers))
