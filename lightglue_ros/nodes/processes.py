@@ -6,10 +6,11 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from ament_index_python.packages import get_package_prefix
 from lightglue_ros.nodes.fastdds import profile_environment
 
 EXIT_SECONDS = 10.0
+# A name that only one process at a time can bind, and that vanishes with the process.
+_held_domain = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 def isolate() -> None:
@@ -27,8 +30,20 @@ def isolate() -> None:
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     else:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_DOMAIN_ID"] = str(_take_domain())
+
+
+def _take_domain() -> int:
+    """Choose a domain that nobody on this machine uses, and hold it for the life of this process."""
     # Linux's default ephemeral ports leave the domains 0 to 101 free for DDS.
-    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 101))
+    for domain in random.sample(range(1, 102), 101):
+        # A participant has bound the first port of its domain (DDSI-RTPS, 9.6.1).
+        with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+            port.bind(("", 7400 + 250 * domain))
+            # Other runs may have taken the domain and have no participant yet.
+            _held_domain.bind(f"\0lightglue_ros domain {domain}")
+            return domain
+    return int(os.environ.get("ROS_DOMAIN_ID", 0))  # held since an earlier call
 
 
 def node_command(

@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-import warnings
 
 import cv2
 import numpy as np
@@ -20,16 +19,13 @@ EMPTY_FIELDS = {
 }
 
 
+# Files that other tests left open are closed at any time.
+pytestmark = pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
+
+
 @pytest.fixture(scope="module")
 def pipeline(model_folder):
     return MatchPipeline(model_folder, "cpu", image_size=(640, 480))
-
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def assert_same(found, expected):
