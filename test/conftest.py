@@ -1,12 +1,9 @@
 """Fixtures of all tests: the model, the images, and the data of ../shared."""
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from reader import write_readers_files, write_ros2
 
 from lightglue_ros.core import store
 from lightglue_ros.core.image_files import read_image
@@ -50,33 +47,3 @@ def noise():
     """Makes uint8 [H, W, 3] of random bytes."""
     random = np.random.default_rng(0)
     return lambda height, width: random.integers(0, 256, (height, width, 3), np.uint8)
-
-
-@pytest.fixture(scope="session")
-def readers_files(motorcycle, tmp_path_factory):
-    """What the lines that the documents print name: images, parameters, bags."""
-    pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
-    return write_readers_files(tmp_path_factory.mktemp("reader"), motorcycle)
-
-
-@pytest.fixture
-def readers_folder(readers_files, tmp_path):
-    """A folder with these files, where a line may write."""
-    for path in readers_files.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    return tmp_path
-
-
-@pytest.fixture(scope="session")
-def readers_programs(tmp_path_factory):
-    """A folder with what stands for `ros2` where there is none."""
-    folder = tmp_path_factory.mktemp("bin")
-    if shutil.which("ros2") is None:
-        write_ros2(folder / "ros2")
-    return folder
-
-
-@pytest.fixture
-def readers_environment(readers_programs):
-    """The environment of a line of the shell."""
-    return {**os.environ, "PATH": f"{readers_programs}:{os.environ['PATH']}"}

@@ -1,74 +1,293 @@
-"""The tables of README.md and docs/ say what the code says."""
+"""README.md, CONTRIBUTING.md and docs/ are true: their code runs; tables, names, quotes and links are right.
 
+Blocks of Python run, and so do blocks of `lightglue_ros` commands, unless a comment above them says why not
+(`<!--pytest.mark.skip(reason="...")-->`). Other commands (ros2, pip, make) are checked without running them.
+"""
+
+import itertools
 import re
-import shutil
+import shlex
+import subprocess
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import yaml
+from pytest_codeblocks import extract_from_file
 
-pytest.importorskip("rclpy", reason="no ROS 2 here")
-pytest.importorskip("torch", reason="no PyTorch here, which the list of models needs")
-
-import document
+from lightglue_ros import __version__, cli
+from lightglue_ros.core.image_files import write_image
+from lightglue_ros.rosdata.parameters import SPECS, read_file
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [(page, block) for page in PAGES for block in extract_from_file(page)]
+SHELL = [(page, block) for page, block in BLOCKS if block.syntax == "sh"]
+# Store names on the pages; XFeat stands for all of them.
+MODELS = ("xfeat", "aliked-k2048", "aliked-k2048-adaptive-depth0.9", "xfeat-k4096", "superpoint")
+# Topics of the bags on the pages: first the left camera, then the right one.
+BAGS = {
+    "drive": ["/left/image_rect", "/right/image_rect", "/left/image/compressed", "/right/image/compressed"],
+    "monday": ["/cam0/image_raw", "/cam1/image_raw"],
+    "tuesday": ["/cam0/image_raw", "/cam1/image_raw"],
+}
+COMMAND_SECONDS = 240.0
+
+
+def shell_lines(block):
+    """The commands of a block, without comments, continued lines joined."""
+    lines = block.code.replace("\\\n", " ").splitlines()
+    return [command for line in lines if (command := re.sub(r"(^|\s+)#.*", "", line))]
+
+
+def runs(block):
+    return not block.marks and all(line.startswith("lightglue_ros ") for line in shell_lines(block))
+
+
+def page_name(page):
+    return str(page.relative_to(ROOT))
+
+
+# Code that runs.
 
 
 @pytest.fixture
-def copied(tmp_path):
-    """A copy of what the tables are made from and stand in."""
-    shutil.copy(ROOT / "README.md", tmp_path)
-    for folder in ("docs", "msg", "config", "bench/results"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
+def user(model_folder, motorcycle, tmp_path, monkeypatch):
+    """Go to a folder with the files that the pages name, and a model store that has all their models."""
+    for name, image in zip(("left.png", "right.png"), motorcycle, strict=True):
+        write_image(tmp_path / name, image)
+    (tmp_path / "models").mkdir()
+    for name in MODELS:
+        (tmp_path / "models" / name).symlink_to(model_folder)
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_every_table_is_that_of_the_code(capsys):
-    assert document.main(["--check"]) == 0, capsys.readouterr()
+@pytest.fixture
+def bags(user, motorcycle):
+    """Record three frames of grey images in each of BAGS."""
+    rosbag2 = pytest.importorskip("rosbags.rosbag2", reason="no rosbags here (pip install rosbags)")
+    from rosbags.typesys import Stores, get_typestore
 
-
-def test_stale_tables_are_named_and_mended(copied, capsys):
-    texts = {
-        "README.md": "| `match_threshold` | 0.1 |",
-        "docs/command_line.md": "`--draw PNG`",
-        "docs/messages.md": "| `scores` | float32[] |",
-        "docs/parameters.md": "| `rate` | 0.0 |",
-        "docs/topics.md": "lightglue_ros/msg/Matches",
-    }
-    whole = {file: (copied / file).read_text() for file in texts}
-    for file, text in texts.items():
-        before, _, after = whole[file].rpartition(text)
-        assert before
-        (copied / file).write_text(f"{before}of yesterday{after}")
-    assert document.main(["--check", "--root", str(copied)]) == 1
-    said, to_mend = capsys.readouterr()
-    assert said.splitlines() == [f"stale: {file}" for file in texts]
-    assert "python tools/document.py" in to_mend
-    assert document.main(["--root", str(copied)]) == 0
-    assert {file: (copied / file).read_text() for file in texts} == whole
-
-
-def test_a_new_field_of_a_message_makes_its_table_stale(copied, capsys):
-    with (copied / "msg" / "Matches.msg").open("a") as file:
-        file.write("\n# How many there are.\nuint32 count\n")
-    assert document.main(["--check", "--root", str(copied)]) == 1
-    assert capsys.readouterr().out == "stale: docs/messages.md\n"
+    store = get_typestore(Stores.ROS2_JAZZY)
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in motorcycle]
+    for name, topics in BAGS.items():
+        with rosbag2.Writer(user / name, version=9, storage_plugin=rosbag2.StoragePlugin.MCAP) as writer:
+            for number, topic in enumerate(topics):
+                kind = f"sensor_msgs/msg/{'CompressedImage' if 'compressed' in topic else 'Image'}"
+                connection = writer.add_connection(topic, kind, typestore=store)
+                for frame in range(3):
+                    stamp = 1_600_000_000_000_000_000 + frame * 100_000_000
+                    time = store.types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
+                    header = store.types["std_msgs/msg/Header"](time, "camera")
+                    image = np.ascontiguousarray(grey[number % 2][4 * frame :])
+                    if "compressed" in topic:
+                        fields = ("jpeg", cv2.imencode(".jpg", image)[1].ravel())
+                    else:
+                        fields = (*image.shape, "mono8", 0, image.shape[1], image.ravel())
+                    message = store.types[kind](header, *fields)
+                    writer.write(connection, stamp, store.serialize_cdr(message, kind))
 
 
 @pytest.mark.parametrize(
-    ("marker", "says"),
+    "line", dict.fromkeys(line for _, block in SHELL if runs(block) for line in shell_lines(block))
+)
+def test_a_command_runs_as_printed(line, user, bags):
+    done = subprocess.run(
+        ["bash", "-c", f"{line} 2>&1"], stdout=subprocess.PIPE, text=True, timeout=COMMAND_SECONDS
+    )
+    assert done.returncode == 0, done.stdout
+    assert "Traceback" not in done.stdout
+    words = shlex.split(line)
+    for option, value in itertools.pairwise(words):
+        assert option not in ("--draw", "--json", "-o") or (user / value).exists(), value
+
+
+def python_values(page, values):
+    """Run the Python of a page in its order, and return its names."""
+    for block in extract_from_file(ROOT / page):
+        if block.syntax == "python" and not block.marks:
+            exec(block.code, values)
+    return values
+
+
+def test_the_python_of_the_readme_runs(user):
+    pair = python_values("README.md", {})["pair"]
+    assert len(pair.keypoints0) == len(pair.scores) > 300
+
+
+def test_the_python_of_coming_from_runs_and_gives_the_same_matches_each_way(user):
+    values = python_values("docs/coming_from.md", {})
+    np.testing.assert_array_equal(values["points0"], values["same_points0"])
+    assert values["counts"][0] > 300
+    assert values["counts"][1] == 0  # its second image is missing
+    matches, pair, keypoints = values["matches"], values["opencv_pair"], values["keypoints"]
+    assert len(matches) == len(pair.scores) > 300
+    assert keypoints[0][matches[0].queryIdx].pt == pytest.approx(pair.keypoints0[0].tolist())
+    assert keypoints[1][matches[0].trainIdx].pt == pytest.approx(pair.keypoints1[0].tolist())
+
+
+def test_the_example_of_an_extractor_makes_a_model(monkeypatch):
+    registry = pytest.importorskip("lightglue_ros.export.registry", reason="no PyTorch here")
+    monkeypatch.setattr(registry, "MODELS", {})
+    python_values("docs/adding_an_extractor.md", {**vars(registry), "Mine": registry.XFeat})
+    assert registry.find_spec("mine").divisor == 8
+
+
+# Commands that are only checked.
+
+
+def check(words):
+    """Fail if a command names something of ours that does not exist, or does not take what it is given."""
+    while words and re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
+        words = words[1:]
+    if words[:3] == ["ros2", "run", "lightglue_ros"]:
+        words = words[2:]
+    match words:
+        case ["lightglue_ros", "matcher" | "viewer", *rest]:
+            read_file(None, parameters_given(rest))
+        case ["lightglue_ros", "player", *rest]:
+            from lightglue_ros.nodes import player
+
+            assert {value.partition(":=")[0] for value in parameters_given(rest)} <= set(player.SPECS), words
+        case ["lightglue_ros", *arguments] if "--list" not in arguments:
+            parsed = cli.make_parser().parse_args(arguments)
+            read_file(None, getattr(parsed, "param", []))
+        case ["ros2", "launch", "lightglue_ros", file, *arguments]:
+            sources = [ROOT / "launch" / file, ROOT / "lightglue_ros/nodes/launching.py"]
+            text = "".join(source.read_text() for source in sources)
+            for argument in arguments:
+                assert f'"{argument.partition(":=")[0]}"' in text, words
+        case ["ros2", "param", "set", "/matcher", name, value]:
+            read_file(None, [f"{name}:={value}"])
+        case ["ros2", "param", _, "/matcher", name]:
+            assert name in (*SPECS, "NAME"), words
+        case ["make", target, *_]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), words
+        case ["." | "python", path, *_] if "/" in path:
+            assert (ROOT / path).is_file(), words
+
+
+def parameters_given(words):
+    return [value for option, value in itertools.pairwise(words) if option == "-p"]
+
+
+def commands():
+    """All commands of the pages: those of blocks, and those among words with their arguments."""
+    for page, block in SHELL:
+        yield from ((page, line) for line in shell_lines(block))
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+        spans = re.findall(r"`((?:lightglue_ros|ros2|make|python) [^`]+)`", text)
+        yield from ((page, " ".join(span.split())) for span in spans if len(span.split()) > 2)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_the_commands_of_a_page_take_what_they_are_given(page):
+    for own, line in commands():
+        is_example = "..." in line or "COMMAND" in line or "name:=value" in line
+        for command in [] if own != page or is_example else line.split("&&"):
+            check(shlex.split(re.sub(r"\$\([^)]*\)", "PREFIX", command)))
+
+
+@pytest.mark.parametrize(
+    "line",
     [
-        ("<!-- generated: robots -->\n<!-- end -->", "there is no table 'robots'; allowed: models, message"),
-        ("<!-- generated: models -->", "a table has no end"),
+        "lightglue_ros match left.png right.png --colour red",
+        "lightglue_ros bag drive -o out -p image_width:=broad",
+        "ros2 run lightglue_ros matcher --ros-args -p match_threshold:=7.0",
+        "ros2 launch lightglue_ros matcher.launch.py colour:=red",
+        "ros2 param set /matcher image_width 10",
+        "make tea",
+        "python bench/tea.py",
     ],
 )
-def test_a_marker_that_cannot_be_filled_is_one_line(copied, capsys, marker, says):
-    (copied / "docs" / "more.md").write_text(marker)
-    assert document.main(["--check", "--root", str(copied)]) == 1
-    assert says in capsys.readouterr().err
+def test_a_wrong_command_is_noticed(line):
+    with pytest.raises((Exception, SystemExit)):
+        check(shlex.split(line))
 
 
-def test_links_between_the_documents_lead_somewhere():
-    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
-            assert (path.parent / link).exists(), (path, link)
+# Words.
+
+
+def test_the_tables_are_those_of_the_code(capsys):
+    pytest.importorskip("rclpy", reason="no ROS 2 here")
+    pytest.importorskip("torch", reason="no PyTorch here, which the list of models needs")
+    import document
+
+    assert document.main(["--check"]) == 0, f"{capsys.readouterr().out}\nfix: make docs"
+
+
+def source_text():
+    """All Python of the package as one text, with texts that go over several lines joined."""
+    files = [file for folder in ("lightglue_ros", "export") for file in (ROOT / folder).rglob("*.py")]
+    joined = re.sub(r"""["']\s*\n\s*[rf]?["']""", "", "\n".join(file.read_text() for file in files))
+    return " ".join(joined.split())
+
+
+def test_the_code_says_the_texts_that_troubleshooting_quotes():
+    page = ROOT / "docs" / "troubleshooting.md"
+    boxes = "".join(block.code for block in extract_from_file(page) if block.syntax == "text").splitlines()
+    quotes = boxes + re.findall(r"\*\*`([^`]+ [^`]+)`\*\*:", page.read_text())
+    source = source_text()
+    for quote in quotes:
+        fixed = [part.strip(" ;") for part in re.split(r"<[^>]*>|; allowed: |; dropped", quote)]
+        assert max(map(len, fixed)) >= 8, quote
+        assert all(part in source for part in fixed), quote
+
+
+def test_names_and_files_on_the_pages_exist():
+    code = "\n".join(
+        file.read_text()
+        for folder in ("bench", "config", "export", "launch", "lightglue_ros", "msg", "test")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in (".py", ".yaml", ".xml", ".msg", ".md") and file != Path(__file__)
+    )
+    pattern = r"\b(?:bench|config|docs|export|launch|lightglue_ros|test|tools)/[\w/-]+\.[a-z]+\b"
+    for page in PAGES:
+        text = page.read_text()
+        for file in re.findall(pattern, text):
+            assert (ROOT / file).is_file(), f"{page.name}: {file}"
+        if page.name != "coming_from.md":  # it names those of others
+            for name in re.findall(r"`([a-zA-Z]+(?:_[a-zA-Z0-9]+)+)(?:\(.*?\))?`", text):
+                assert re.search(rf"\b{name}\b", code), f"{page.name}: {name}"
+
+
+def test_tests_that_coming_from_names_exist():
+    tests = "\n".join(file.read_text() for file in (ROOT / "test").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs/coming_from.md").read_text())
+    assert len(named) >= 9
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
+def test_parameters_given_among_words_are_allowed():
+    text = "\n".join(page.read_text() for page in PAGES)
+    given = [pair for pair in re.findall(r"`(\w+): ([\w.]+)`", text) if pair[0] in SPECS]
+    assert len(given) >= 5
+    for name, value in given:
+        partner = ["publish_features:=true"] if name == "publish_matches" else []
+        read_file(None, [f"{name}:={value}", *partner])
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for file, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)]+))?\)", page.read_text()):
+            target = page.parent / file if file else page
+            assert target.exists(), f"{page.name}: {file}"
+            if anchor:
+                titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+                anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert anchor in anchors, f"{page.name}: {file}#{anchor}"
+
+
+def test_the_readme_is_short():
+    assert (ROOT / "README.md").stat().st_size <= 9 * 1024
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["title"], citation["version"]) == ("lightglue_ros", __version__)
+    assert f"<version>{__version__}</version>" in (ROOT / "package.xml").read_text()
