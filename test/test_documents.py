@@ -246,9 +246,9 @@ def test_names_and_files_on_the_pages_exist():
         for file in (ROOT / folder).rglob("*")
         if file.suffix in (".py", ".yaml", ".xml", ".msg", ".md") and file != Path(__file__)
     )
-    pattern = r"\b(?:bench|config|docs|export|launch|lightglue_ros|test|tools)/[\w/-]+\.[a-z]+\b"
+    pattern = r"(?<![\w/])(?:bench|config|docs|export|launch|lightglue_ros|test|tools)/[\w/.-]+\.[a-z]+\b"
     for page in PAGES:
-        text = page.read_text()
+        text = re.sub(r"\$\([^)]*\)/|share/lightglue_ros/", "", page.read_text())
         for file in re.findall(pattern, text):
             assert (ROOT / file).is_file(), f"{page.name}: {file}"
         if page.name != "coming_from.md":  # it names those of others
