@@ -32,7 +32,7 @@ demo: $(MODEL)
 check: lint $(LINKS)
 	@$(VENV)/bin/mypy
 	@cd test && PYTHONPATH="$(CURDIR)/$(LINKS)" ../$(VENV)/bin/python -m pytest -m 'not model' \
-		core rig rosdata bags cli test_imports.py
+		core rig rosdata bags cli test_documents.py test_imports.py
 
 # Tests run in the folder test/: in the root the source folder lightglue_ros would hide the installed package.
 test: $(MODEL) $(VENV)/.check $(VENV)/.test lint
@@ -43,7 +43,7 @@ lint: $(VENV)/.check
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 
 # The tables of README.md and docs/, from the code.
-docs: install/.built $(VENV)/.export
+docs: install/.built $(VENV)/.export $(VENV)/.check
 	@$(IN_ENV) python tools/document.py
 
 clean:
