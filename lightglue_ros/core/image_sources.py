@@ -1,11 +1,8 @@
-"""Sources of images: a file, a folder or a video.
-
-Images keep the depth of their file: uint8 or uint16, [H, W] grey or [H, W, 3] RGB.
-"""
+"""Sources of images: a file, a folder or a video."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -17,96 +14,26 @@ from lightglue_ros.errors import ImageError
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".webm", ".ogv", ".mjpg", ".mjpeg")
 
 
-class StillImage:
-    """Image file that is read once: each pass over it gives the same array."""
+class ImageSource:
+    """Images, one by one, and from the beginning again after the last.
 
-    rate: float | None = None
-
-    def __init__(self, path: Path) -> None:
-        self._image = read_stored_image(path)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter((self._image,))
-
-
-class ImageFolder:
-    """Images of a folder in the order of their names, read one at a time."""
-
-    rate: float | None = None
-
-    def __init__(self, path: Path) -> None:
-        self._paths = list_images(path)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return map(read_stored_image, self._paths)
-
-
-class Video:
-    """Images of a video file, decoded one at a time.
+    Args:
+        begin: begins a pass over the images.
+        rate: images per second; None if the source does not say.
 
     Attributes:
-        rate: images per second; None if the file does not say.
-
-    Raises:
-        ImageError: the file is missing, or OpenCV cannot read it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise ImageError(f"there is no video file {path}", fix="check the path")
-        self._path = path
-        capture, _ = self._open()
-        self.rate: float | None = capture.get(cv2.CAP_PROP_FPS) or None
-        capture.release()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        capture, image = self._open()
-        try:
-            while image is not None:
-                yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                image = capture.read()[1]
-        finally:
-            capture.release()
-
-    def _open(self) -> tuple[cv2.VideoCapture, np.ndarray]:
-        """Open the file and read its first image, because some files open that have no images."""
-        capture = cv2.VideoCapture(str(self._path))
-        image = capture.read()[1]
-        if image is None:
-            raise ImageError(
-                f"{self._path} cannot be read as a video",
-                allowed="a video file that OpenCV can decode",
-                fix=f"convert it: ffmpeg -i {self._path.name} -c:v mjpeg -q:v 2 {self._path.stem}.avi",
-            )
-        return capture, image
-
-
-def open_source(path: str | Path) -> StillImage | ImageFolder | Video:
-    """Open a folder of images, a video or an image.
-
-    Raises:
-        ImageError: the path is missing or cannot be read.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        return ImageFolder(path)
-    return Video(path) if path.suffix.lower() in VIDEO_SUFFIXES else StillImage(path)
-
-
-class Repeated:
-    """Images of a source, one by one, and from the beginning again after the last.
-
-    Attributes:
+        rate: as given.
         passes: number of times that the end was reached.
     """
 
-    def __init__(self, source: StillImage | ImageFolder | Video) -> None:
+    def __init__(self, begin: Callable[[], Iterator[np.ndarray]], rate: float | None = None) -> None:
+        self.rate = rate
         self.passes = 0
-        self._source = source
-        self._images = iter(source)
+        self._begin = begin
+        self._images = begin()
 
     def next_image(self) -> np.ndarray:
-        """Return the next image.
+        """Return the next image in the depth of its file: uint8 or uint16, [H, W] grey or [H, W, 3] RGB.
 
         Raises:
             ImageError: the image cannot be read.
@@ -114,6 +41,50 @@ class Repeated:
         image = next(self._images, None)
         if image is None:
             self.passes += 1
-            self._images = iter(self._source)
+            self._images = self._begin()
             image = next(self._images)
         return image
+
+
+def open_source(path: str | Path) -> ImageSource:
+    """Open a folder of images, whose order is that of their names, a video or an image.
+
+    Raises:
+        ImageError: the path is missing or cannot be read.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        paths = list_images(path)
+        return ImageSource(lambda: map(read_stored_image, paths))
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        capture, _ = _open_video(path)
+        rate = capture.get(cv2.CAP_PROP_FPS) or None
+        capture.release()
+        return ImageSource(lambda: _video_images(path), rate)
+    image = read_stored_image(path)
+    return ImageSource(lambda: iter((image,)))
+
+
+def _video_images(path: Path) -> Iterator[np.ndarray]:
+    capture, image = _open_video(path)
+    try:
+        while image is not None:
+            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            image = capture.read()[1]
+    finally:
+        capture.release()
+
+
+def _open_video(path: Path) -> tuple[cv2.VideoCapture, np.ndarray]:
+    """Open a video and read its first image, because some files open that have no images."""
+    if not path.is_file():
+        raise ImageError(f"there is no video file {path}", fix="check the path")
+    capture = cv2.VideoCapture(str(path))
+    image = capture.read()[1]
+    if image is None:
+        raise ImageError(
+            f"{path} cannot be read as a video",
+            allowed="a video file that OpenCV can decode",
+            fix=f"convert it: ffmpeg -i {path.name} -c:v mjpeg -q:v 2 {path.stem}.avi",
+        )
+    return capture, image

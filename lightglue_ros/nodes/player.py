@@ -33,7 +33,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.image_sources import Repeated, open_source
+from lightglue_ros.core.image_sources import ImageSource, open_source
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
@@ -156,9 +156,9 @@ class Player(Node):
         rates = [source.rate for source in sources if source.rate]
         rate = self._rate or min(rates, default=DEFAULT_RATE)
         self._image_publishers = [self._publisher(Image, topic) for topic in topics]
-        return self._moments_of([Repeated(source) for source in sources], cameras, rate)
+        return self._moments_of(sources, cameras, rate)
 
-    def _moments_of(self, sources: list[Repeated], cameras: list[str], rate: float) -> Iterator[Moment]:
+    def _moments_of(self, sources: list[ImageSource], cameras: list[str], rate: float) -> Iterator[Moment]:
         start = time.time_ns()
         shown: list[np.ndarray | None] = [None] * len(sources)
         messages: list[Image] = [Image()] * len(sources)

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 import rclpy
+from bag_files import write_bag
 from builtin_interfaces.msg import Time
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
@@ -48,19 +49,17 @@ def recorded_messages():
         yield "/talk", String(data="hello"), time_ns
 
 
-def write_bag(folder, storage, messages):
-    """Record messages with rosbags; skips where it is not installed."""
-    rosbag2 = pytest.importorskip("rosbags.rosbag2", reason="no rosbags here (pip install rosbags)")
-    typesys = pytest.importorskip("rosbags.typesys")
-    types = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
-    with rosbag2.Writer(folder, version=9, storage_plugin=rosbag2.StoragePlugin[storage]) as writer:
-        connections = {}
-        for topic, message, time_ns in messages:
-            package, kind = type(message).__module__.split(".")[0], type(message).__name__
-            if topic not in connections:
-                connections[topic] = writer.add_connection(topic, f"{package}/msg/{kind}", typestore=types)
-            writer.write(connections[topic], time_ns, serialize_message(message))
-    return str(folder)
+def record(folder, storage):
+    messages = [
+        (
+            topic,
+            f"{type(message).__module__.split('.')[0]}/msg/{type(message).__name__}",
+            serialize_message(message),
+            time_ns,
+        )
+        for topic, message, time_ns in recorded_messages()
+    ]
+    return str(write_bag(folder, storage, messages))
 
 
 class Audience:
@@ -119,7 +118,7 @@ def audience(ros):
 
 @pytest.mark.parametrize("storage", ["SQLITE3", "MCAP"])
 def test_a_bag_is_played_as_it_was_recorded_with_its_clock(audience, tmp_path, storage):
-    bag = write_bag(tmp_path / "bag", storage, recorded_messages())
+    bag = record(tmp_path / "bag", storage)
     listener = audience(
         __cam__left=Image, __cam__right__compressed=CompressedImage, __clock=Clock, __talk=String
     )
@@ -137,7 +136,7 @@ def test_a_bag_is_played_as_it_was_recorded_with_its_clock(audience, tmp_path, s
 
 
 def test_a_bag_that_loops_begins_again_and_may_have_new_stamps(audience, tmp_path):
-    bag = write_bag(tmp_path / "bag", "MCAP", recorded_messages())
+    bag = record(tmp_path / "bag", "MCAP")
     listener = audience(__cam__left=Image, __cam__right__compressed=CompressedImage)
     start = time.time_ns()
     listener.listen_to(
