@@ -86,11 +86,10 @@ class HlocFiles:
     Args:
         folder: folder to write to; it is made if it is missing.
         images: paths of the images.
-        pipeline: pipeline that extracts the images.
+        pipeline: pipeline of a split model, which extracts the images.
 
     Raises:
         ConfigError: h5py is not installed, or hloc cannot use the names of the images.
-        ModelError: the model is a pipeline.onnx, which gives no features.
     """
 
     def __init__(self, folder: Path, images: Sequence[Path], pipeline: MatchPipeline) -> None:
@@ -100,7 +99,6 @@ class HlocFiles:
             raise ConfigError(
                 f"writing HDF5 needs the Python package h5py ({missing})", fix="pip install h5py"
             ) from missing
-        pipeline.need_split()
         self._names = hloc_names(images)
         self._canvas_size = pipeline.image_size
         folder.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from lightglue_ros.cli.arguments import add_model_arguments
 from lightglue_ros.cli.models import ensure_model
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import find_images
+from lightglue_ros.core.pipeline import SPLIT
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.verification import GEOMETRIES, Intrinsics
 
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.provider,
         arguments.image_size,
         max_keypoints=arguments.max_keypoints,
+        graphs=SPLIT if arguments.h5 else None,  # whose features the files keep
         **options,
     )
     width, height = pipeline.image_size

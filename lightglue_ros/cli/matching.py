@@ -129,7 +129,7 @@ def match_files(
     for of_run in _runs(pairs, pipeline):
         numbers = sorted({number for pair in of_run for number in pair})
         slots = [(numbers.index(first), numbers.index(second)) for first, second in of_run]
-        if pipeline.can_extract_alone:
+        if pipeline.is_split:
             _extract(pipeline, paths, [number for number in numbers if number not in held], held)
             features = Features.concatenate([held[number] for number in numbers])
             matches, sizes = pipeline.match_features(features, slots), features.image_sizes

@@ -1,6 +1,7 @@
 """The runtime: images in, matches out, without ROS and without PyTorch."""
 
-from lightglue_ros.core.pipeline import Features, MatchPipeline, PairMatches
+from lightglue_ros.core.features import Features, PairMatches
+from lightglue_ros.core.pipeline import MatchPipeline
 from lightglue_ros.errors import ConfigError, ImageError, LightGlueRosError, ModelError, ProviderError
 
 __all__ = [

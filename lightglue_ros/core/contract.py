@@ -1,13 +1,13 @@
 """The contract between the exporter and the runtime: tensor names and metadata of the graphs.
 
 N images (one per camera slot), P pairs, K keypoint slots, D descriptor width. K is fixed at export, and in a
-static export N, P, H, W and C as well: there the runtime fills up with empty slots.
+static export N, P, H, W and C are fixed as well: the runtime fills them up with empty slots.
 
 ==================  ==================  ==========================================================
 tensor              type, shape         meaning
 ==================  ==================  ==========================================================
-images              uint8 [N, H, W, C]  C = 1 grey or 3 RGB, whatever the extractor looks at; image in
-                                        the top-left corner, rest zero
+images              uint8 [N, H, W, C]  C = 1 grey or 3 RGB, with every extractor; image in the
+                                        top-left corner, rest zero
 sizes               float32 [N, 2]      (width, height) of the image inside its canvas
 scales              float32 [N, 2]      canvas pixels per original pixel (x, y)
 valid               bool [N]            this slot holds an image
@@ -30,11 +30,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from lightglue_ros.core.export_command import export_command
 from lightglue_ros.errors import ModelError
 
 CONTRACT_VERSION = 3
 METADATA_PREFIX = "lightglue_ros."
-DYNAMIC = "dynamic"  # what the metadata says of a length that is not fixed
+DYNAMIC = "dynamic"  # the metadata's word for a length that is not fixed
 
 EXTRACTOR = "extractor"
 MATCHER = "matcher"
@@ -62,29 +63,29 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """What an .onnx file of ours says about itself in its metadata.
+    """The metadata of an .onnx file of ours.
 
     Attributes:
         graph: ``extractor``, ``matcher`` or ``pipeline``.
         model: name of the model as in the registry, such as ``xfeat``.
         extractor: the detector and descriptor, such as ``xfeat``.
         max_keypoints: K, the number of keypoint slots per image.
-        channels: C of ``images`` of a static export, 1 (grey) or 3 (RGB); None where both will do.
-        image_size: (width, height) of the canvas of a static export, None where it is dynamic.
-        batch: N of a static export, None where it is dynamic.
-        pairs: P of a static export, None where it is dynamic.
+        channels: C of ``images`` of a static export, 1 (grey) or 3 (RGB); None if both are possible.
+        image_size: (width, height) of the canvas of a static export, None if it is dynamic.
+        batch: N of a static export, None if it is dynamic.
+        pairs: P of a static export, None if it is dynamic.
         divisor: width and height of the canvas must be multiples of this.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        compaction: whether it matches with as many slots as the image with the most keypoints needs.
-        fused: whether it has operators of ONNX Runtime's own, which other runtimes lack.
-        adaptive: whether pairs may stop early and points may be pruned.
-        depth_confidence: share of points that must be sure before a pair stops; -1 is never.
-        width_confidence: how sure it must be that a point has no partner before it is pruned; -1 is never.
+        compaction: True if it matches with only as many slots as the image with the most keypoints needs.
+        fused: True if it has operators that only ONNX Runtime has.
+        adaptive: True if pairs may stop early and points may be pruned.
+        depth_confidence: share of confident points at which a pair stops; -1 is never.
+        width_confidence: confidence that a point has no partner at which it is pruned; -1 is never.
         descriptor_dim: D, the width of a descriptor.
         weights_sha256: SHA-256 of each weights file, extractor first.
         licence: licence of the weights.
-        tensorrt: whether TensorRT takes it: static, and all its operators are on TensorRT's list.
-        min_onnxruntime: the least ONNX Runtime version that runs the file.
+        tensorrt: True if TensorRT can run it: it is static, and all its operators are on TensorRT's list.
+        min_onnxruntime: the lowest ONNX Runtime version that runs the file.
         contract_version: version of this contract.
     """
 
@@ -112,19 +113,19 @@ class GraphInfo:
 
     @property
     def is_static(self) -> bool:
-        """Whether all shapes are fixed."""
+        """True if all shapes are fixed."""
         return self.batch is not None
 
     def to_metadata(self) -> dict[str, str]:
-        """The metadata entries to write into the .onnx file."""
+        """Encode as the metadata entries of the .onnx file."""
         return {METADATA_PREFIX + f.name: _encode(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: str) -> GraphInfo:
-        """Read the metadata of the file at ``path``.
+        """Decode the metadata of the file at ``path``.
 
         Raises:
-            ModelError: the file is not ours, its metadata is incomplete, or it follows another
+            ModelError: the file is not an export of ours, its metadata is incomplete, or it follows another
                 version of the contract.
         """
         own = {
@@ -132,7 +133,7 @@ class GraphInfo:
             for key, value in metadata.items()
             if key.startswith(METADATA_PREFIX)
         }
-        again = "export it again: lightglue_ros export xfeat --split"
+        again = f"export it again: {export_command(path)}"
         if not own:
             raise ModelError(
                 f"{path} is an ONNX file without the metadata of lightglue_ros",

@@ -1,7 +1,7 @@
-"""Runs of a graph of fixed shapes whose tensors stay at the same places of a device's memory.
+"""Runs of a graph whose tensors stay at the same addresses in the memory of a device.
 
-A CUDA graph replays what a run did with the addresses that it had then. So inputs and outputs are bound once,
-and a run copies its inputs there and its outputs from there: images go over as bytes.
+A CUDA graph replays a run with the addresses that the run had. So inputs and outputs are bound once. Each run
+copies its inputs to them and its outputs from them; images are copied as bytes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _TYPES = {
 }
 
 
-class BoundGraph:
+class CudaGraphRunner:
     """A session of a static export with memory of its own for all inputs and outputs.
 
     Args:
-        session: of a graph of which all shapes are fixed.
-        device: where its tensors are, ``cuda`` or ``cpu``.
+        session: of a graph with fixed shapes.
+        device: the device that holds the tensors, ``cuda`` or ``cpu``.
     """
 
     def __init__(self, session: ort.InferenceSession, device: str) -> None:
         self._session = session
         self._binding = session.io_binding()
-        self._inputs = {it.name: _memory(it, device) for it in session.get_inputs()}
-        self._outputs = {it.name: _memory(it, device) for it in session.get_outputs()}
+        self._inputs = {it.name: _allocate(it, device) for it in session.get_inputs()}
+        self._outputs = {it.name: _allocate(it, device) for it in session.get_outputs()}
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
         for name, value in self._outputs.items():
@@ -45,11 +45,11 @@ class BoundGraph:
         """Run the graph.
 
         Args:
-            tensors: all inputs, of the graph's shapes and types.
+            tensors: all inputs, with the graph's shapes and types.
             options: of ONNX Runtime.
 
         Returns:
-            All outputs, copied.
+            Copies of all outputs.
         """
         for name, value in self._inputs.items():
             value.update_inplace(np.ascontiguousarray(tensors[name]))
@@ -57,7 +57,7 @@ class BoundGraph:
         return {name: np.array(value.numpy()) for name, value in self._outputs.items()}
 
 
-def _memory(tensor: ort.NodeArg, device: str) -> ort.OrtValue:
+def _allocate(tensor: ort.NodeArg, device: str) -> ort.OrtValue:
     from onnxruntime import OrtValue
 
     return OrtValue.ortvalue_from_shape_and_type(tensor.shape, _TYPES[tensor.type], device)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from lightglue_ros.core.canvas import fitted_size, shrink
-from lightglue_ros.core.pipeline import PairMatches
+from lightglue_ros.core.features import PairMatches
 
 _FAINT = 0.5  # opacity of faint points and lines
 _UNMATCHED = (120, 190, 255)

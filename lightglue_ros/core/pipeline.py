@@ -10,167 +10,44 @@ pair.keypoints0, pair.keypoints1, pair.scores
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from lightglue_ros.core.canvas import Canvas, CanvasBatch
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo
+from lightglue_ros.core.features import Features, PairMatches
 from lightglue_ros.core.session import GraphSession
+from lightglue_ros.core.stage_times import StageTimes
 from lightglue_ros.core.store import ModelFiles, find_model
 from lightglue_ros.errors import ConfigError, ModelError
 
 DEFAULT_IMAGE_SIZE = (640, 480)
 # filter_threshold of the reference implementation (cvg/LightGlue, lightglue.py, default_conf).
 DEFAULT_MATCH_THRESHOLD = 0.1
-
-
-@dataclass(frozen=True)
-class Features:
-    """Keypoints of N images, padded to K slots; true slots of the mask come first, best score first.
-
-    Attributes:
-        keypoints: float32 [N, K, 2], original pixels, centre of the first pixel at (0, 0).
-        scores: float32 [N, K], detector score, 0 in padded slots.
-        mask: bool [N, K], whether the slot holds a keypoint.
-        descriptors: float32 [N, K, D], unit length, 0 in padded slots.
-        image_sizes: float32 [N, 2], (width, height) of the original images.
-    """
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-    mask: np.ndarray
-    descriptors: np.ndarray
-    image_sizes: np.ndarray
-
-    @classmethod
-    def pad(
-        cls,
-        keypoints: np.ndarray,
-        scores: np.ndarray,
-        descriptors: np.ndarray,
-        image_size: tuple[int, int],
-        slots: int,
-    ) -> Features:
-        """The features of one image in K = `slots` slots; of more keypoints the first are taken.
-
-        Args:
-            keypoints: [M, 2], best score first.
-            scores: [M].
-            descriptors: [M, D].
-            image_size: (width, height) of the original image.
-            slots: K of the model.
-        """
-        count = min(len(keypoints), slots)
-
-        def padded(values: np.ndarray) -> np.ndarray:
-            filled = np.zeros((1, slots, *values.shape[1:]), np.float32)
-            filled[0, :count] = values[:count]
-            return filled
-
-        return cls(
-            padded(keypoints),
-            padded(scores),
-            np.arange(slots)[None] < count,
-            padded(descriptors),
-            np.array([image_size], np.float32),
-        )
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Features]) -> Features:
-        """The features of all images of the parts (at least one part, all of one model), in their order."""
-        return cls(
-            *(np.concatenate(arrays) for arrays in zip(*(part._arrays() for part in parts), strict=True))
-        )
-
-    def of_image(self, slot: int) -> Features:
-        """The features of one image, without a copy."""
-        return Features(*(array[slot : slot + 1] for array in self._arrays()))
-
-    def copy(self) -> Features:
-        """The same features in arrays of their own."""
-        return Features(*(array.copy() for array in self._arrays()))
-
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.keypoints, self.scores, self.mask, self.descriptors, self.image_sizes
-
-
-@dataclass(frozen=True)
-class PairMatches:
-    """Matches of one pair of images, M of them, best detected keypoint of the first image first.
-
-    Attributes:
-        keypoints0: float32 [M, 2], pixels of the first original image.
-        keypoints1: float32 [M, 2], pixels of the second original image.
-        scores: float32 [M], in (0, 1].
-        indices0: int32 [M], slot of each keypoint among the keypoints of the first image.
-        indices1: int32 [M], the same for the second image.
-        layers: how many transformer layers the pair went through.
-    """
-
-    keypoints0: np.ndarray
-    keypoints1: np.ndarray
-    scores: np.ndarray
-    indices0: np.ndarray
-    indices1: np.ndarray
-    layers: int
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    @classmethod
-    def empty(cls) -> PairMatches:
-        """No matches, of a pair that went through no layer."""
-        points, indices = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
-        return cls(points, points, np.zeros(0, np.float32), indices, indices, 0)
-
-
-@dataclass
-class StageTimes:
-    """Seconds that each stage has taken.
-
-    Attributes:
-        canvas: resizing and letterboxing.
-        extract: inside ONNX Runtime, images to features.
-        match: inside ONNX Runtime, features to matches; with a pipeline.onnx images to matches.
-        unpad: dropping the padding.
-    """
-
-    canvas: float = 0.0
-    extract: float = 0.0
-    match: float = 0.0
-    unpad: float = 0.0
-
-    @property
-    def inference(self) -> float:
-        """Seconds inside ONNX Runtime."""
-        return self.extract + self.match
-
-    def __sub__(self, before: StageTimes) -> StageTimes:
-        """What was taken since then."""
-        return StageTimes(*(getattr(self, it.name) - getattr(before, it.name) for it in fields(self)))
+SPLIT = (EXTRACTOR, MATCHER)
 
 
 class MatchPipeline:
     """Extracts keypoints of N images and matches P pairs of them, each in one run.
 
-    Use it from one thread at a time: the next call uses the canvases again.
+    Use it from one thread at a time: the next call uses the canvases again. The first run is slow; `warm_up`
+    does it on black images.
 
     Args:
         model: name in the model store, folder of a model, or path of a pipeline.onnx.
-        provider: ``auto`` (cuda where it really loads, else cpu) or by name: ``cpu``, ``cuda``, ``tensorrt``,
+        provider: ``auto`` (cuda if it really loads, else cpu) or by name: ``cpu``, ``cuda``, ``tensorrt``,
             ``openvino`` (see `GraphSession`).
         image_size: (width, height) of the canvas in pixels, rounded up to the model's divisor.
         max_keypoints: at most this many keypoints per image, 1 to the model's K; None is K.
         match_threshold: least score of a match, 0 to 1.
         num_threads: threads of the CPU provider; 0 is one per core.
-        allow_fallback: take the CPU where a provider asked for by name does not load.
+        allow_fallback: use the CPU if a provider that was asked for by name does not load.
         cuda_graph: see `GraphSession`.
-        only: ``extractor`` or ``matcher`` loads that graph of a split model alone, for a process that only
-            extracts, or matches what others have extracted.
+        graphs: which graphs of a split model to load, ``("extractor", "matcher")`` or one of them, for a
+            process that only extracts, or matches features from elsewhere. None loads a split model whole,
+            or else a pipeline.onnx, which can only `match`.
 
     Raises:
         ConfigError, ModelError, ProviderError: see their texts.
@@ -187,46 +64,44 @@ class MatchPipeline:
         num_threads: int = 0,
         allow_fallback: bool = False,
         cuda_graph: bool = False,
-        only: str | None = None,
+        graphs: Sequence[str] | None = None,
     ) -> None:
-        options = {
-            "provider": provider,
-            "num_threads": num_threads,
-            "allow_fallback": allow_fallback,
-            "cuda_graph": cuda_graph,
-            "beside_others": only is not None,
-        }
         files = find_model(model)
-        self._extractor = self._matcher = self._pipeline = None
-        if not files.is_split:
-            self._pipeline = GraphSession(files.pipeline, PIPELINE, **options)
-        if files.is_split and only != MATCHER:
-            self._extractor = GraphSession(files.extractor, EXTRACTOR, **options)
-        if files.is_split and only != EXTRACTOR:
-            self._matcher = GraphSession(files.matcher, MATCHER, **options)
-        if self._extractor and self._matcher:
-            self._check_same_model(files)
-        self._session = self._extractor or self._matcher or self._pipeline
+        has_one_graph_of_two = graphs is not None and len(graphs) == 1
+        if graphs is None:
+            graphs = SPLIT if files.is_split else (PIPELINE,)
+        elif not files.is_split:
+            raise ModelError(
+                f"{files.pipeline} goes from images to matches and has no features to keep or to send",
+                allowed="a model with extractor.onnx and matcher.onnx",
+                fix="export it with --split",
+            )
+        self._sessions = {
+            graph: GraphSession(
+                getattr(files, graph),
+                graph,
+                provider=provider,
+                num_threads=num_threads,
+                allow_fallback=allow_fallback,
+                cuda_graph=cuda_graph,
+                shares_cores=has_one_graph_of_two,  # another process runs the other graph
+            )
+            for graph in graphs
+        }
+        first, *others = self._sessions.values()
+        self.info: GraphInfo = first.info
+        self.provider: str = first.provider
+        for other in others:
+            _check_same_model(files, first.info, other.info)
         self.set_image_size(image_size)
         self.max_keypoints = self.info.max_keypoints if max_keypoints is None else max_keypoints
         self.match_threshold = match_threshold
         self._times = StageTimes()
-        self.warm_up()
 
     @property
     def times(self) -> StageTimes:
-        """Seconds that each stage has taken so far: one frame's are the difference to those before it."""
+        """Seconds that each stage has taken so far; subtract an earlier value to time one frame."""
         return replace(self._times)
-
-    @property
-    def info(self) -> GraphInfo:
-        """What the model says about itself."""
-        return self._session.info
-
-    @property
-    def provider(self) -> str:
-        """The provider that really loaded."""
-        return self._session.provider
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -234,9 +109,9 @@ class MatchPipeline:
         return self._canvas.size
 
     @property
-    def can_extract_alone(self) -> bool:
-        """Whether the model is split, so that features can be kept and matched later."""
-        return self._pipeline is None
+    def is_split(self) -> bool:
+        """True if features can be extracted and matched apart; False with a pipeline.onnx."""
+        return PIPELINE not in self._sessions
 
     @property
     def max_keypoints(self) -> int:
@@ -259,10 +134,10 @@ class MatchPipeline:
         self._match_threshold = np.array([value], np.float32)
 
     def set_image_size(self, image_size: tuple[int, int]) -> None:
-        """Change the canvas to (width, height) pixels; `image_size` says what it was rounded up to.
+        """Change the canvas to (width, height) pixels, rounded up to the model's divisor.
 
         Raises:
-            ConfigError: the size is empty, or the model was exported for another one.
+            ConfigError: the size is empty, or the model was exported for another size.
         """
         self._canvas = self._new_canvas(image_size)
 
@@ -275,20 +150,20 @@ class MatchPipeline:
         images: int | None = None,
         pairs: int | None = None,
     ) -> None:
-        """Check values before they are set or matched with, from any thread; None is not checked.
+        """Check values before they are used, from any thread; None is not checked.
 
         Args:
             image_size: (width, height) of the canvas.
             max_keypoints: cap per image.
             match_threshold: least score of a match.
-            images: how many there will be in one run.
-            pairs: how many there will be in one run.
+            images: number of images in one run.
+            pairs: number of pairs in one run.
 
         Raises:
-            ConfigError: one of them cannot be set, or is too many for a static export.
+            ConfigError: one of them cannot be set, or is too large for a static export.
         """
-        self._check_fits(images or 0, self.info.batch, "images")
-        self._check_fits(pairs or 0, self.info.pairs, "pairs")
+        _check_count(images or 0, self.info.batch, "images", "--batch")
+        _check_count(pairs or 0, self.info.pairs, "pairs", "--pairs")
         slots = self.info.max_keypoints
         if max_keypoints is not None and max_keypoints not in range(1, slots + 1):
             raise ConfigError(
@@ -301,71 +176,54 @@ class MatchPipeline:
         if image_size is not None:
             self._new_canvas(image_size)
 
-    def need_split(self) -> None:
-        """Do nothing with a split model.
-
-        Raises:
-            ModelError: the model is a pipeline.onnx, which keeps no features.
-        """
-        if self._pipeline is not None:
-            raise ModelError(
-                f"{self._pipeline.path} goes from images to matches and has no features to hand out",
-                allowed="a model with extractor.onnx and matcher.onnx",
-                fix=f"lightglue_ros export {self.info.model} --split",
-            )
-
     def cancel(self) -> None:
-        """End the run in work, if any, and let no other begin: for a process that is told to end.
-
-        From any thread. The call that was in work, and all later ones, raise.
-        """
-        for session in (self._extractor, self._matcher, self._pipeline):
-            if session is not None:
-                session.cancel()
+        """End the present run and refuse all later ones, which raise; from any thread."""
+        for session in self._sessions.values():
+            session.cancel()
 
     def warm_up(self, cameras: int = 2, pairs: int = 1) -> None:
-        """Run once on black images, so that the first real frame is not the slow one."""
+        """Run once on black images, so that the first real frame is not slow."""
         black = np.zeros((self.image_size[1], self.image_size[0]), np.uint8)
         cameras, pairs = min(cameras, self.info.batch or cameras), min(pairs, self.info.pairs or pairs)
         images, of_pairs = [black] * cameras, [(0, cameras - 1)] * pairs
-        if self._pipeline is not None:
+        if not self.is_split:
             self.match(images, of_pairs)
             return
-        features = self._no_features(cameras) if self._extractor is None else self.extract(images)
-        if self._matcher is not None:
+        features = self._no_features(cameras)
+        if EXTRACTOR in self._sessions:
+            features = self.extract(images)
+        if MATCHER in self._sessions:
             self.match_features(features, of_pairs)
 
     def match(
         self, images: Sequence[np.ndarray | None], pairs: Sequence[tuple[int, int]]
     ) -> list[PairMatches]:
-        """Match pairs of images, each image extracted once.
+        """Match pairs of images; each image is extracted once.
 
         Args:
             images: uint8 [H, W] grey or [H, W, 3] RGB, any sizes; None for a missing camera.
             pairs: (first, second), indices into `images`.
 
         Returns:
-            One `PairMatches` for each pair, empty where an image is missing.
+            One `PairMatches` per pair, empty if one of its images is missing.
 
         Raises:
             ImageError: an image has another type or shape.
             ConfigError: a pair names an image that is not there.
         """
-        if self._pipeline is None:
+        if self.is_split:
             return self.match_features(self.extract(images), pairs)
-        indices = _check_pairs(pairs, len(images))
+        indices = _pair_indices(pairs, len(images))
         if not len(images):
             return []
-        batch = self._place(images)
-        with _add_time_to(self._times, "match"):
-            outputs = self._pipeline.run(
-                {
-                    **_image_tensors(batch),
-                    "pairs": self._filled(indices, self.info.pairs, "pairs"),
-                    "max_keypoints": self._max_keypoints,
-                    "match_threshold": self._match_threshold,
-                }
-            )
+        tensors = {
+            **_image_tensors(self._place(images)),
+            "pairs": self._fill_pairs(indices),
+            "max_keypoints": self._max_keypoints,
+            "match_threshold": self._match_threshold,
+        }
+        with self._times.measured("match"):
+            outputs = self._sessions[PIPELINE].run(tensors)
         return self._unpad(outputs["keypoints"], indices, outputs)
 
     def extract(self, images: Sequence[np.ndarray | None]) -> Features:
@@ -376,14 +234,13 @@ class MatchPipeline:
 
         Raises:
             ImageError: an image has another type or shape.
-            ModelError: the model is a pipeline.onnx, which keeps no features, or has no extractor loaded.
+            ModelError: the extractor is not loaded.
         """
-        self.need_split()
+        extractor = self._session(EXTRACTOR)
         if not len(images):
             return self._no_features(0)
-        extractor = self._loaded(self._extractor, EXTRACTOR)
         batch = self._place(images)
-        with _add_time_to(self._times, "extract"):
+        with self._times.measured("extract"):
             outputs = extractor.run({**_image_tensors(batch), "max_keypoints": self._max_keypoints})
         count = len(images)
         return Features(
@@ -403,28 +260,25 @@ class MatchPipeline:
 
         Raises:
             ConfigError: a pair names an image that is not there.
-            ModelError: the model is a pipeline.onnx, which takes images only, or has no matcher loaded.
+            ModelError: the matcher is not loaded.
         """
-        self.need_split()
-        matcher = self._loaded(self._matcher, MATCHER)
-        indices = _check_pairs(pairs, len(features.keypoints))
-        if not len(features.keypoints):
+        matcher = self._session(MATCHER)
+        count = len(features.keypoints)
+        indices = _pair_indices(pairs, count)
+        if not count:
             return []
-        of_images = {
-            "keypoints": features.keypoints,
-            "keypoint_scores": features.scores,
-            "keypoint_mask": features.mask,
-            "descriptors": features.descriptors,
-            "image_sizes": features.image_sizes,
+        _check_count(count, self.info.batch, "images", "--batch")
+        tensors = {
+            "keypoints": _fill(features.keypoints, self.info.batch),
+            "keypoint_scores": _fill(features.scores, self.info.batch),
+            "keypoint_mask": _fill(features.mask, self.info.batch),
+            "descriptors": _fill(features.descriptors, self.info.batch),
+            "image_sizes": _fill(features.image_sizes, self.info.batch),
+            "pairs": self._fill_pairs(indices),
+            "match_threshold": self._match_threshold,
         }
-        with _add_time_to(self._times, "match"):
-            outputs = matcher.run(
-                {
-                    **{name: self._filled(of, self.info.batch, "images") for name, of in of_images.items()},
-                    "pairs": self._filled(indices, self.info.pairs, "pairs"),
-                    "match_threshold": self._match_threshold,
-                }
-            )
+        with self._times.measured("match"):
+            outputs = matcher.run(tensors)
         return self._unpad(features.keypoints, indices, outputs)
 
     def _new_canvas(self, image_size: tuple[int, int]) -> Canvas:
@@ -439,33 +293,19 @@ class MatchPipeline:
         return canvas
 
     def _place(self, images: Sequence[np.ndarray | None]) -> CanvasBatch:
-        with _add_time_to(self._times, "canvas"):
-            self._check_fits(len(images), self.info.batch, "images")
+        with self._times.measured("canvas"):
+            _check_count(len(images), self.info.batch, "images", "--batch")
             empty = (self.info.batch or len(images)) - len(images)
             return self._canvas.place([*images, *[None] * empty])
 
-    def _filled(self, values: np.ndarray, length: int | None, what: str) -> np.ndarray:
-        """Values [n, ...] with zeros up to the length of a static export; the same where that is dynamic."""
-        self._check_fits(len(values), length, what)
-        if length is None or len(values) == length:
-            return values
-        filled = np.zeros((length, *values.shape[1:]), values.dtype)
-        filled[: len(values)] = values
-        return filled
-
-    def _check_fits(self, count: int, length: int | None, what: str) -> None:
-        if length is not None and count > length:
-            option = {"images": "--batch", "pairs": "--pairs"}[what]
-            raise ConfigError(
-                f"{count} {what} do not fit a model exported for {length}",
-                allowed=f"up to {length}",
-                fix=f"export it with {option} {count}, or without --image-size for any number",
-            )
+    def _fill_pairs(self, indices: np.ndarray) -> np.ndarray:
+        _check_count(len(indices), self.info.pairs, "pairs", "--pairs")
+        return _fill(indices, self.info.pairs)
 
     def _unpad(
         self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]
     ) -> list[PairMatches]:
-        with _add_time_to(self._times, "unpad"):
+        with self._times.measured("unpad"):
             return [
                 _pair_matches(keypoints[first], keypoints[second], partners, scores, int(layers))
                 for (first, second), partners, scores, layers in zip(
@@ -478,42 +318,57 @@ class MatchPipeline:
                 )
             ]
 
-    def _no_features(self, count: int) -> Features:
-        """Features of so many images without a keypoint."""
-        slots, width = self.info.max_keypoints, self.info.descriptor_dim
-        return Features(
-            np.zeros((count, slots, 2), np.float32),
-            np.zeros((count, slots), np.float32),
-            np.zeros((count, slots), bool),
-            np.zeros((count, slots, width), np.float32),
-            np.ones((count, 2), np.float32),
+    def _no_features(self, images: int) -> Features:
+        return Features.empty(images, self.info.max_keypoints, self.info.descriptor_dim)
+
+    def _session(self, graph: str) -> GraphSession:
+        if graph not in self._sessions:
+            raise ModelError(
+                f"the {graph} of model {self.info.model} is not loaded, only {', '.join(self._sessions)}",
+                allowed="a model exported with --split, and a MatchPipeline without the argument graphs",
+            )
+        return self._sessions[graph]
+
+
+def _check_same_model(files: ModelFiles, extractor: GraphInfo, matcher: GraphInfo) -> None:
+    for field in ("model", "max_keypoints", "descriptor_dim", "weights_sha256", "batch", "pairs"):
+        if getattr(extractor, field) != getattr(matcher, field):
+            raise ModelError(
+                f"{files.extractor} and {files.matcher} do not belong together: {field} is "
+                f"{getattr(extractor, field)} in one and {getattr(matcher, field)} in the other",
+                fix=f"lightglue_ros export {extractor.model} --split",
+            )
+
+
+def _check_count(count: int, length: int | None, what: str, option: str) -> None:
+    """Check that a static export, with `length` images or pairs, has room for `count`."""
+    if length is not None and count > length:
+        raise ConfigError(
+            f"{count} {what} do not fit a model exported for {length}",
+            allowed=f"up to {length}",
+            fix=f"export it with {option} {count}, or without --image-size for any number",
         )
 
-    def _loaded(self, session: GraphSession | None, graph: str) -> GraphSession:
-        if session is None:
-            raise ModelError(
-                f"the {graph} of model {self.info.model} was not loaded",
-                fix="make the MatchPipeline without the argument only",
-            )
-        return session
 
-    def _check_same_model(self, files: ModelFiles) -> None:
-        extractor, matcher = self._extractor.info, self._matcher.info
-        for field in ("model", "max_keypoints", "descriptor_dim", "weights_sha256", "batch"):
-            if getattr(extractor, field) != getattr(matcher, field):
-                raise ModelError(
-                    f"{files.extractor} and {files.matcher} do not belong together: {field} is "
-                    f"{getattr(extractor, field)} in one and {getattr(matcher, field)} in the other",
-                    fix=f"lightglue_ros export {extractor.model} --split",
-                )
+def _fill(values: np.ndarray, length: int | None) -> np.ndarray:
+    """Append zeros to [n, ...] up to the length of a static export; None is dynamic."""
+    if length is None or len(values) == length:
+        return values
+    filled = np.zeros((length, *values.shape[1:]), values.dtype)
+    filled[: len(values)] = values
+    return filled
 
 
 def _image_tensors(batch: CanvasBatch) -> dict[str, np.ndarray]:
     return {"images": batch.images, "sizes": batch.sizes, "scales": batch.scales, "valid": batch.valid}
 
 
-def _check_pairs(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray:
-    indices = np.array(list(pairs)) if len(pairs) else np.zeros((0, 2), np.int64)
+def _pair_indices(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray:
+    """Check pairs of `count` images and return them as int64 [P, 2]."""
+    try:
+        indices = np.array(list(pairs)) if len(pairs) else np.zeros((0, 2), np.int64)
+    except ValueError:  # pairs of different lengths
+        indices = np.zeros(0)
     if indices.ndim != 2 or indices.shape[1] != 2 or indices.dtype.kind not in "iu":
         raise ConfigError(
             f"pairs are {list(pairs)}", allowed="a list of (first, second), two whole numbers each"
@@ -536,10 +391,3 @@ def _pair_matches(
     return PairMatches(
         keypoints0[indices0], keypoints1[indices1], scores[indices0], indices0, indices1, layers
     )
-
-
-@contextmanager
-def _add_time_to(times: StageTimes, stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    setattr(times, stage, getattr(times, stage) + time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: which provider really runs, and whether a file is one of ours."""
+"""ONNX Runtime sessions: choose the provider that really runs, and check that a file is an export of ours."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from lightglue_ros.core import store
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
-from lightglue_ros.core.cuda_graph import BoundGraph
+from lightglue_ros.core.cuda_graph import CudaGraphRunner
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
+from lightglue_ros.core.export_command import export_command
 from lightglue_ros.errors import ConfigError, ModelError, ProviderError
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ ORT_NAMES = {
 }
 PROVIDERS = ("auto", *ORT_NAMES)
 _NEEDS = {
-    "cuda": "a GPU, CUDA and cuDNN of the versions that ONNX Runtime names are there",
-    "tensorrt": "a GPU, CUDA, cuDNN and TensorRT are there, with a model exported for it",
-    "openvino": "an Intel processor or GPU is, with a build of ONNX Runtime for it",
+    "cuda": "a GPU, and CUDA and cuDNN of the versions that ONNX Runtime names",
+    "tensorrt": "a GPU, CUDA, cuDNN and TensorRT, and a model exported for TensorRT",
+    "openvino": "an Intel processor or GPU, and a build of ONNX Runtime for it",
 }
 _INSTALL = {
     "cuda": "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'",
@@ -41,22 +42,22 @@ _INSTALL = {
 }
 
 _LOG_ERRORS_ONLY = 3
-# What a run finds wrong is raised; a run that is cancelled would log it as well.
+# An error in a run is raised; a cancelled run would log it as well.
 _LOG_FATAL_ONLY = 4
 _CPU_SETTINGS = {
-    # See `denormals`: with them a frame takes half as long again.
+    # Denormal numbers make a frame take 1.5 times as long, see `denormals`.
     "session.set_denormal_as_zero": "1",
-    # Between runs no thread spins for work, for that would take the cores from the other session and from the
-    # camera drivers of a small robot.
+    # No thread spins between runs, because that would take cores from the other session and from the camera
+    # drivers of a small robot.
     "session.force_spinning_stop": "1",
 }
 
 
 def onnxruntime() -> ModuleType:
-    """ONNX Runtime, which comes in several builds; `pip install .` leaves the choice to the user.
+    """Import ONNX Runtime, which comes in several builds; `pip install .` leaves the choice to the user.
 
     Raises:
-        ProviderError: none is installed, or it cannot be loaded.
+        ProviderError: it is not installed, or cannot be loaded.
     """
     try:
         import onnxruntime
@@ -69,7 +70,7 @@ def onnxruntime() -> ModuleType:
 
 
 def onnxruntime_is_older_than(version: str) -> bool:
-    """Whether the installed ONNX Runtime's version is below this one, such as ``1.25``."""
+    """True if the installed ONNX Runtime is older than a version such as ``1.25``."""
     return _numbers(onnxruntime().__version__) < _numbers(version)
 
 
@@ -82,25 +83,27 @@ class GraphSession:
 
     Args:
         path: the .onnx file.
-        graph: which graph it has to be: ``extractor``, ``matcher`` or ``pipeline``.
-        provider: ``auto`` (cuda where it really loads, else cpu), ``cpu``, ``cuda``, ``tensorrt`` (whose
-            engines are built for minutes at the first start and kept in the model store) or ``openvino``.
+        graph: the graph that the file must hold: ``extractor``, ``matcher`` or ``pipeline``.
+        provider: ``auto`` (cuda if it really loads, else cpu), ``cpu``, ``cuda``, ``tensorrt`` (its engines
+            are built for minutes at the first start and kept in the model store) or ``openvino``.
         num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core).
-        allow_fallback: take the CPU where a provider asked for by name does not load.
-        cuda_graph: with cuda, record the first run as a CUDA graph and replay that; other providers do
-            without. For static exports.
-        beside_others: other sessions run at the same time on the same cores. Then no thread of the CPU
-            provider spins while it waits for the next operation of a run; alone that is sooner (by a tenth
-            in fp32 and a fifth in int8, with two threads).
+        allow_fallback: use the CPU if a provider that was asked for by name does not load.
+        cuda_graph: with cuda, record the first run as a CUDA graph and replay it; ignored with other
+            providers. For static exports.
+        shares_cores: other processes run sessions on the same cores. Then no thread of the CPU provider spins
+            while it waits for the next operation of a run. A session that has the cores to itself is faster
+            with spinning threads (by a tenth in fp32 and a fifth in int8, with two threads).
 
     Attributes:
-        info: what the file says about itself.
+        info: metadata of the file.
         provider: the provider that loaded.
 
     Raises:
-        ConfigError: unknown provider, negative number of threads, or a CUDA graph of free shapes.
-        ModelError: the file is missing, broken, not ours, of another kind or for a newer ONNX Runtime.
-        ProviderError: the provider asked for by name did not load, or there is no ONNX Runtime.
+        ConfigError: the provider is unknown, the number of threads is negative, or a CUDA graph is asked for
+            with free shapes.
+        ModelError: the file is missing, broken, not an export of ours, another graph, or for a newer ONNX
+            Runtime.
+        ProviderError: the provider asked for by name did not load, or ONNX Runtime is missing.
     """
 
     def __init__(
@@ -112,14 +115,14 @@ class GraphSession:
         num_threads: int = 0,
         allow_fallback: bool = False,
         cuda_graph: bool = False,
-        beside_others: bool = False,
+        shares_cores: bool = False,
     ) -> None:
         if provider not in PROVIDERS:
             raise ConfigError(f"provider '{provider}' is unknown", allowed=", ".join(PROVIDERS))
         if num_threads < 0:
             raise ConfigError(f"num_threads is {num_threads}", allowed="0 (one per core) or more")
         self.path = path
-        threads = _Threads(num_threads, spin=not beside_others)
+        threads = _Threads(num_threads, spin=not shares_cores)
         self._session, self.provider = _open(path, provider, threads, allow_fallback, cuda_graph)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = GraphInfo.from_metadata(metadata, str(path))
@@ -127,21 +130,22 @@ class GraphSession:
         self._check_kind(graph)
         if cuda_graph:
             self._check_static()
-        self._bound = BoundGraph(self._session, "cuda") if cuda_graph and self.provider == "cuda" else None
+        replays = cuda_graph and self.provider == "cuda"
+        self._cuda_graph = CudaGraphRunner(self._session, "cuda") if replays else None
         self._output_names = list(OUTPUTS[graph])
         self._run_options = onnxruntime().RunOptions()
         self._run_options.log_severity_level = _LOG_FATAL_ONLY
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph on `tensors`, named and typed as in `contract`."""
-        if self._bound is not None:
-            return self._bound.run(tensors, self._run_options)
+        if self._cuda_graph is not None:
+            return self._cuda_graph.run(tensors, self._run_options)
         with flushed_denormals():
             values = self._session.run(self._output_names, dict(tensors), self._run_options)
         return dict(zip(self._output_names, values, strict=True))
 
     def cancel(self) -> None:
-        """End the run in work, if any, and let no other begin; from any thread. Those runs raise."""
+        """End the present run and refuse all later ones, which raise; from any thread."""
         self._run_options.terminate = True
 
     def _check_version(self) -> None:
@@ -157,7 +161,7 @@ class GraphSession:
         if not self.info.is_static:
             raise ConfigError(
                 f"cuda_graph is on, and {self.path} has free shapes",
-                allowed="a model with fixed ones",
+                allowed="a model with fixed shapes",
                 fix=f"lightglue_ros export {self.info.model} --split --image-size 640x480",
             )
 
@@ -173,7 +177,7 @@ class GraphSession:
 
 
 class _Threads(NamedTuple):
-    """Threads of the CPU provider: how many, and whether they spin within a run."""
+    """Threads of the CPU provider: their number, and True if they spin within a run."""
 
     number: int
     spin: bool
@@ -182,7 +186,7 @@ class _Threads(NamedTuple):
 def _open(
     path: Path, provider: str, threads: _Threads, allow_fallback: bool, cuda_graph: bool
 ) -> tuple[ort.InferenceSession, str]:
-    """Open a session and say which provider it really has."""
+    """Open a session; return it with the provider that really loaded."""
     wanted = "cuda" if provider == "auto" else provider
     if wanted != "cpu":
         problem = _loading_problem(wanted)
@@ -200,14 +204,17 @@ def _open(
         if provider != "auto" and not allow_fallback:
             raise ProviderError(
                 f"provider '{provider}' did not load: {problem}",
-                allowed=f"{provider} where {_NEEDS[provider]}",
+                allowed=f"{provider} on a machine with {_NEEDS[provider]}",
                 fix=f"{_INSTALL[provider]}, or set provider to auto or cpu, or allow_fallback to true",
             )
     return _create(path, [ORT_NAMES["cpu"]], threads), "cpu"
 
 
 def _optimisation(provider: str, info: GraphInfo) -> str:
-    """How far ONNX Runtime may rewrite a graph: its last level aborts on CUDA with fp16 and free shapes."""
+    """Choose how far ONNX Runtime may rewrite a graph.
+
+    Its last level aborts on CUDA with fp16 and free shapes.
+    """
     aborts = provider == "cuda" and info.precision == "fp16" and not info.is_static
     return "ORT_ENABLE_EXTENDED" if aborts else "ORT_ENABLE_ALL"
 
@@ -215,8 +222,8 @@ def _optimisation(provider: str, info: GraphInfo) -> str:
 def _provider_options(
     provider: str, info: GraphInfo, cuda_graph: bool
 ) -> list[str | tuple[str, dict[str, str]]]:
-    """ONNX Runtime's list of providers for a file, best first."""
-    # TF32 rounds products to 10 bits, and fp32 is to equal the original's.
+    """List the providers for a file, best first, in the form that ONNX Runtime takes."""
+    # TF32 rounds products to 10 bits, and fp32 results must equal the original's.
     cuda = (ORT_NAMES["cuda"], {"use_tf32": "0", "enable_cuda_graph": "1" if cuda_graph else "0"})
     if provider == "cuda":
         return [cuda, ORT_NAMES["cpu"]]
@@ -235,17 +242,17 @@ def _provider_options(
 
 
 def _read_info(path: Path) -> GraphInfo:
-    """What a file says about itself, before it is opened for good."""
-    session = _create(path, [ORT_NAMES["cpu"]], _Threads(1, spin=False))
+    """Read the metadata of a file, before a session is opened that can run it."""
+    session = _create(path, [ORT_NAMES["cpu"]], _Threads(1, spin=False), "ORT_DISABLE_ALL")
     return GraphInfo.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
 
 
 def _tensorrt_problem(info: GraphInfo, path: Path) -> str | None:
-    """Why TensorRT should not be tried on this file: it would build for minutes before it says so."""
+    """Return the reason why TensorRT cannot run this file, which TensorRT finds after minutes of building."""
     if info.tensorrt:
         return None
     return (
-        f"{path} is not for TensorRT, which wants fixed shapes and operators of its list: "
+        f"{path} is not for TensorRT, which needs fixed shapes and operators of its list: "
         f"lightglue_ros export {info.model} --split --portable --image-size 640x480 --batch 2 --pairs 1"
     )
 
@@ -273,12 +280,12 @@ def _create(
         raise ModelError(
             f"ONNX Runtime {ort.__version__} cannot load {path} ({_first_line(error)})",
             allowed="a whole .onnx file written by 'lightglue_ros export'",
-            fix="copy the file again, or export it again: lightglue_ros export xfeat --split",
+            fix=f"copy the file again, or export it again: {export_command(path)}",
         ) from error
 
 
 def _loading_problem(provider: str) -> str | None:
-    """Why a provider cannot load, found out without the lines that ONNX Runtime prints when it tries."""
+    """Return the reason why a provider cannot load; ONNX Runtime itself would print many lines."""
     ort = onnxruntime()
     available = ort.get_available_providers()
     if ORT_NAMES[provider] not in available:
@@ -290,7 +297,7 @@ def _loading_problem(provider: str) -> str | None:
             )
         return f"this build of ONNX Runtime {ort.__version__} has only {has}"
     if hasattr(ort, "preload_dlls"):
-        # For CUDA and cuDNN from NVIDIA's Python wheels. It prints what it does not find.
+        # Finds CUDA and cuDNN in NVIDIA's Python wheels. It prints the names of missing libraries.
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
     folder = Path(ort.__file__).parent / "capi"

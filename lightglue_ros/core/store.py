@@ -3,27 +3,18 @@
 $LIGHTGLUE_ROS_HOME (default ~/.cache/lightglue_ros)
     models/<name>/pipeline.onnx, extractor.onnx, matcher.onnx
     weights/<file>
-    engines/, what TensorRT built for this machine
+    engines/, built by TensorRT for this machine
 """
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE
+from lightglue_ros.core.export_command import export_command
 from lightglue_ros.errors import ModelError
-
-# A name that export gives, with what each part says under the name of the option that is behind it.
-_STORED_NAME = re.compile(
-    r"(?s)(?P<model>.+?)(-k(?P<max_keypoints>\d+))?(-(?P<precision>fp16|int8))?(-opset(?P<opset>\d+))?"
-    r"(?P<portable>-portable)?(?P<no_compaction>-all-slots)?(?P<adaptive>-adaptive)?"
-    r"(-depth(?P<depth_confidence>-?[\d.]+))?(-width(?P<width_confidence>-?[\d.]+))?"
-    r"(-(?P<image_size>\d+x\d+)(-n(?P<batch>\d+))?(-p(?P<pairs>\d+))?(-c(?P<channels>\d))?)?"
-)
-_SWITCHES = ("portable", "no_compaction", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -36,32 +27,32 @@ class ModelFiles:
 
     @property
     def is_split(self) -> bool:
-        """Whether images can be extracted and features matched apart."""
+        """True if images can be extracted, and their features be matched later."""
         return self.extractor is not None and self.matcher is not None
 
 
 def home() -> Path:
-    """The folder of the store. It need not exist."""
+    """Return the folder of the store. It need not exist."""
     return Path(os.environ.get("LIGHTGLUE_ROS_HOME") or Path.home() / ".cache" / "lightglue_ros")
 
 
 def models_dir() -> Path:
-    """The folder with one folder for each exported model."""
+    """Return the folder with one folder per exported model."""
     return home() / "models"
 
 
 def weights_dir() -> Path:
-    """The folder of downloaded weights and check images."""
+    """Return the folder of downloaded weights and check images."""
     return home() / "weights"
 
 
 def engines_dir() -> Path:
-    """The folder of TensorRT's engines."""
+    """Return the folder of TensorRT's engines."""
     return home() / "engines"
 
 
 def model_names() -> list[str]:
-    """Names of the models in the store, sorted."""
+    """List the names of the models in the store, sorted."""
     return sorted({path.parent.name for path in models_dir().glob("*/*.onnx")})
 
 
@@ -69,7 +60,7 @@ def find_model(model: str | os.PathLike[str]) -> ModelFiles:
     """Find a model by its name in the store, or by the path of its folder or of a pipeline.onnx.
 
     Raises:
-        ModelError: there is none.
+        ModelError: the model is missing.
     """
     path = Path(model).expanduser()
     if path.suffix == ".onnx":
@@ -84,27 +75,14 @@ def find_model(model: str | os.PathLike[str]) -> ModelFiles:
         f"no model '{model}': neither {named} nor a folder of that path holds extractor.onnx and "
         "matcher.onnx, or pipeline.onnx",
         allowed=f"a name in the store ({known}), a folder, or a .onnx file",
-        fix=f"{_export_command(str(model))} (on any machine with PyTorch; then copy the files)",
+        fix=f"{export_command(model)} (on any machine with PyTorch; then copy the files)",
     )
-
-
-def _export_command(name: str) -> str:
-    """What exports the model that is stored under a name such as xfeat-k512-int8; XFeat for a path."""
-    said = _STORED_NAME.fullmatch(name if Path(name).name == name and name else "xfeat").groupdict()
-    words = ["lightglue_ros export", said.pop("model"), "--split"]
-    for option, value in said.items():
-        if value is not None:
-            words.append(f"--{option.replace('_', '-')}")
-            words += [] if option in _SWITCHES else [value]
-    return " ".join(words)
 
 
 def _from_file(path: Path) -> ModelFiles:
     if not path.is_file():
         raise ModelError(
-            f"no model file {path}",
-            allowed="a path to a .onnx file that exists",
-            fix="lightglue_ros export xfeat --split",
+            f"no model file {path}", allowed="the path of a .onnx file that exists", fix=export_command(path)
         )
     if path.stem in (EXTRACTOR, MATCHER):
         return find_model(path.parent)

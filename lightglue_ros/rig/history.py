@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from lightglue_ros.core.pipeline import Features, MatchPipeline, PairMatches
+from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.rig.rig import Rig, View
 from lightglue_ros.rig.verification import Verification
 
@@ -62,13 +62,9 @@ class RigMatcher(Generic[T]):
 
     Attributes:
         extracted: how many images were extracted.
-
-    Raises:
-        ModelError: the model is a pipeline.onnx, which keeps no features.
     """
 
     def __init__(self, pipeline: MatchPipeline, rig: Rig) -> None:
-        pipeline.need_split()
         self.extracted = 0
         self._pipeline = pipeline
         self._past: list[deque[_Image[T] | None]] = [deque() for _ in rig.cameras]

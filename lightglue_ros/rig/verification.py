@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from lightglue_ros.core.canvas import canvas_pixel
-from lightglue_ros.core.pipeline import PairMatches
+from lightglue_ros.core.features import PairMatches
 from lightglue_ros.errors import ConfigError
 
 # One more than the solver of the model needs: any set of that many has a matrix that fits it.

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 
 from lightglue_ros.core.encoded_images import decode_image, read_header
+from lightglue_ros.core.features import Features
 from lightglue_ros.core.mono16 import Mono16Range
-from lightglue_ros.core.pipeline import Features
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.rosdata.messages import Header
 

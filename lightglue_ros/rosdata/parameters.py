@@ -259,11 +259,11 @@ class MatcherParameters(CameraParameters):
         return self.input == "features"
 
     @property
-    def only_graph(self) -> str | None:
-        """The one graph of the model that is run here; None where both are."""
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs of the model that this node runs."""
         if self.takes_features:
-            return MATCHER
-        return None if self.publish_matches else EXTRACTOR
+            return (MATCHER,)
+        return (EXTRACTOR, MATCHER) if self.publish_matches else (EXTRACTOR,)
 
     @property
     def features_topics(self) -> list[str]:
@@ -342,9 +342,8 @@ class MatcherSettings:
             num_threads=values.num_threads,
             allow_fallback=values.allow_fallback,
             cuda_graph=values.cuda_graph,
-            only=values.only_graph,
+            graphs=values.graphs,
         )
-        pipeline.need_split()
         self.check(pipeline)
         pipeline.warm_up(len(self.rig.cameras), len(self.rig.pairs))
         return pipeline

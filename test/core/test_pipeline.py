@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightglue_ros.cli.demo import same_row_share
-from lightglue_ros.core import ConfigError, ImageError, MatchPipeline, ModelError, ProviderError
+from lightglue_ros.core import ConfigError, ImageError, MatchPipeline, ModelError, PairMatches, ProviderError
 
 EMPTY_FIELDS = {
     "keypoints0": (0, 2),
@@ -129,6 +129,13 @@ def test_the_canvas_size_changes_between_frames(pipeline, motorcycle):
     assert small.keypoints0[:, 0].max() > 400
 
 
+def test_results_can_be_compared_and_kept_in_sets():
+    results = [PairMatches.empty(), PairMatches.empty()]
+    assert results[1] in results
+    assert results[0] != results[1]
+    assert len({*results}) == 2
+
+
 def test_times_of_all_stages_are_kept(pipeline, motorcycle):
     before = pipeline.times
     pipeline.match(motorcycle, [(0, 1)])
@@ -142,6 +149,7 @@ def test_times_of_all_stages_are_kept(pipeline, motorcycle):
     [
         (lambda p, images: p.match(images, [(0, 2)]), ConfigError, "both from 0 to 1"),
         (lambda p, images: p.match(images, [(-1, 0)]), ConfigError, "both from 0 to 1"),
+        (lambda p, images: p.match(images, [(0, 1), (0,)]), ConfigError, "a list of (first, second)"),
         (lambda p, images: p.match([images[0].astype(float), None], [(0, 1)]), ImageError, "float64"),
         (lambda p, images: setattr(p, "max_keypoints", 0), ConfigError, "1 to 1024"),
         (lambda p, images: setattr(p, "max_keypoints", 1025), ConfigError, "--max-keypoints 1025"),
@@ -157,83 +165,80 @@ def test_bad_values_are_refused_and_change_nothing(pipeline, motorcycle, call, e
     assert (pipeline.max_keypoints, pipeline.match_threshold) == (1024, pytest.approx(0.1))
 
 
-def test_a_pipeline_of_one_graph_does_its_half_and_says_that_it_has_not_the_other(
-    pipeline, model_folder, motorcycle
-):
+def test_a_pipeline_of_one_graph_does_its_half_and_refuses_the_other(pipeline, model_folder, motorcycle):
     extractor, matcher = (
-        MatchPipeline(model_folder, "cpu", image_size=(640, 480), only=only)
-        for only in ("extractor", "matcher")
+        MatchPipeline(model_folder, "cpu", image_size=(640, 480), graphs=(graph,))
+        for graph in ("extractor", "matcher")
     )
     features = extractor.extract(motorcycle)
     (found,) = matcher.match_features(features, [(0, 1)])
     (expected,) = pipeline.match(motorcycle, [(0, 1)])
     assert_same(found, expected)
-    with pytest.raises(ModelError, match="the matcher of model xfeat was not loaded"):
+    with pytest.raises(ModelError, match="the matcher of model xfeat is not loaded, only extractor"):
         extractor.match_features(features, [(0, 1)])
-    with pytest.raises(ModelError, match="the extractor of model xfeat was not loaded"):
+    with pytest.raises(ModelError, match="the extractor of model xfeat is not loaded, only matcher"):
         matcher.extract(motorcycle)
 
 
-def test_threads_spin_only_where_no_other_session_runs_at_the_same_time(model_folder):
-    def settings(pipeline):
-        """Threads of each session, and whether they spin within a run."""
-        for graph in filter(None, (pipeline._extractor, pipeline._matcher)):
-            options = graph._session.get_session_options()
-            spins = options.get_session_config_entry("session.intra_op.allow_spinning")
-            yield options.intra_op_num_threads, spins == "1"
-            assert options.get_session_config_entry("session.force_spinning_stop") == "1"
-
-    alone = MatchPipeline(model_folder, "cpu", num_threads=4)
-    assert list(settings(alone)) == [(4, True), (4, True)]
-    for graph in ("extractor", "matcher"):  # the other one is run by another process
-        half = MatchPipeline(model_folder, "cpu", num_threads=4, only=graph)
-        assert list(settings(half)) == [(4, False)]
+@pytest.mark.parametrize(
+    ("graphs", "spins"), [(None, [True, True]), (("extractor",), [False]), (("matcher",), [False])]
+)
+def test_threads_spin_unless_another_process_runs_the_other_graph(model_folder, graphs, spins):
+    pipeline = MatchPipeline(model_folder, "cpu", num_threads=4, graphs=graphs)
+    options = [graph._session.get_session_options() for graph in pipeline._sessions.values()]
+    assert [it.intra_op_num_threads for it in options] == [4] * len(spins)
+    assert [it.get_session_config_entry("session.intra_op.allow_spinning") == "1" for it in options] == spins
+    assert all(it.get_session_config_entry("session.force_spinning_stop") == "1" for it in options)
 
 
-def test_parts_of_two_models_are_refused(model_folder, tmp_path):
+@pytest.fixture
+def changed_model(model_folder, tmp_path):
+    """Makes a copy of the model in which one entry of a graph's metadata is another."""
     import onnx
 
-    mixed = tmp_path / "mixed"
-    shutil.copytree(model_folder, mixed)
-    model = onnx.load(mixed / "matcher.onnx")
-    entries = {entry.key: entry for entry in model.metadata_props}
-    entries["lightglue_ros.weights_sha256"].value = "0" * 64
-    onnx.save(model, mixed / "matcher.onnx")
-    with pytest.raises(ModelError, match="do not belong together: weights_sha256"):
-        MatchPipeline(mixed)
+    def make(graph, entry, value):
+        folder = tmp_path / "xfeat"
+        shutil.copytree(model_folder, folder)
+        model = onnx.load(folder / f"{graph}.onnx")
+        entries = {entry.key: entry for entry in model.metadata_props}
+        entries[f"lightglue_ros.{entry}"].value = value
+        onnx.save(model, folder / f"{graph}.onnx")
+        return folder
+
+    return make
 
 
 @pytest.mark.parametrize(
-    ("entry", "value", "says"),
+    ("graph", "entry", "value", "says"),
     [
-        ("contract_version", "0", "contract version 0, this runtime follows 3"),
+        ("matcher", "weights_sha256", "0" * 64, "do not belong together: weights_sha256"),
+        ("matcher", "pairs", "4", "do not belong together: pairs is None in one and 4 in the other"),
+        ("extractor", "contract_version", "0", "contract version 0, this runtime follows 3"),
         (
+            "extractor",
             "min_onnxruntime",
             "99.0",
             r"is for ONNX Runtime 99\.0 or later, and .* is installed; fix: pip",
         ),
     ],
 )
-def test_files_for_another_runtime_are_refused(model_folder, tmp_path, entry, value, says):
-    import onnx
-
-    other = tmp_path / "other"
-    shutil.copytree(model_folder, other)
-    model = onnx.load(other / "extractor.onnx")
-    entries = {entry.key: entry for entry in model.metadata_props}
-    entries[f"lightglue_ros.{entry}"].value = value
-    onnx.save(model, other / "extractor.onnx")
+def test_files_of_another_model_or_for_another_runtime_are_refused(changed_model, graph, entry, value, says):
     with pytest.raises(ModelError, match=says):
-        MatchPipeline(other)
+        MatchPipeline(changed_model(graph, entry, value))
 
 
-def test_a_matcher_in_the_place_of_an_extractor_is_refused(model_folder, tmp_path):
-    swapped = tmp_path / "swapped"
-    swapped.mkdir()
-    shutil.copy(model_folder / "matcher.onnx", swapped / "extractor.onnx")
-    shutil.copy(model_folder / "matcher.onnx", swapped / "matcher.onnx")
+def test_a_broken_file_and_a_file_in_the_place_of_another_are_refused(model_folder, tmp_path):
+    for name, graph in (("swapped", "matcher"), ("disk-k512", "extractor")):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(model_folder / f"{graph}.onnx", folder / "extractor.onnx")
+        shutil.copy(model_folder / "matcher.onnx", folder / "matcher.onnx")
     with pytest.raises(ModelError, match="is a matcher with inputs"):
-        MatchPipeline(swapped)
+        MatchPipeline(tmp_path / "swapped")
+    broken = tmp_path / "disk-k512" / "extractor.onnx"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"cannot load .*export disk --split --max-keypoints 512"):
+        MatchPipeline(broken.parent)
 
 
 def has(provider):

@@ -56,10 +56,12 @@ def test_models_are_found_by_name_by_folder_and_by_file(home, tmp_path):
 @pytest.mark.parametrize(
     ("model", "command"),
     [
-        ("/nowhere/pipeline.onnx", "xfeat --split"),
-        ("/nowhere/disk", "xfeat --split"),
+        ("/nowhere/disk/pipeline.onnx", "disk -o /nowhere/disk"),
+        ("/nowhere/disk-k512/matcher.onnx", "disk --split --max-keypoints 512 -o /nowhere/disk-k512"),
+        ("/nowhere/disk", "disk --split -o /nowhere/disk"),
         ("half", "half --split"),
         ("aliked-n16rot", "aliked-n16rot --split"),
+        ("aliked-n32", "aliked-n32 --split"),
         ("disk-k512-int8-adaptive", "disk --split --max-keypoints 512 --precision int8 --adaptive"),
         (
             "disk-all-slots-adaptive-depth0.9-width-1.0",

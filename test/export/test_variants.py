@@ -11,7 +11,7 @@ import torch
 from lightglue_ros.core import ConfigError, MatchPipeline
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.contract import OUTPUTS, GraphInfo
-from lightglue_ros.core.cuda_graph import BoundGraph
+from lightglue_ros.core.cuda_graph import CudaGraphRunner
 from lightglue_ros.export import exporter, tensorrt
 from lightglue_ros.export.graphs import CompactMatcher, PipelineGraph
 from lightglue_ros.export.options import ExportOptions
@@ -98,7 +98,7 @@ def test_tensors_that_stay_where_they_are_hold_the_results_of_each_run(fp16_expo
     """What CUDA graphs need, on the CPU."""
     path = fp16_export / "extractor.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    bound = BoundGraph(session, "cpu")
+    bound = CudaGraphRunner(session, "cpu")
     canvas = Canvas((640, 480), channels=1, divisor=32)
     results = []
     for images in ([*motorcycle, None], [None, *motorcycle]):

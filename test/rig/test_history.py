@@ -24,7 +24,8 @@ def drive(shared_data):
 def runs(pipeline, monkeypatch):
     """Counts the images that the extractor runs on, and the runs of the matcher."""
     counts = {"images": 0, "matcher": 0}
-    extract, match = pipeline._extractor.run, pipeline._matcher.run
+    extractor, matcher = (pipeline._sessions[graph] for graph in ("extractor", "matcher"))
+    extract, match = extractor.run, matcher.run
 
     def counting_extract(tensors):
         counts["images"] += len(tensors["images"])
@@ -34,8 +35,8 @@ def runs(pipeline, monkeypatch):
         counts["matcher"] += 1
         return match(tensors)
 
-    monkeypatch.setattr(pipeline._extractor, "run", counting_extract)
-    monkeypatch.setattr(pipeline._matcher, "run", counting_match)
+    monkeypatch.setattr(extractor, "run", counting_extract)
+    monkeypatch.setattr(matcher, "run", counting_match)
     return counts
 
 

@@ -1,0 +1,113 @@
+"""Features of images and matches of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Keypoints of N images, padded to K slots; true slots of the mask come first, best score first.
+
+    Attributes:
+        keypoints: float32 [N, K, 2], original pixels, centre of the first pixel at (0, 0).
+        scores: float32 [N, K], detector score, 0 in padded slots.
+        mask: bool [N, K], True in slots that hold a keypoint.
+        descriptors: float32 [N, K, D], unit length, 0 in padded slots.
+        image_sizes: float32 [N, 2], (width, height) of the original images.
+    """
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    mask: np.ndarray
+    descriptors: np.ndarray
+    image_sizes: np.ndarray
+
+    @classmethod
+    def empty(cls, images: int, slots: int, width: int) -> Features:
+        """Make features of N = `images` images without a keypoint, K = `slots` and D = `width`."""
+        return cls(
+            np.zeros((images, slots, 2), np.float32),
+            np.zeros((images, slots), np.float32),
+            np.zeros((images, slots), bool),
+            np.zeros((images, slots, width), np.float32),
+            np.ones((images, 2), np.float32),
+        )
+
+    @classmethod
+    def pad(
+        cls,
+        keypoints: np.ndarray,
+        scores: np.ndarray,
+        descriptors: np.ndarray,
+        image_size: tuple[int, int],
+        slots: int,
+    ) -> Features:
+        """Put the features of one image into K = `slots` slots; keypoints beyond K are left out.
+
+        Args:
+            keypoints: [M, 2], best score first.
+            scores: [M].
+            descriptors: [M, D].
+            image_size: (width, height) of the original image.
+            slots: K of the model.
+        """
+        count = min(len(keypoints), slots)
+        features = cls.empty(1, slots, descriptors.shape[1])
+        features.keypoints[0, :count] = keypoints[:count]
+        features.scores[0, :count] = scores[:count]
+        features.mask[0, :count] = True
+        features.descriptors[0, :count] = descriptors[:count]
+        features.image_sizes[0] = image_size
+        return features
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Features]) -> Features:
+        """Join the images of at least one part, in their order; all parts are of one model."""
+        return cls(
+            *(np.concatenate(arrays) for arrays in zip(*(part._arrays() for part in parts), strict=True))
+        )
+
+    def of_image(self, slot: int) -> Features:
+        """Return the features of one image, without a copy."""
+        return Features(*(array[slot : slot + 1] for array in self._arrays()))
+
+    def copy(self) -> Features:
+        """Copy the arrays."""
+        return Features(*(array.copy() for array in self._arrays()))
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.keypoints, self.scores, self.mask, self.descriptors, self.image_sizes
+
+
+@dataclass(frozen=True, eq=False)
+class PairMatches:
+    """Matches of one pair of images, M of them, best detected keypoint of the first image first.
+
+    Attributes:
+        keypoints0: float32 [M, 2], pixels of the first original image.
+        keypoints1: float32 [M, 2], pixels of the second original image.
+        scores: float32 [M], in (0, 1].
+        indices0: int32 [M], slot of each keypoint among the keypoints of the first image.
+        indices1: int32 [M], slot of each keypoint among the keypoints of the second image.
+        layers: number of transformer layers that the pair went through.
+    """
+
+    keypoints0: np.ndarray
+    keypoints1: np.ndarray
+    scores: np.ndarray
+    indices0: np.ndarray
+    indices1: np.ndarray
+    layers: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def empty(cls) -> PairMatches:
+        """Make the result of a pair that was not matched."""
+        points, indices = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
+        return cls(points, points, np.zeros(0, np.float32), indices, indices, 0)
