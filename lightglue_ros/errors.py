@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 from typing import Any
 
 
@@ -29,7 +28,7 @@ class LightGlueRosError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without calling __init__ again, whose arguments are not those that an exception keeps."""
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__
+        return Exception.__new__, (type(self), *self.args), self.__dict__
 
 
 class ConfigError(LightGlueRosError):

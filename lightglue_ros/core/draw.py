@@ -58,7 +58,7 @@ def _draw_shrunk(pair: DrawnPair, longest_side: int) -> np.ndarray:
 
 
 def _fit(image: np.ndarray, keypoints: np.ndarray, longest_side: int) -> tuple[np.ndarray, np.ndarray]:
-    image_size = image.shape[1::-1]
+    image_size = image.shape[1], image.shape[0]
     size = fitted_size(image_size, (longest_side, longest_side))
     if size == image_size:
         return image, keypoints
