@@ -329,3 +329,10 @@ def test_a_rig_wants_a_split_model(pipeline_export):
     rig = Rig.parse(["left", "right"], ["left@-1:left"])
     with pytest.raises(ModelError, match=r"pipeline\.onnx goes from images to matches .* --split"):
         RigMatcher(MatchPipeline(pipeline_export.files[0]), rig)
+
+
+def test_a_pipeline_file_gives_the_matches_of_the_split_model(pipeline_export, model_folder, motorcycle):
+    (found,) = MatchPipeline(pipeline_export.files[0], "cpu").match(motorcycle, [(0, 1)])
+    (expected,) = MatchPipeline(model_folder, "cpu", max_keypoints=512).match(motorcycle, [(0, 1)])
+    np.testing.assert_allclose(found.keypoints0, expected.keypoints0)
+    np.testing.assert_array_equal(found.indices1, expected.indices1)
