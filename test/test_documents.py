@@ -32,7 +32,7 @@ BAGS = {
     "monday": ["/cam0/image_raw", "/cam1/image_raw"],
     "tuesday": ["/cam0/image_raw", "/cam1/image_raw"],
 }
-COMMAND_SECONDS = 240.0
+COMMAND_SECONDS = 600.0
 
 
 def shell_lines(block):
