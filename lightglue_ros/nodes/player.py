@@ -52,22 +52,26 @@ SPECS = {
     for name, spec in {
         "images": Spec(
             Parameter.Type.STRING_ARRAY,
-            "For each camera a file, which is published again and again, a folder of images, or a video.",
+            "An image file, which is repeated, a folder of images, or a video for each camera.",
         ),
-        "bag": Spec("", "Folder of a rosbag2 (sqlite3 or MCAP), to be played in place of images."),
-        "cameras": Spec(["left", "right"], "Names of the cameras of images; they are the frame ids, too."),
+        "bag": Spec("", "Folder of a rosbag2 (sqlite3 or MCAP) to play, instead of images."),
+        "cameras": Spec(["left", "right"], "Names of the cameras of images; they are also the frame ids."),
         "image_topics": Spec(
             Parameter.Type.STRING_ARRAY,
-            "Topic of each camera (without: CAMERA/image_rect); of a bag those to play (without: all of "
-            "images).",
+            "Topic of each camera (default: CAMERA/image_rect); of a bag, topics to play (default: all "
+            "image topics).",
         ),
-        "rate": Spec(0.0, f"Images a second of each camera; 0 is a video's own, else {DEFAULT_RATE:g}."),
-        "speed": Spec(1.0, "How many times as fast as recorded a bag is played."),
-        "loop": Spec(True, "Begin again at the end."),
-        "count": Spec(0, "End after so many sets of images (of a bag: images); 0 is never."),
+        "rate": Spec(
+            0.0, f"Images per second of each camera; 0 is the rate of a video, or else {DEFAULT_RATE:g}."
+        ),
+        "speed": Spec(1.0, "Speed at which a bag is played; 1 is the recorded speed."),
+        "loop": Spec(True, "Begin again after the last image."),
+        "count": Spec(
+            0, "Number of sets of images (of a bag: images) after which the player ends; 0 is no limit."
+        ),
         "keep_stamps": Spec(True, "Play a bag with its recorded stamps; false gives them the present time."),
-        "clock": Spec(False, "Publish the time of what is played on /clock."),
-        "min_subscribers": Spec(0, "Begin when every topic has so many subscribers."),
+        "clock": Spec(False, "Publish the time of the images on /clock."),
+        "min_subscribers": Spec(0, "Begin when every topic has this many subscribers."),
         "image_qos": Spec("sensor_data", "Quality of service of the images.", choices=IMAGE_QOS),
     }.items()
 }
