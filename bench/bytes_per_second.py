@@ -19,9 +19,10 @@ from std_msgs.msg import Header
 
 from lightglue_ros.cli.bench import camera_images
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
-from lightglue_ros.nodes.conversions import array_to_image, matches_to_message
+from lightglue_ros.core.mono16 import Mono16Range
+from lightglue_ros.nodes.conversions import array_to_image, result_to_message
 from lightglue_ros.nodes.features import check_features, features_to_message
-from lightglue_ros.rig.history import RigPair
+from lightglue_ros.rig.frame import FrameResult, FrameSettings, RigPair
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rosdata.decoding import CameraImage
 
@@ -82,8 +83,10 @@ def model_rows(model: str, images: Sequence[np.ndarray]) -> list[tuple[str, int]
         )
         rows.append((name, size_of(messages[0])))
     rig = Rig.parse(["left", "right"], ["left:right"])
-    label = CameraImage(HEADER, *SIZE, decode=None)
-    matches = matches_to_message(rig, HEADER, [RigPair(label, label, exact)], model)
+    image = CameraImage(HEADER, *SIZE, decode=None)
+    settings = FrameSettings(rig, SIZE, None, pipeline.match_threshold, Mono16Range())
+    result = FrameResult(settings, [image, image], [None, None], [], [RigPair(image, image, exact)])
+    matches = result_to_message(result, model)
     return [*rows, (f"matches {model}, {len(exact)} of them", size_of(matches))]
 
 

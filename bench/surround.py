@@ -18,10 +18,7 @@ import numpy as np
 from lightglue_ros.cli.bench import camera_images, machine
 from lightglue_ros.core import MatchPipeline, PairMatches
 from lightglue_ros.core.image_files import read_image
-from lightglue_ros.rig.history import RigMatcher
-from lightglue_ros.rig.rig import Rig
 
-CAMERAS = ("front", "left", "rear", "right")
 # Of the processor time that is saved in theory, the share that is asked for.
 LEAST_SHARE = 0.9
 
@@ -43,16 +40,15 @@ def main() -> int:
     pipeline = MatchPipeline(arguments.model, "cpu", (width, height))
     images = [read_image(path) for path in arguments.images] or motorcycle_views((width, height))
     ring = [(slot, (slot + 1) % 4) for slot in range(4)]
-    matcher = RigMatcher(pipeline, rig_of(CAMERAS, ring))
     print(f"{machine()}\n{pipeline.info.model}, {width}x{height}, medians of {arguments.rounds} rounds")
 
     is_same = all(
-        same(pair.matches, pipeline.match([images[first], images[second]], [(0, 1)])[0])
-        for (first, second), pair in zip(ring, matcher.match(images, CAMERAS), strict=True)
+        same(found, pipeline.match([images[first], images[second]], [(0, 1)])[0])
+        for (first, second), found in zip(ring, pipeline.match(images, ring), strict=True)
     )
     features = pipeline.extract(images[:2])
     works: dict[str, Callable[[], object]] = {
-        "surround, one matcher": lambda: matcher.match(images, CAMERAS),
+        "surround, one matcher": lambda: pipeline.match(images, ring),
         "four stereo matchers": lambda: [
             pipeline.match([images[first], images[second]], [(0, 1)]) for first, second in ring
         ],
@@ -78,11 +74,6 @@ def motorcycle_views(size: tuple[int, int]) -> list[np.ndarray]:
     return [left, right, np.ascontiguousarray(left[::-1, ::-1]), np.ascontiguousarray(right[::-1, ::-1])]
 
 
-def rig_of(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Rig:
-    """A rig with pairs of the present images of its cameras."""
-    return Rig.parse(names, [f"{names[first]}:{names[second]}" for first, second in pairs])
-
-
 def processor_seconds(work: Callable[[], object]) -> float:
     """Time that all cores spend on it, in seconds."""
     start = time.process_time()
@@ -101,13 +92,12 @@ def same(found: PairMatches, expected: PairMatches) -> bool:
 
 def rate_of_eight(model: str, images: Sequence[np.ndarray], frames: int = 10) -> float:
     """Frames per second of eight cameras in a ring."""
-    names = [f"camera{slot}" for slot in range(8)]
     pipeline = MatchPipeline(model, "cpu", (320, 240))
-    matcher = RigMatcher(pipeline, rig_of(names, [(slot, (slot + 1) % 8) for slot in range(8)]))
+    ring = [(slot, (slot + 1) % 8) for slot in range(8)]
     seconds = []
     for _ in range(frames):
         start = time.perf_counter()
-        matcher.match([*images, *images], names)
+        pipeline.match([*images, *images], ring)
         seconds.append(time.perf_counter() - start)
     return 1.0 / float(np.median(seconds))
 

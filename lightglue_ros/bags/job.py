@@ -201,7 +201,7 @@ class BagJob:
 
     def _chunk_tasks(self, plan: Plan) -> list[Task]:
         self._plan = plan
-        rig = self._settings.rig
+        rig = self._settings.frame.rig
         reach = max(map(rig.frames_back, range(len(rig.cameras))))
         length = max(FRAMES_PER_CHUNK, FRAMES_PER_FRAME_BACK * reach)
         ranges = [(first, min(first + length, len(plan))) for first in range(0, len(plan), length)]

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lightglue_ros.errors import ConfigError, RejectedImageError
-from lightglue_ros.rig.frames import FrameAssembler, RigFrame
-from lightglue_ros.rig.verifier import RigVerifier
+from lightglue_ros.rig.frame import RigFrame
+from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rosdata.bags import Bag, BagMessage, typestore
+from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.decoding import (
     CameraImage,
     check_compressed_image,
@@ -82,9 +83,12 @@ class Plan:
             )
         ]
 
-    def between_of(self, frame: int) -> list[int]:
-        """The cameras that are between two images in a frame."""
-        return np.flatnonzero(self.between[frame]).tolist()
+    def rig_frame(self, frame: int, images: tuple[CameraImage | None, ...]) -> RigFrame[CameraImage]:
+        """Make a frame of its images as they were read, one slot for each camera."""
+        absent = {camera for camera, image in enumerate(images) if image is None}
+        missing = absent - set(np.flatnonzero(self.between[frame]).tolist())
+        stamps = tuple(image and stamp_in_ns(image.header) for image in images)
+        return RigFrame(images, stamps, frozenset(missing), int(self.epochs[frame]))
 
     def camera_info(self, camera: int, frame: int) -> bytes | None:
         """The newest CameraInfo of a camera at a frame, else the first there is; None where there is none."""
@@ -143,10 +147,10 @@ def whole_names(topics: Sequence[str]) -> list[str]:
     return [f"/{topic.lstrip('/')}" for topic in topics]
 
 
-def make_verifier(values: MatcherParameters) -> RigVerifier:
-    """A verifier of the rig, that goes by the names of its topics."""
+def make_calibration(values: MatcherParameters) -> RigCalibration:
+    """Make the calibration of the rig, whose topics are those of a node without a namespace."""
     given = whole_names(values.given_camera_info_topics)
-    return RigVerifier(values.cameras, whole_names(values.image_topics), given)
+    return RigCalibration(values.cameras, whole_names(values.image_topics), given)
 
 
 def images_of(
@@ -209,7 +213,7 @@ def make_plan(bag: Bag, settings: MatcherSettings) -> Plan:
     absent = _absent_cameras(bag, values)
     notes = _check_topics(bag, settings, absent)
     assembler: FrameAssembler[ImageRef] = FrameAssembler(
-        settings.rig, values.sync_slop, values.camera_timeout, absent
+        settings.frame.rig, values.sync_slop, values.camera_timeout, absent
     )
     rejections = _Rejections(values.cameras)
     frames: list[tuple[int, RigFrame[ImageRef]]] = []
@@ -245,7 +249,7 @@ def _check_topics(bag: Bag, settings: MatcherSettings, lacking: list[int]) -> li
     values, kind = settings.values, _image_type(settings.values)
     topics = camera_topics(values)
     present = set(range(len(topics))) - set(lacking)
-    if lacking and not (present and settings.rig.is_served_by(present)):
+    if lacking and not (present and settings.frame.rig.is_served_by(present)):
         raise ConfigError(
             f"bag {bag.path} has no images ({kind}) on {', '.join(topics[camera] for camera in lacking)}",
             allowed=f"a topic for each camera; it has: {bag.describe_topics()}",
@@ -261,9 +265,9 @@ def _check_topics(bag: Bag, settings: MatcherSettings, lacking: list[int]) -> li
 def _camera_infos(bag: Bag, settings: MatcherSettings, notes: list[str]) -> list[list[tuple[int, bytes]]]:
     """Each camera's CameraInfo where it changes; a note says where there is none."""
     infos: list[list[tuple[int, bytes]]] = [[] for _ in settings.values.cameras]
-    if settings.geometry != "essential":
+    if settings.frame.geometry != "essential":
         return infos
-    topics = make_verifier(settings.values).topics
+    topics = make_calibration(settings.values).topics
     recorded = {topic for topic in topics if bag.types.get(topic) == CAMERA_INFO_TYPE}
     for message in bag.messages(recorded):
         data = _without_stamp(message.data)

@@ -9,28 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from lightglue_ros.bags.plan import (
     CAMERA_INFO_TYPE,
     Plan,
     check_recorded,
     images_of,
+    make_calibration,
     make_plan,
-    make_verifier,
 )
 from lightglue_ros.core import MatchPipeline, ModelError
 from lightglue_ros.core.store import find_model
-from lightglue_ros.errors import ConfigError, RejectedImageError
-from lightglue_ros.rig.history import RigMatcher, RigPair
+from lightglue_ros.errors import ConfigError
+from lightglue_ros.rig.frame import RigFrame
+from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rosdata.bag_recovery import need_closed
 from lightglue_ros.rosdata.bags import MATCHES_TYPE, Bag, message_types, typestore
-from lightglue_ros.rosdata.decoding import CameraImage, decode_frame
-from lightglue_ros.rosdata.messages import matches_to_message
+from lightglue_ros.rosdata.decoding import CameraImage
+from lightglue_ros.rosdata.messages import result_to_message
 from lightglue_ros.rosdata.parameters import MatcherSettings
 
 
@@ -185,9 +184,11 @@ class _BagMatcher:
         self._settings = source.settings
         self._bag = Bag(source.bag)
         self._plan = plan
-        self._pipeline = pipeline
-        self._rig_matcher: RigMatcher[CameraImage] = RigMatcher(pipeline, source.settings.rig)
-        self._verifier = make_verifier(source.settings.values)
+        self._model = pipeline.info.model
+        self._calibration = make_calibration(source.settings.values)
+        self._processor: FrameProcessor[CameraImage] = FrameProcessor(
+            pipeline, source.settings.frame, self._calibration
+        )
         self._next: int | None = None
 
     def match(self, first: int, last: int) -> Chunk:
@@ -197,74 +198,41 @@ class _BagMatcher:
         messages: list[tuple[int, bytes]] = []
         counts: Counter[str] = Counter(pairs=0, missing=0, matches=0)
         rejected: Counter[str] = Counter()
-        for frame, images in self._frames(first, last):
-            message = self._match_frame(frame, images, counts, rejected)
-            if message is not None:
-                messages.append((int(self._plan.times[frame]), message))
+        for number, frame in self._frames(first, last):
+            self._set_camera_infos(number)
+            result = self._processor.process(frame, self._settings.frame)
+            rejected.update(error.cause for _, error in result.rejected)
+            counts["pairs"] += len(result.pairs)
+            counts["missing"] += sum(pair.is_missing for pair in result.pairs)
+            counts["matches"] += sum(len(pair.matches) for pair in result.pairs)
+            if result.first_image is not None:
+                message = result_to_message(message_types(), result, self._model)
+                data = bytes(typestore().serialize_cdr(message, MATCHES_TYPE))
+                messages.append((int(self._plan.times[number]), data))
         self._next = last
         return Chunk(messages, dict(counts), dict(rejected))
 
-    def _match_frame(
-        self, frame: int, images: list[CameraImage | None], counts: Counter[str], rejected: Counter[str]
-    ) -> bytes | None:
-        def reject(camera: int, error: RejectedImageError) -> None:
-            rejected[error.cause] += 1
-
-        self._forget_other_epoch(frame)
-        decoded, labels = self._decode(images, reject)
-        header = next((label.header for label in labels if label is not None), None)
-        if header is None:
-            return None
-        features = self._rig_matcher.extract(decoded)
-        pairs = self._rig_matcher.match_features(features, labels, self._plan.between_of(frame))
-        pairs = self._verify(frame, pairs)
-        counts["pairs"] += len(pairs)
-        counts["missing"] += sum(pair.is_missing for pair in pairs)
-        counts["matches"] += sum(len(pair.matches) for pair in pairs)
-        message = matches_to_message(
-            message_types(), self._settings.rig, header, pairs, self._pipeline.info.model
-        )
-        return bytes(typestore().serialize_cdr(message, MATCHES_TYPE))
-
-    def _decode(
-        self, images: list[CameraImage | None], reject: Callable[[int, RejectedImageError], None]
-    ) -> tuple[list[np.ndarray | None], list[CameraImage | None]]:
-        """Decode the images of a frame; their labels, which are kept, are without the pixels."""
-        decoded, labels = decode_frame(images, self._settings.mono16, reject)
-        return decoded, [None if label is None else label.without_pixels() for label in labels]
-
-    def _verify(self, frame: int, pairs: list[RigPair[CameraImage]]) -> list[RigPair[CameraImage]]:
-        settings = self._settings
-        for camera in range(len(settings.rig.cameras)):
+    def _set_camera_infos(self, frame: int) -> None:
+        for camera in range(len(self._settings.frame.rig.cameras)):
             info = self._plan.camera_info(camera, frame)
             if info is not None:
-                self._verifier.set_info(camera, typestore().deserialize_cdr(info, CAMERA_INFO_TYPE))
-        return self._verifier.verify(pairs, settings.rig, settings.geometry, self._pipeline.image_size)
+                self._calibration.set_info(camera, typestore().deserialize_cdr(info, CAMERA_INFO_TYPE))
 
     def _go_to(self, frame: int) -> None:
         """Extract as much of the past as matching goes back to, as if all frames before had been matched."""
+        rig = self._settings.frame.rig
         begin, first = self._plan.epoch_begin(frame), frame
-        reach = max(map(self._settings.rig.frames_back, range(len(self._settings.rig.cameras))))
-        self._rig_matcher.forget()
-        while not self._rig_matcher.remembers_all and first > begin:
+        reach = max(map(rig.frames_back, range(len(rig.cameras))))
+        self._processor.clear_history()
+        while not self._processor.history_is_full and first > begin:
             # Further back where cameras are between two images or images are broken.
             first, reach = max(begin, frame - reach), 2 * reach
-            self._rig_matcher.forget()
-            for number, images in self._frames(first, frame):
-                self._keep_frame(number, images)
+            self._processor.clear_history()
+            for _, past in self._frames(first, frame):
+                self._processor.add_to_history(past, self._settings.frame)
 
-    def _keep_frame(self, frame: int, images: list[CameraImage | None]) -> None:
-        decoded, labels = self._decode(images, lambda *_: None)
-        if any(label is not None for label in labels):
-            features = self._rig_matcher.extract(decoded)
-            self._rig_matcher.keep(features, labels, self._plan.between_of(frame))
-
-    def _forget_other_epoch(self, frame: int) -> None:
-        if frame == self._plan.epoch_begin(frame):
-            self._rig_matcher.forget()
-
-    def _frames(self, first: int, last: int) -> Iterator[tuple[int, list[CameraImage | None]]]:
-        """Frames and their images, read one after the other."""
+    def _frames(self, first: int, last: int) -> Iterator[tuple[int, RigFrame[CameraImage]]]:
+        """Read frames and their images, one after the other."""
         refs = [self._plan.refs(frame) for frame in range(first, last)]
         wanted = {(camera, ref) for of in refs for camera, ref in enumerate(of) if ref is not None}
         times = [ref.time for _, ref in wanted]
@@ -282,4 +250,5 @@ class _BagMatcher:
                     )
                 if (camera, ref) in wanted:
                     read[camera, ref] = check_recorded(message.data, values)
-            yield frame, [read.pop((c, ref)) if ref is not None else None for c, ref in enumerate(of_frame)]
+            found = tuple(read.pop((c, ref)) if ref is not None else None for c, ref in enumerate(of_frame))
+            yield frame, self._plan.rig_frame(frame, found)

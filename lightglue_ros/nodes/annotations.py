@@ -20,7 +20,7 @@ from lightglue_ros.core.draw import OUTLIER_COLOUR, score_colours
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
-from lightglue_ros.nodes.lazy_worker import WatchedWorker
+from lightglue_ros.nodes.lazy_publisher import LazyPublisher
 from lightglue_ros.rig.rig import Rig
 
 # Steps from red to green: every one is a message of its own.
@@ -44,7 +44,7 @@ def message_type() -> type[Any]:
     return ImageAnnotations
 
 
-class Annotator(WatchedWorker[tuple[Rig, Matches]]):
+class Annotator(LazyPublisher[tuple[Rig, Matches]]):
     """Publishes annotations of the newest matches: of (rig, matches as published).
 
     Args:
@@ -57,7 +57,7 @@ class Annotator(WatchedWorker[tuple[Rig, Matches]]):
         super().__init__(node, list(publishers.values()), rate, "annotating")
         self._of_cameras = publishers
 
-    def _work(self, item: tuple[Rig, Matches]) -> None:
+    def _publish(self, item: tuple[Rig, Matches]) -> None:
         rig, matches = item
         for camera, message in annotate(rig, matches).items():
             if self._of_cameras[camera].get_subscription_count() > 0:

@@ -1,10 +1,9 @@
-"""Conversions between ROS messages and the arrays of the core."""
+"""Conversions between ROS messages and arrays."""
 
 from __future__ import annotations
 
 import array
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -14,8 +13,7 @@ from std_msgs.msg import Header
 from lightglue_ros.core import PairMatches
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
-from lightglue_ros.rig.history import RigPair
-from lightglue_ros.rig.rig import Rig
+from lightglue_ros.rig.frame import FrameResult
 from lightglue_ros.rosdata import messages
 from lightglue_ros.rosdata.decoding import CameraImage
 
@@ -31,15 +29,13 @@ def array_to_image(image: np.ndarray, header: Header) -> Image:
     return message
 
 
-def matches_to_message(
-    rig: Rig, header: Header, pairs: Sequence[RigPair[CameraImage]], model: str
-) -> Matches:
-    """Make the message of one frame, with as many pairs as the rig has."""
-    return messages.matches_to_message(_TYPES, rig, header, pairs, model)
+def result_to_message(result: FrameResult[CameraImage], model: str) -> Matches:
+    """Make the message of a frame that has a usable image; it has as many pairs as the rig."""
+    return messages.result_to_message(_TYPES, result, model)
 
 
 def _flat(values: np.ndarray) -> array.array:
-    """rclpy takes array.array in one copy; a list or a NumPy array costs 10 to 30 times as much."""
+    """Make an array.array: rclpy takes it in one copy; a list or a NumPy array costs 10 to 30 times more."""
     return array.array(values.dtype.char, values.tobytes())
 
 
@@ -59,7 +55,7 @@ def message_to_matches(message: PairMatchesMsg) -> PairMatches:
 
 
 def message_to_inliers(message: PairMatchesMsg) -> np.ndarray | None:
-    """Which matches agree with the geometry, bool [M]; None where they were not verified."""
+    """Return which matches agree with the geometry, bool [M]; None if they were not verified."""
     if message.verification == PairMatchesMsg.VERIFICATION_NONE:
         return None
     return np.asarray(message.inliers, np.uint8) != 0

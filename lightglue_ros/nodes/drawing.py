@@ -15,7 +15,7 @@ from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import array_to_image, message_to_inliers, message_to_matches
-from lightglue_ros.nodes.lazy_worker import WatchedWorker
+from lightglue_ros.nodes.lazy_publisher import LazyPublisher
 from lightglue_ros.rosdata.decoding import CameraImage
 
 TOPIC = "matches/image"
@@ -26,7 +26,7 @@ LONGEST_SIDE = 640
 ImagePair = tuple[CameraImage | None, CameraImage | None]
 
 
-class Drawer(WatchedWorker[tuple[Matches, Sequence[ImagePair]]]):
+class Drawer(LazyPublisher[tuple[Matches, Sequence[ImagePair]]]):
     """Draws the newest matches: of (matches as published, images of each pair).
 
     Args:
@@ -45,7 +45,7 @@ class Drawer(WatchedWorker[tuple[Matches, Sequence[ImagePair]]]):
         self._publisher = publisher
         self._mono16 = mono16
 
-    def _work(self, item: tuple[Matches, Sequence[ImagePair]]) -> None:
+    def _publish(self, item: tuple[Matches, Sequence[ImagePair]]) -> None:
         matches, images = item
         pairs = [self._pair(pair, *both) for pair, both in zip(matches.pairs, images, strict=True)]
         self._publisher.publish(array_to_image(draw_pairs(pairs, LONGEST_SIDE), matches.header))

@@ -1,90 +1,102 @@
-"""How a matcher is doing: rates, times and counts, and what they mean, for `/diagnostics`.
+"""State of a matcher for `/diagnostics`: rates, times, counts, and a judgement.
 
-ERROR: no matches for two camera timeouts (no image comes, none fits another, or every frame fails).
-WARN: no matches yet, a camera is missing or its QoS does not fit, its intrinsics are wanted and not known,
-images were rejected or a frame failed within the last second.
-Frames dropped because the cameras are faster than inference are counted and are no reason to warn.
+ERROR: no results for two camera timeouts, because no image comes, no images are in sync, or every frame
+fails.
+WARN: no results yet, a camera is missing, a publisher's QoS is incompatible, pairs could not be verified, or
+images were rejected or a frame failed since the last report. Frames dropped because the cameras are faster
+than inference are counted and are no reason to warn.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from lightglue_ros.rig.frames import FrameCounts
+from lightglue_ros.rig.frame_assembler import FrameAssembler
+from lightglue_ros.rosdata.parameters import MatcherParameters
 
-# Frames over which percentiles are taken.
+# Percentiles are those of the last frames, this many.
 _TIMED_FRAMES = 100
 
 
 class MatcherStatus:
-    """Collects what happens. Each number is written by one thread only; `report` may be called by another.
+    """Counts what happens, from the executor's and the inference thread.
 
     Args:
-        cameras: their names.
-        topics: of their images.
-        results: what is made of them.
+        values: of the matcher's parameters.
     """
 
-    def __init__(self, cameras: Sequence[str], topics: Sequence[str], results: str) -> None:
-        self._cameras = cameras
-        self._topics = topics
-        self._results = results
+    def __init__(self, values: MatcherParameters) -> None:
+        self._cameras = values.cameras
+        self._topics = values.input_topics
+        self._results = values.results
         self._times: deque[tuple[float, float, float]] = deque(maxlen=_TIMED_FRAMES)
-        self._images = [0] * len(cameras)
+        self._images = [0] * len(values.cameras)
         self._matched = self._failed = 0
         self._last_error = ""
+        self._rejections: Counter[str] = Counter()
+        self._lock = threading.Lock()
         self._idle_since = self._reported_at = time.monotonic()
-        self._before = self._totals(0)
+        self._before = self._totals()
 
-    def image(self, camera: int) -> None:
-        """An image came."""
+    def count_image(self, camera: int) -> None:
+        """Count an image that came."""
         self._images[camera] += 1
 
-    def matched(self, inference: float, outside: float, age: float) -> None:
-        """A frame was published: seconds inside and outside inference, and since its images were taken."""
+    def count_rejection(self, cause: str) -> int:
+        """Count an image that cannot be used, from any thread; return how many there are by now."""
+        with self._lock:
+            self._rejections[cause] += 1
+            return self._rejections.total()
+
+    def count_match(self, inference: float, outside: float, age: float) -> None:
+        """Count a published frame.
+
+        Args:
+            inference: seconds inside ONNX Runtime.
+            outside: seconds outside of it.
+            age: seconds since the images were taken.
+        """
         self._times.append((inference, outside, age))
         self._matched += 1
         self._idle_since = time.monotonic()
 
-    def failed(self, error: Exception) -> None:
-        """A frame was lost to an error."""
+    def count_failure(self, error: Exception) -> None:
+        """Count a frame that was lost to an error."""
         self._failed += 1
         self._last_error = f"{type(error).__name__}: {error}"
 
     def report(
         self,
         about: Mapping[str, str],
-        counts: FrameCounts,
+        assembler: FrameAssembler[Any],
         dropped: int,
-        rejected: Mapping[str, int],
-        missing: Sequence[int],
-        timeout: float,
-        incompatible: str = "",
-        unverified: str = "",
+        incompatible: str,
+        unverified: str,
     ) -> DiagnosticStatus:
-        """Make the status; rates are those since the last call.
+        """Make the status; rates are those since the last report.
 
         Args:
             about: more values, to go first.
-            counts: of the frame assembly.
+            assembler: of the frames.
             dropped: frames that were overtaken by newer ones.
-            rejected: images that could not be used, by cause.
-            missing: indices of missing cameras.
-            timeout: seconds after which a camera is missing.
             incompatible: publishers whose QoS the subscriptions cannot take, in words.
-            unverified: why pairs were not verified, in words.
+            unverified: reasons why pairs were not verified, in words.
         """
         now = time.monotonic()
-        totals = self._totals(sum(rejected.values()))
+        totals, counts, missing = self._totals(), assembler.counts, assembler.missing()
+        with self._lock:
+            rejections = dict(sorted(self._rejections.items()))
         elapsed = max(now - self._reported_at, 1e-3)
         since = {name: total - self._before[name] for name, total in totals.items()}
         self._before, self._reported_at = totals, now
-        # A list at once, for the worker goes on adding.
+        # A copy first, because the inference thread goes on adding.
         times = 1e3 * np.array(list(self._times) or [(0.0, 0.0, 0.0)])
         inference, outside, age = (np.percentile(column, (50, 95)) for column in times.T)
         values = {
@@ -100,8 +112,8 @@ class MatcherStatus:
             "incompatible QoS": incompatible or "none",
             "pairs unverified": unverified or "none",
             "images received": counts.received,
-            "images rejected": sum(rejected.values()),
-            **{f"images rejected: {cause}": number for cause, number in rejected.items()},
+            "images rejected": totals["rejected"],
+            **{f"images rejected: {cause}": number for cause, number in rejections.items()},
             "images without partner": counts.unmatched,
             "images too late": counts.late,
             "time set back": counts.resets,
@@ -111,8 +123,8 @@ class MatcherStatus:
             "frames failed": self._failed,
             **{f"camera {name} (Hz)": f"{since[f'camera {name}'] / elapsed:.1f}" for name in self._cameras},
         }
-        # A frame that takes long is not none.
-        patience = 2 * timeout + 2e-3 * inference[1]
+        # Allow for slow inference: a frame that is still being computed is not "no frames".
+        patience = 2 * assembler.timeout + 2e-3 * inference[1]
         level, text = self._judge(since, now - self._idle_since > patience, missing, incompatible, unverified)
         return DiagnosticStatus(
             level=level,
@@ -152,7 +164,7 @@ class MatcherStatus:
             return DiagnosticStatus.WARN, f"no {self._results} yet of {', '.join(self._topics)}"
         return DiagnosticStatus.OK, "ok"
 
-    def _totals(self, rejected: int) -> dict[str, int]:
+    def _totals(self) -> dict[str, int]:
         cameras = zip(self._cameras, self._images, strict=True)
         images = {f"camera {name}": number for name, number in cameras}
         return {
@@ -160,5 +172,5 @@ class MatcherStatus:
             "images": sum(self._images),
             "matched": self._matched,
             "failed": self._failed,
-            "rejected": rejected,
+            "rejected": self._rejections.total(),
         }

@@ -18,7 +18,7 @@ from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Matches
 from lightglue_ros.nodes import image_input, qos, ros_parameters
 from lightglue_ros.nodes.drawing import TOPIC, Drawer
-from lightglue_ros.nodes.lazy_worker import LOG_PERIOD
+from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
 from lightglue_ros.nodes.spin import run_node
 from lightglue_ros.rosdata.decoding import CameraImage
 from lightglue_ros.rosdata.parameters import CameraParameters
@@ -80,13 +80,13 @@ class Viewer(Node):
 
     def _on_matches(self, message: Matches) -> None:
         self._oldest = _oldest_named(message)
-        if not self._drawer.is_wanted():
+        if not self._drawer.is_due():
             return
         images = [
             (self._find(pair.camera0, pair.stamp0), self._find(pair.camera1, pair.stamp1))
             for pair in message.pairs
         ]
-        self._drawer.offer((message, images))
+        self._drawer.submit((message, images))
 
     def _find(self, camera: str, stamp: Time) -> CameraImage | None:
         images = self._images.get(camera, deque())

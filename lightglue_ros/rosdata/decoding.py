@@ -10,7 +10,7 @@ sensor_msgs/image_encodings.hpp. Where cv_bridge is installed, it decodes all ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -68,33 +68,6 @@ class CameraImage:
     def without_pixels(self) -> CameraImage:
         """The same without what `decode` holds, which is the whole message."""
         return CameraImage(self.header, self.width, self.height, None)
-
-
-def decode_frame(
-    images: Sequence[CameraImage | None],
-    mono16: Mono16Range,
-    reject: Callable[[int, RejectedImageError], None],
-) -> tuple[list[np.ndarray | Features | None], list[CameraImage | None]]:
-    """Decode the images of a frame.
-
-    Args:
-        images: of each camera, None where there is none.
-        mono16: the range of 16-bit images.
-        reject: called with the camera and the error where an image turns out to be broken.
-
-    Returns:
-        What each image became, and the images themselves; None in both where there is none or it is broken,
-        as if the camera were missing.
-    """
-    decoded: list[np.ndarray | Features | None] = [None] * len(images)
-    for camera, image in enumerate(images):
-        if image is not None:
-            try:
-                decoded[camera] = image.decode(mono16)
-            except RejectedImageError as error:
-                reject(camera, error)
-    labels = [None if found is None else image for image, found in zip(images, decoded, strict=True)]
-    return decoded, labels
 
 
 @dataclass(frozen=True)

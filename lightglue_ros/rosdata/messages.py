@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from lightglue_ros.rig.history import RigPair
-from lightglue_ros.rig.rig import Rig
+from lightglue_ros.rig.frame import FrameImage, FrameResult, RigPair
 from lightglue_ros.rig.verification import Verification
 
 
@@ -27,12 +26,10 @@ class Header(Protocol):
     frame_id: str
 
 
-class LabelledImage(Protocol):
-    """An image of which a message of matches speaks: its header, and its size in pixels."""
+class StampedImage(FrameImage, Protocol):
+    """An image with the header of its message."""
 
     header: Header
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)
@@ -57,26 +54,31 @@ def stamp_in_ns(header: Header) -> int:
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
-def matches_to_message(
-    types: MessageTypes, rig: Rig, header: Header, pairs: Sequence[RigPair[LabelledImage]], model: str
-) -> Any:
-    """Make the message of one frame, with as many pairs as the rig has."""
-    messages = [
+def result_to_message(types: MessageTypes, result: FrameResult[StampedImage], model: str) -> Any:
+    """Make the Matches message of a frame that has a usable image; it has as many pairs as the rig.
+
+    Args:
+        types: classes of the messages.
+        result: of the frame.
+        model: name of the model.
+    """
+    rig = result.settings.rig
+    pairs = [
         _pair_message(types, rig.cameras[first.camera], rig.cameras[second.camera], pair)
-        for (first, second), pair in zip(rig.pairs, pairs, strict=True)
+        for (first, second), pair in zip(rig.pairs, result.pairs, strict=True)
     ]
-    return types.matches(header=header, model=model, pairs=messages)
+    return types.matches(header=result.first_image.header, model=model, pairs=pairs)
 
 
-def _pair_message(types: MessageTypes, camera0: str, camera1: str, pair: RigPair[LabelledImage]) -> Any:
+def _pair_message(types: MessageTypes, camera0: str, camera1: str, pair: RigPair[StampedImage]) -> Any:
     kind, matches = types.pair_matches, pair.matches
     # All fields by name, because the classes of rosbags know no defaults.
     return kind(
         status=kind.STATUS_MISSING if pair.is_missing else kind.STATUS_OK,
         camera0=camera0,
         camera1=camera1,
-        **_image_fields(types, 0, pair.label0),
-        **_image_fields(types, 1, pair.label1),
+        **_image_fields(types, 0, pair.image0),
+        **_image_fields(types, 1, pair.image1),
         keypoints0=types.flat(matches.keypoints0),
         keypoints1=types.flat(matches.keypoints1),
         scores=types.flat(matches.scores),
@@ -99,7 +101,7 @@ def _verification_fields(types: MessageTypes, found: Verification | None) -> dic
     }
 
 
-def _image_fields(types: MessageTypes, number: int, image: LabelledImage | None) -> dict[str, Any]:
+def _image_fields(types: MessageTypes, number: int, image: StampedImage | None) -> dict[str, Any]:
     """What a message says of its first (0) or second (1) image; of a missing one zeros."""
     fields = {
         "stamp": types.time(sec=0, nanosec=0) if image is None else image.header.stamp,

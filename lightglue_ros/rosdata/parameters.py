@@ -15,6 +15,7 @@ from lightglue_ros.core.mono16 import MONO16_NORMALISATIONS, Mono16Range
 from lightglue_ros.core.pipeline import MatchPipeline
 from lightglue_ros.core.session import PROVIDERS
 from lightglue_ros.errors import ConfigError
+from lightglue_ros.rig.frame import FrameSettings
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rig.verification import GEOMETRIES
 from lightglue_ros.rosdata.decoding import TRANSPORTS
@@ -282,6 +283,11 @@ class MatcherParameters(CameraParameters):
         return [topic for topic in self.camera_info_topics if topic]
 
     @property
+    def results(self) -> str:
+        """Name of what is made of the images."""
+        return "matches" if self.publish_matches else "features"
+
+    @property
     def input_topics(self) -> list[str]:
         """The topic of what comes from each camera."""
         return self.features_topics if self.takes_features else self.image_topics
@@ -289,42 +295,32 @@ class MatcherParameters(CameraParameters):
 
 @dataclass(frozen=True)
 class MatcherSettings:
-    """What a matcher works with.
+    """Settings of a matcher, made from its parameters.
 
     Attributes:
         values: of the parameters.
-        rig: made of them.
-        mono16: the range of 16-bit images, made of the values.
+        frame: the part of them that a frame is matched with.
     """
 
     values: MatcherParameters
-    rig: Rig
-    mono16: Mono16Range
+    frame: FrameSettings
 
     @classmethod
     def of(cls, values: MatcherParameters) -> MatcherSettings:
-        """Make the rig and the range of 16-bit images from the values.
+        """Make the settings from values of parameters.
 
         Raises:
             ConfigError: the values do not fit each other.
         """
-        pairs = values.pairs if values.publish_matches else []
-        return cls(values, Rig.parse(values.cameras, pairs), values.mono16)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(width, height) of the canvas in pixels, before it is rounded up."""
-        return self.values.image_width, self.values.image_height
-
-    @property
-    def geometry(self) -> str:
-        """What matches are verified with; none where there are no matches."""
-        return self.values.verification if self.values.publish_matches else "none"
-
-    @property
-    def max_keypoints(self) -> int | None:
-        """At most so many keypoints per image; None is all the slots of the model."""
-        return self.values.max_keypoints or None
+        frame = FrameSettings(
+            rig=Rig.parse(values.cameras, values.pairs if values.publish_matches else []),
+            image_size=(values.image_width, values.image_height),
+            max_keypoints=values.max_keypoints or None,
+            match_threshold=values.match_threshold,
+            mono16=values.mono16,
+            geometry=values.verification if values.publish_matches else "none",
+        )
+        return cls(values, frame)
 
     def load(self) -> MatchPipeline:
         """Load the model and run it once, so that the first frame is not the slow one.
@@ -336,8 +332,8 @@ class MatcherSettings:
         pipeline = MatchPipeline(
             values.model,
             values.provider,
-            self.image_size,
-            max_keypoints=self.max_keypoints,
+            self.frame.image_size,
+            max_keypoints=self.frame.max_keypoints,
             match_threshold=values.match_threshold,
             num_threads=values.num_threads,
             allow_fallback=values.allow_fallback,
@@ -345,21 +341,21 @@ class MatcherSettings:
             graphs=values.graphs,
         )
         self.check(pipeline)
-        pipeline.warm_up(len(self.rig.cameras), len(self.rig.pairs))
+        pipeline.warm_up(len(self.frame.rig.cameras), len(self.frame.rig.pairs))
         return pipeline
 
     def check(self, pipeline: MatchPipeline) -> None:
-        """Do nothing where the model can do this.
+        """Check that the model can do this.
 
         Raises:
             ConfigError: it cannot.
         """
         pipeline.check(
-            image_size=self.image_size,
-            max_keypoints=self.max_keypoints,
-            match_threshold=self.values.match_threshold,
-            images=self.rig.most_images,
-            pairs=len(self.rig.pairs),
+            image_size=self.frame.image_size,
+            max_keypoints=self.frame.max_keypoints,
+            match_threshold=self.frame.match_threshold,
+            images=self.frame.rig.most_images,
+            pairs=len(self.frame.rig.pairs),
         )
 
 

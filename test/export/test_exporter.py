@@ -16,8 +16,6 @@ from lightglue_ros.export import export_model, exporter, selfcheck
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.export.weights import fetch
-from lightglue_ros.rig.history import RigMatcher
-from lightglue_ros.rig.rig import Rig
 
 ARRAY_TYPES = {
     "images": "tensor(uint8)",
@@ -325,10 +323,9 @@ def test_the_check_notices(change):
     assert not differences.are_within(selfcheck.TOLERANCES["fp32"])
 
 
-def test_a_rig_wants_a_split_model(pipeline_export):
-    rig = Rig.parse(["left", "right"], ["left@-1:left"])
+def test_what_keeps_features_wants_a_split_model(pipeline_export):
     with pytest.raises(ModelError, match=r"pipeline\.onnx goes from images to matches .* --split"):
-        RigMatcher(MatchPipeline(pipeline_export.files[0]), rig)
+        MatchPipeline(pipeline_export.files[0], graphs=("extractor", "matcher"))
 
 
 def test_a_pipeline_file_gives_the_matches_of_the_split_model(pipeline_export, model_folder, motorcycle):

@@ -8,15 +8,16 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 
 from lightglue_ros.core import PairMatches
+from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.nodes.conversions import (
     array_to_image,
-    matches_to_message,
     message_to_inliers,
     message_to_matches,
+    result_to_message,
 )
-from lightglue_ros.rig.history import RigPair
+from lightglue_ros.rig.frame import FrameResult, FrameSettings, RigPair
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rig.verification import Verification
 from lightglue_ros.rosdata import messages
@@ -32,6 +33,11 @@ def test_arrays_become_messages_of_their_size_and_encoding():
         assert (image.width, image.height, image.encoding, image.step) == (7, 12, encoding, step)
         assert bytes(image.data) == pixels.tobytes()
         assert image.header.frame_id == "left"
+
+
+def result_of(rig, images, pairs):
+    settings = FrameSettings(rig, (640, 480), None, 0.1, Mono16Range())
+    return FrameResult(settings, images, [None] * len(images), [], pairs)
 
 
 def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
@@ -51,7 +57,7 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
     )
     verification = Verification("homography", np.arange(9.0).reshape(3, 3), np.array([False, True]))
     pairs = [RigPair(None, right, PairMatches.empty()), RigPair(past, rear, found, verification)]
-    matches = matches_to_message(rig, right.header, pairs, "xfeat")
+    matches = result_to_message(result_of(rig, [None, right, rear], pairs), "xfeat")
     assert matches.header == right.header
     assert matches.model == "xfeat"
     missing, ok = matches.pairs
@@ -78,9 +84,8 @@ def test_a_pair_without_a_matrix_has_matches_and_no_inliers():
     image = CameraImage(Header(), 7, 12, decode=None)
     nothing = Verification("fundamental", None, np.zeros(0, bool))
     rig = Rig.parse(["left", "right"], ["left:right"])
-    (pair,) = matches_to_message(
-        rig, image.header, [RigPair(image, image, PairMatches.empty(), nothing)], "xfeat"
-    ).pairs
+    pairs = [RigPair(image, image, PairMatches.empty(), nothing)]
+    (pair,) = result_to_message(result_of(rig, [image, image], pairs), "xfeat").pairs
     assert pair.verification == PairMatchesMsg.VERIFICATION_FUNDAMENTAL
     assert not pair.matrix.any()
 
@@ -95,16 +100,17 @@ def test_a_message_made_without_ros_is_the_same():
 
     verified = Verification("essential", np.eye(3), np.arange(7) > 3)
 
-    def pairs_of(header, time):
+    def made_of(header, time):
         first, second = (CameraImage(header(time(n, 5), f"camera {n}"), 7, 12, decode=None) for n in (0, 1))
-        return [RigPair(first, second, found, verified), RigPair(None, first, PairMatches.empty())]
+        pairs = [RigPair(first, second, found, verified), RigPair(None, first, PairMatches.empty())]
+        return result_of(rig, [first, second], pairs)
 
-    ours = pairs_of(
+    ours = made_of(
         lambda stamp, name: Header(stamp=stamp, frame_id=name), lambda s, ns: Time(sec=s, nanosec=ns)
     )
-    expected = matches_to_message(rig, ours[0].label0.header, ours, "xfeat")
+    expected = result_to_message(ours, "xfeat")
     store = bags.typestore()
-    theirs = pairs_of(store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"])
-    message = messages.matches_to_message(bags.message_types(), rig, theirs[0].label0.header, theirs, "xfeat")
+    theirs = made_of(store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"])
+    message = messages.result_to_message(bags.message_types(), theirs, "xfeat")
     data = bytes(store.serialize_cdr(message, bags.MATCHES_TYPE))
     assert deserialize_message(data, Matches) == expected

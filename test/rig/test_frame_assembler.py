@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightglue_ros.rig.frames import FrameAssembler
+from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rig.rig import Rig
 
 MS = 1_000_000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.rig.verifier import RigVerifier, intrinsics_of
+from lightglue_ros.rosdata.camera_info import RigCalibration, intrinsics_of
 
 LEFT = np.array([[994.978, 0, 311.193], [0, 994.978, 254.877], [0, 0, 1]])
 RIGHT = np.array([[994.978, 0, 342.279], [0, 994.978, 254.877], [0, 0, 1]])
@@ -31,11 +31,11 @@ def camera_info(projection, k=LEFT, d=(), model="plumb_bob", size=SIZE, roi=WHOL
     )
 
 
-def test_camera_info_is_beside_the_images_unless_it_is_said_to_be_elsewhere():
+def test_camera_info_is_next_to_the_images_unless_its_topic_is_given():
     topics = ["/robot/left/image_rect", "/image_raw"]
-    assert RigVerifier(["left", "right"], topics).topics == ["/robot/left/camera_info", "/camera_info"]
-    assert RigVerifier(["left", "right"], topics, [""]).topics[1] == "/camera_info"
-    assert RigVerifier(["left", "right"], topics, ["a", "b"]).topics == ["a", "b"]
+    assert RigCalibration(["left", "right"], topics).topics == ["/robot/left/camera_info", "/camera_info"]
+    assert RigCalibration(["left", "right"], topics, [""]).topics[1] == "/camera_info"
+    assert RigCalibration(["left", "right"], topics, ["a", "b"]).topics == ["a", "b"]
 
 
 @pytest.mark.parametrize("is_rectified", [True, False])

@@ -39,6 +39,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from lightglue_ros.rig.frame import RigFrame
 from lightglue_ros.rig.rig import Rig
 
 T = TypeVar("T")
@@ -56,28 +57,6 @@ _LONGEST_PERIOD_NS = 10_000_000_000
 # The automatic slop: share of the shortest period, and its bounds in nanoseconds.
 _SLOP_SHARE = 0.45
 _LEAST_SLOP_NS, _FIRST_SLOP_NS, _MOST_SLOP_NS = 1_000_000, 10_000_000, 100_000_000
-
-
-@dataclass(frozen=True)
-class RigFrame(Generic[T]):
-    """Images of one moment, a slot for each camera.
-
-    Attributes:
-        images: the image of each camera, None where the camera has none.
-        stamps: their times in nanoseconds, None where the camera has no image.
-        missing: cameras that were waited for in vain; others without an image are `between` two images.
-        epoch: how often time had been set back before.
-    """
-
-    images: tuple[T | None, ...]
-    stamps: tuple[int | None, ...]
-    missing: frozenset[int] = frozenset()
-    epoch: int = 0
-
-    @property
-    def between(self) -> list[int]:
-        """Slower cameras that have no image here because they are between two images."""
-        return [c for c, image in enumerate(self.images) if image is None and c not in self.missing]
 
 
 @dataclass

@@ -1,7 +1,7 @@
 import threading
 import weakref
 
-from lightglue_ros.nodes.worker import NewestWorker
+from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
 
 DEADLINE = 10.0
 
@@ -24,46 +24,46 @@ class Gate:
 
 def test_only_the_newest_waits_and_the_overtaken_are_counted():
     gate = Gate()
-    worker = NewestWorker(gate, on_error=lambda error: None)
-    worker.offer(1)
+    thread = LatestOnlyThread(gate, on_error=lambda error: None)
+    thread.submit(1)
     assert gate.begun.acquire(timeout=DEADLINE)
     for item in (2, 3, 4):
-        worker.offer(item)
+        thread.submit(item)
     gate.go.release(2)
     assert gate.begun.acquire(timeout=DEADLINE)
-    worker.stop()
+    thread.stop()
     assert gate.done == [1, 4]
-    assert worker.dropped == 2
+    assert thread.dropped == 2
 
 
 def test_an_error_is_reported_and_the_next_item_is_worked_on():
     gate = Gate()
     errors = []
-    worker = NewestWorker(gate, on_error=errors.append)
+    thread = LatestOnlyThread(gate, on_error=errors.append)
     gate.go.release(2)
-    worker.offer("broken")
+    thread.submit("broken")
     assert gate.begun.acquire(timeout=DEADLINE)
-    worker.offer("whole")
+    thread.submit("whole")
     assert gate.begun.acquire(timeout=DEADLINE)
-    worker.stop()
+    thread.stop()
     assert [str(error) for error in errors] == ["broken"]
     assert gate.done == ["whole"]
 
 
 def test_an_item_is_let_go_before_the_next_one_comes():
     gate = Gate()
-    worker = NewestWorker(lambda item: gate(None), on_error=lambda error: None)
+    thread = LatestOnlyThread(lambda item: gate(None), on_error=lambda error: None)
     gate.go.release()
     item = threading.Event()  # anything that can be referred to weakly
     gone = threading.Event()
     weakref.finalize(item, gone.set)
-    worker.offer(item)
+    thread.submit(item)
     del item
     assert gone.wait(DEADLINE)
-    worker.stop()
+    thread.stop()
 
 
-def test_stop_ends_an_idle_worker():
-    worker = NewestWorker(lambda item: None, on_error=lambda error: None)
-    worker.stop()
+def test_stop_ends_an_idle_thread():
+    thread = LatestOnlyThread(lambda item: None, on_error=lambda error: None)
+    thread.stop()
     assert "inference" not in [thread.name for thread in threading.enumerate()]

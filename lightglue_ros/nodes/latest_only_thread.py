@@ -1,8 +1,9 @@
 """A thread that works on the newest item only.
 
-Inference takes longer than a camera period on small machines, and an executor callback must not wait
-for it. So callbacks `offer` a frame and return at once; the worker takes the newest when it is done
-with the last. An item that is overtaken before it was begun is dropped and counted: nothing queues.
+Inference takes longer than a camera period on small machines, and an executor callback must not wait for it.
+So a callback submits a frame and returns at once. The thread takes the newest frame when it is done with the
+last one.
+A frame that is overtaken before its work began is dropped and counted: nothing queues.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class NewestWorker(Generic[T]):
-    """Runs `work` on the newest offered item, in a thread of its own.
+class LatestOnlyThread(Generic[T]):
+    """Runs `work` on the newest submitted item, in a thread of its own.
 
     Args:
         work: called with one item at a time. Its exceptions go to `on_error`; the thread lives on.
@@ -23,7 +24,7 @@ class NewestWorker(Generic[T]):
         name: of the thread.
 
     Attributes:
-        dropped: how many items were overtaken by a newer one.
+        dropped: number of items that were overtaken by a newer one.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class NewestWorker(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def offer(self, item: T) -> None:
+    def submit(self, item: T) -> None:
         """Hand over an item and return at once."""
         with self._changed:
             if self._newest is not None:
@@ -50,7 +51,7 @@ class NewestWorker(Generic[T]):
         """End the thread after the item that it is working on.
 
         Args:
-            interrupt: ends the work on that item; what `work` raises then goes nowhere.
+            interrupt: ends the work on that item; what `work` raises then is ignored.
         """
         with self._changed:
             self._stopping = True
@@ -62,11 +63,11 @@ class NewestWorker(Generic[T]):
         while (item := self._take()) is not None:
             try:
                 self._work(item)
-            # Whatever a frame does to us, the next one gets its chance.
+            # A frame that fails must not end the thread: the next one may succeed.
             except Exception as error:
                 if not self._stopping:
                     self._on_error(error)
-            # Else it, and the images in it, would be kept until the next one comes.
+            # Without this the item, and the images in it, would be kept until the next one comes.
             del item
 
     def _take(self) -> T | None:

@@ -1,0 +1,247 @@
+"""The matcher at work, from activate to deactivate.
+
+Two threads, so that nothing queues and no callback waits:
+
+- The executor's thread takes messages, checks their headers and sorts them into frames. It never decodes and
+  never waits for inference, so that the middleware's buffers do not overflow.
+- The inference thread matches the newest frame and publishes. Frames that were overtaken meanwhile are
+  dropped and counted. So a result is published at most one inference and one camera period after its images
+  were taken.
+
+The threads share the inference thread's one-item mailbox, the status, the newest CameraInfo of each camera
+and the settings. The executor replaces the settings as a whole, and a frame is matched with one of them.
+Pictures and annotations are made by threads of their own (see `lazy_publisher`).
+
+An image that cannot be used is dropped, counted by its cause and named in the log, and the node lives on.
+Most such images are recognised by the executor's thread. If only decoding can tell, as with a broken JPEG,
+the frame goes on without that camera.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CompressedImage, Image
+
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.errors import RejectedImageError
+from lightglue_ros.msg import Features as FeaturesMsg
+from lightglue_ros.nodes import image_input
+from lightglue_ros.nodes.annotations import Annotator
+from lightglue_ros.nodes.conversions import result_to_message
+from lightglue_ros.nodes.drawing import Drawer
+from lightglue_ros.nodes.features import check_features, features_to_message
+from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
+from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
+from lightglue_ros.nodes.publishers import MatcherPublishers
+from lightglue_ros.nodes.status import MatcherStatus
+from lightglue_ros.nodes.subscriptions import CameraInfoSubscriptions, InputSubscriptions
+from lightglue_ros.rig.frame import FrameResult, RigFrame
+from lightglue_ros.rig.frame_assembler import FrameAssembler
+from lightglue_ros.rig.processor import FrameProcessor
+from lightglue_ros.rosdata.camera_info import RigCalibration
+from lightglue_ros.rosdata.decoding import CameraImage
+from lightglue_ros.rosdata.messages import stamp_in_ns
+from lightglue_ros.rosdata.parameters import MatcherSettings
+
+
+class ActiveMatcher:
+    """Subscribes, assembles frames, matches them and publishes; see the head of this module.
+
+    Args:
+        node: subscribes and logs.
+        pipeline: loaded and warmed up.
+        settings: of the first frame.
+        publishers: of the results.
+
+    Attributes:
+        topics: full name of each camera's topic.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        pipeline: MatchPipeline,
+        settings: MatcherSettings,
+        publishers: MatcherPublishers,
+    ) -> None:
+        values = settings.values
+        self._node = node
+        self._pipeline = pipeline
+        self._settings = settings
+        self._publishers = publishers
+        self._missing: frozenset[int] = frozenset()
+        self._unverified = ""
+        self._errors: set[str] = set()
+        self._interrupt: Callable[[], None] = lambda: None
+        self._status = MatcherStatus(values)
+        image_topics = [node.resolve_topic_name(topic) for topic in values.image_topics]
+        calibration = RigCalibration(values.cameras, image_topics, values.camera_info_topics)
+        self._processor: FrameProcessor[CameraImage] = FrameProcessor(pipeline, settings.frame, calibration)
+        self._assembler: FrameAssembler[CameraImage] = FrameAssembler(
+            settings.frame.rig, values.sync_slop, values.camera_timeout
+        )
+        self._drawer = self._annotator = None
+        with ExitStack() as closing:
+            if publishers.pictures is not None:
+                self._drawer = Drawer(node, publishers.pictures, values.drawing_rate, values.mono16)
+                closing.callback(self._drawer.stop)
+            if publishers.annotations:
+                self._annotator = Annotator(node, publishers.annotations, values.drawing_rate)
+                closing.callback(self._annotator.stop)
+            self._inference: LatestOnlyThread[RigFrame[CameraImage]] = LatestOnlyThread(
+                self._match, self._on_error
+            )
+            closing.callback(lambda: self._inference.stop(self._interrupt))
+            self._camera_infos = CameraInfoSubscriptions(node, calibration, settings.frame.geometry)
+            closing.callback(self._camera_infos.destroy)
+            self._inputs = InputSubscriptions(node, values, self._take)
+            closing.callback(self._inputs.destroy)
+            self._closing = closing.pop_all()
+        self.topics = self._inputs.topics
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Unsubscribe, finish the frame in work and end the threads.
+
+        Args:
+            cancel: end the frame in work at once; the pipeline cannot be used again.
+        """
+        if cancel:
+            self._interrupt = self._pipeline.cancel
+        self._closing.close()
+
+    def change(self, settings: MatcherSettings) -> None:
+        """Match the following frames with other settings, which the pipeline was asked for before."""
+        self._settings = settings
+        self._assembler.rig = settings.frame.rig
+        self._assembler.fixed_slop = settings.values.sync_slop
+        self._assembler.timeout = settings.values.camera_timeout
+        self._camera_infos.follow(settings.frame.geometry)
+        for lazy in (self._drawer, self._annotator):
+            if lazy is not None:
+                lazy.rate = settings.values.drawing_rate
+
+    def report(self, about: dict[str, str]) -> DiagnosticStatus:
+        """Make the status for `/diagnostics`, with what is to be said about the model first."""
+        about = {
+            **about,
+            "verification": self._settings.frame.geometry,
+            "sync slop (ms)": f"{1e3 * self._assembler.slop:.1f}",
+            "images extracted": str(self._processor.extracted),
+            "pictures drawn": str(self._drawer.drawn if self._drawer is not None else 0),
+        }
+        return self._status.report(
+            about, self._assembler, self._inference.dropped, self._inputs.incompatible(), self._unverified
+        )
+
+    # The executor's thread.
+
+    def _take(self, camera: int, message: Image | CompressedImage | FeaturesMsg) -> None:
+        """Check a message, sort it into a frame and hand a complete frame to the inference thread."""
+        self._status.count_image(camera)
+        try:
+            image = self._check(message)
+        except RejectedImageError as error:
+            self._reject(camera, error)
+            return
+        now = self._node.get_clock().now().nanoseconds
+        frame = self._assembler.add(camera, stamp_in_ns(image.header), image, now)
+        if frame is not None:
+            self._log_missing(frame.missing)
+            self._inference.submit(frame)
+
+    def _check(self, message: Image | CompressedImage | FeaturesMsg) -> CameraImage:
+        if isinstance(message, FeaturesMsg):
+            return check_features(message, self._pipeline.info, self._pipeline.max_keypoints)
+        return image_input.check(message, self._settings.values)
+
+    def _log_missing(self, missing: frozenset[int]) -> None:
+        """Log the cameras that are missing and those that are back."""
+        back, self._missing = self._missing - missing, missing
+        if missing:
+            slop = f"{self._assembler.slop:.3g} s of the others'"
+            self._node.get_logger().warning(
+                f"missing: {self._names(missing)} (no image for {self._assembler.timeout:g} s within {slop})",
+                throttle_duration_sec=LOG_PERIOD,
+            )
+        if back:
+            self._node.get_logger().info(f"back: {self._names(back)}", throttle_duration_sec=LOG_PERIOD)
+
+    # The inference thread.
+
+    def _match(self, frame: RigFrame[CameraImage]) -> None:
+        """Match a frame and publish the results."""
+        start = time.perf_counter()
+        result = self._processor.process(frame, self._settings.frame, keep_pixels=self._draws())
+        for camera, error in result.rejected:
+            self._reject(camera, error)
+        if result.first_image is None:
+            return
+        self._unverified = result.unverified
+        self._publish_features(result)
+        self._publish_matches(result)
+        taken = min(stamp for stamp in frame.stamps if stamp is not None)
+        age = (self._node.get_clock().now().nanoseconds - taken) * 1e-9
+        self._status.count_match(result.inference, time.perf_counter() - start - result.inference, age)
+
+    def _publish_features(self, result: FrameResult[CameraImage]) -> None:
+        values = self._settings.values
+        for camera, publisher in enumerate(self._publishers.features):
+            image, features = result.images[camera], result.features[camera]
+            if image is not None and features is not None and publisher.get_subscription_count() > 0:
+                publisher.publish(
+                    features_to_message(
+                        features,
+                        image.header,
+                        values.cameras[camera],
+                        self._pipeline.info,
+                        values.features_precision,
+                    )
+                )
+
+    def _publish_matches(self, result: FrameResult[CameraImage]) -> None:
+        if self._publishers.matches is None:
+            return
+        message = result_to_message(result, self._pipeline.info.model)
+        self._publishers.matches.publish(message)
+        if self._drawer is not None and self._drawer.is_due() and not self._has_viewer():
+            self._drawer.submit((message, [(pair.image0, pair.image1) for pair in result.pairs]))
+        if self._annotator is not None and self._annotator.is_due():
+            self._annotator.submit((result.settings.rig, message))
+
+    def _draws(self) -> bool:
+        """Return True if pictures are wanted from this node, and so the pixels of past images."""
+        return self._drawer is not None and self._drawer.has_subscribers() and not self._has_viewer()
+
+    def _has_viewer(self) -> bool:
+        """Return True if another node draws."""
+        return self._node.count_publishers(self._publishers.pictures.topic_name) > 1
+
+    def _on_error(self, error: Exception) -> None:
+        """Log a frame that failed; the traceback once for each kind of error."""
+        self._status.count_failure(error)
+        text = f"a frame was lost: {type(error).__name__}: {error}"
+        where = "".join(traceback.format_tb(error.__traceback__))
+        if where not in self._errors:
+            self._errors.add(where)
+            self._node.get_logger().error(f"{text}\n{where}")
+        else:
+            self._node.get_logger().error(text, throttle_duration_sec=LOG_PERIOD)
+
+    # Both threads.
+
+    def _reject(self, camera: int, error: RejectedImageError) -> None:
+        """Count and log an image that cannot be used."""
+        count = self._status.count_rejection(error.cause)
+        self._node.get_logger().warning(
+            f"camera {self._names([camera])}: {error}; dropped ({error.cause}; {count} images so far)",
+            throttle_duration_sec=LOG_PERIOD,
+        )
+
+    def _names(self, cameras: Iterable[int]) -> str:
+        return ", ".join(self._settings.values.cameras[camera] for camera in sorted(cameras))

@@ -1,0 +1,58 @@
+"""Publishers of the matcher, from configure to cleanup."""
+
+from __future__ import annotations
+
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from sensor_msgs.msg import Image
+
+from lightglue_ros.msg import Features, Matches
+from lightglue_ros.nodes import annotations, drawing, qos
+from lightglue_ros.rosdata.parameters import MatcherParameters
+
+
+class MatcherPublishers:
+    """Publishers of what the parameters ask for.
+
+    Args:
+        node: publishes.
+        values: of its parameters.
+
+    Attributes:
+        matches: None if only features are published.
+        pictures: None without matches, and if features come in place of images.
+        annotations: by camera; empty if they are not published.
+        features: of each camera; empty if they are not published.
+    """
+
+    def __init__(self, node: LifecycleNode, values: MatcherParameters) -> None:
+        self._node = node
+        self._created: list[LifecyclePublisher] = []
+        self.matches = self.pictures = None
+        self.annotations: dict[str, LifecyclePublisher] = {}
+        self.features: list[LifecyclePublisher] = []
+        if values.publish_matches:
+            self.matches = self._create(Matches, "matches", qos.result_qos())
+        if values.publish_matches and not values.takes_features:
+            self.pictures = self._create(Image, drawing.TOPIC, qos.picture_qos())
+        if values.publish_matches and values.publish_annotations:
+            self.annotations = {
+                camera: self._create(annotations.message_type(), topic, qos.picture_qos())
+                for camera, topic in zip(values.cameras, values.annotation_topics, strict=True)
+            }
+        if values.publish_features:
+            self.features = [
+                self._create(Features, topic, qos.result_qos()) for topic in values.features_topics
+            ]
+
+    def destroy(self) -> None:
+        """Take the topics away."""
+        for publisher in self._created:
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def _create(self, kind: type, topic: str, profile: qos.QoSProfile) -> LifecyclePublisher:
+        self._created.append(
+            self._node.create_lifecycle_publisher(
+                kind, topic, profile, qos_overriding_options=qos.overridable()
+            )
+        )
+        return self._created[-1]

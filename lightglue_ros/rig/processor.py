@@ -1,0 +1,198 @@
+"""Matches the frames of a rig.
+
+The node and the `bag` command both call `FrameProcessor.process`, so that the same frame gives the same
+matches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Generic, Protocol
+
+import numpy as np
+
+from lightglue_ros.core import Features, MatchPipeline, PairMatches
+from lightglue_ros.core.mono16 import Mono16Range
+from lightglue_ros.errors import ConfigError, RejectedImageError
+from lightglue_ros.rig.frame import FrameResult, FrameSettings, ImageT, RigFrame, RigPair
+from lightglue_ros.rig.history import ExtractedImage, History
+from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
+
+
+class Calibration(Protocol):
+    """Intrinsics of the cameras of a rig."""
+
+    def intrinsics(self, camera: int, image_size: tuple[int, int]) -> Intrinsics:
+        """Return the intrinsics of a camera for images of (width, height) pixels.
+
+        Raises:
+            ConfigError: they are not known, or they belong to images of another size.
+        """
+
+
+class FrameProcessor(Generic[ImageT]):
+    """Matches one frame after the other; each image is extracted once. Use it from one thread at a time.
+
+    Args:
+        pipeline: of a split model, because features of past images are matched again.
+        settings: of the first frame.
+        calibration: of the cameras; only the geometry essential needs it.
+
+    Attributes:
+        extracted: number of images extracted so far.
+    """
+
+    def __init__(
+        self, pipeline: MatchPipeline, settings: FrameSettings, calibration: Calibration | None = None
+    ) -> None:
+        self.extracted = 0
+        self._pipeline = pipeline
+        self._calibration = calibration
+        self._history: History[ImageT] = History(settings.rig)
+        self._settings: FrameSettings | None = None
+        self._epoch = 0
+
+    def process(
+        self, frame: RigFrame[ImageT], settings: FrameSettings, keep_pixels: bool = False
+    ) -> FrameResult[ImageT]:
+        """Match a frame.
+
+        Args:
+            frame: images of one moment.
+            settings: of this frame.
+            keep_pixels: True if past images keep their data, for pictures of pairs through time.
+        """
+        before = self._pipeline.times
+        self._apply(settings)
+        images, decoded, rejected = _decode(frame.images, settings.mono16)
+        features = self._extract(decoded)  # all images in one run
+        if all(image is None for image in images):
+            return FrameResult(settings, images, features, rejected)
+        self._clear_if_time_was_set_back(frame)
+        present = _extracted_images(images, features, keep_pixels)
+        pairs = self._match(present)  # all pairs in one run
+        self._history.add(present, frame.between)
+        pairs, unverified = self._verify(pairs)
+        inference = (self._pipeline.times - before).inference
+        return FrameResult(settings, images, features, rejected, pairs, unverified, inference)
+
+    def add_to_history(self, frame: RigFrame[ImageT], settings: FrameSettings) -> None:
+        """Extract a frame without matching it, as one of the past of later frames."""
+        self._apply(settings)
+        images, decoded, _ = _decode(frame.images, settings.mono16)
+        features = self._extract(decoded)
+        if any(image is not None for image in images):
+            self._clear_if_time_was_set_back(frame)
+            self._history.add(_extracted_images(images, features, keep_pixels=False), frame.between)
+
+    def clear_history(self) -> None:
+        """Forget all past frames."""
+        self._history.clear()
+
+    @property
+    def history_is_full(self) -> bool:
+        """True if no older frame could matter to the next one."""
+        return self._history.is_full
+
+    def _apply(self, settings: FrameSettings) -> None:
+        """Take over settings that have changed since the last frame."""
+        if settings is self._settings:
+            return
+        if self._settings is None or settings.image_size != self._settings.image_size:
+            self._pipeline.set_image_size(settings.image_size)
+        self._pipeline.max_keypoints = settings.max_keypoints or self._pipeline.info.max_keypoints
+        self._pipeline.match_threshold = settings.match_threshold
+        self._history.set_rig(settings.rig)
+        self._settings = settings
+
+    def _clear_if_time_was_set_back(self, frame: RigFrame[ImageT]) -> None:
+        if frame.epoch != self._epoch:
+            self._history.clear()
+            self._epoch = frame.epoch
+
+    def _extract(self, decoded: Sequence[np.ndarray | Features | None]) -> list[Features | None]:
+        """Extract all images in one run; features that were extracted elsewhere stay as they are."""
+        slots = [slot for slot, image in enumerate(decoded) if isinstance(image, np.ndarray)]
+        extracted = self._pipeline.extract([decoded[slot] for slot in slots])
+        self.extracted += len(slots)
+        features = [image if isinstance(image, Features) else None for image in decoded]
+        for row, slot in enumerate(slots):
+            features[slot] = extracted.of_image(row)
+        return features
+
+    def _match(self, present: Sequence[ExtractedImage[ImageT] | None]) -> list[RigPair[ImageT]]:
+        """Match all pairs in one run; a pair with a missing image is left out and comes out empty."""
+        views = [
+            tuple(self._history.look_up(view, present) for view in pair) for pair in self._settings.rig.pairs
+        ]
+        matches = iter(self._match_present([pair for pair in views if None not in pair]))
+        return [
+            RigPair(
+                first and first.image,
+                second and second.image,
+                PairMatches.empty() if first is None or second is None else next(matches),
+            )
+            for first, second in views
+        ]
+
+    def _match_present(
+        self, pairs: Sequence[tuple[ExtractedImage[ImageT], ExtractedImage[ImageT]]]
+    ) -> list[PairMatches]:
+        if not pairs:
+            return []
+        # By identity: an image that is in several pairs goes in once.
+        images = list({id(image): image for pair in pairs for image in pair}.values())
+        slots = {id(image): slot for slot, image in enumerate(images)}
+        features = Features.concatenate([image.features for image in images])
+        return self._pipeline.match_features(features, [(slots[id(a)], slots[id(b)]) for a, b in pairs])
+
+    def _verify(self, pairs: list[RigPair[ImageT]]) -> tuple[list[RigPair[ImageT]], str]:
+        """Verify the pairs that have both images; return them and why others could not be verified."""
+        if self._settings.geometry == "none":
+            return pairs, ""
+        problems: dict[str, None] = {}
+        verified = list(pairs)
+        for number, pair in enumerate(pairs):
+            if not pair.is_missing:
+                try:
+                    verified[number] = replace(pair, verification=self._verify_pair(number, pair))
+                except ConfigError as error:
+                    problems[str(error)] = None
+        return verified, "; ".join(problems)
+
+    def _verify_pair(self, number: int, pair: RigPair[ImageT]) -> Verification:
+        sizes = [(image.width, image.height) for image in (pair.image0, pair.image1)]
+        intrinsics = None
+        if self._settings.geometry == "essential":
+            cameras = (view.camera for view in self._settings.rig.pairs[number])
+            intrinsics = tuple(map(self._calibration.intrinsics, cameras, sizes))
+        return verify_pair(
+            pair.matches, self._settings.geometry, sizes, self._pipeline.image_size, intrinsics
+        )
+
+
+def _decode(
+    images: Sequence[ImageT | None], mono16: Mono16Range
+) -> tuple[list[ImageT | None], list[np.ndarray | Features | None], list[tuple[int, RejectedImageError]]]:
+    """Decode the images of a frame; a broken image is rejected, as if its camera were missing."""
+    usable: list[ImageT | None] = [None] * len(images)
+    decoded: list[np.ndarray | Features | None] = [None] * len(images)
+    rejected = []
+    for camera, image in enumerate(images):
+        if image is not None:
+            try:
+                decoded[camera] = image.decode(mono16)
+                usable[camera] = image
+            except RejectedImageError as error:
+                rejected.append((camera, error))
+    return usable, decoded, rejected
+
+
+def _extracted_images(
+    images: Sequence[ImageT | None], features: Sequence[Features | None], keep_pixels: bool
+) -> list[ExtractedImage[ImageT] | None]:
+    return [
+        None if found is None else ExtractedImage(image if keep_pixels else image.without_pixels(), found)
+        for image, found in zip(images, features, strict=True)
+    ]

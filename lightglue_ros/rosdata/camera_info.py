@@ -1,0 +1,119 @@
+"""Intrinsics of a rig's cameras from their `sensor_msgs/CameraInfo`.
+
+The last name of an image's topic (after remapping, without `/compressed`) says which matrices hold for it, as
+image_proc names its topics. Images of a topic whose last name begins with `image_rect` are rectified: they
+have
+the left 3x3 of P and no distortion. All others are raw: they have K and D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from lightglue_ros.errors import ConfigError
+from lightglue_ros.rig.verification import Intrinsics
+
+# Numbers of coefficients that each of sensor_msgs' distortion models may have.
+_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+
+
+class CameraInfo(Protocol):
+    """sensor_msgs/CameraInfo."""
+
+    width: int
+    height: int
+    distortion_model: str
+    d: Any
+    k: Any
+    p: Any
+    binning_x: int
+    binning_y: int
+    roi: Any
+
+
+class RigCalibration:
+    """Newest CameraInfo of each camera of a rig; it also holds for the camera's past images.
+
+    Args:
+        cameras: names.
+        image_topics: full name of each camera's image topic, without `/compressed`.
+        camera_info_topics: full name of each camera's CameraInfo topic; without any it is `camera_info` next
+            to the image topic.
+
+    Attributes:
+        topics: CameraInfo topic of each camera.
+    """
+
+    def __init__(
+        self, cameras: Sequence[str], image_topics: Sequence[str], camera_info_topics: Sequence[str] = ()
+    ) -> None:
+        given = [topic for topic in camera_info_topics if topic]
+        self.topics = given or [f"{topic.rpartition('/')[0]}/camera_info" for topic in image_topics]
+        self._cameras = cameras
+        self._is_rectified = [topic.rpartition("/")[2].startswith("image_rect") for topic in image_topics]
+        self._infos: list[CameraInfo | None] = [None] * len(cameras)
+
+    def set_info(self, camera: int, info: CameraInfo) -> None:
+        """Take the newest CameraInfo of a camera, from any thread."""
+        self._infos[camera] = info
+
+    def intrinsics(self, camera: int, image_size: tuple[int, int]) -> Intrinsics:
+        """Return the intrinsics of a camera for images of (width, height) pixels.
+
+        Raises:
+            ConfigError: no CameraInfo has come yet, or it cannot be used; see `intrinsics_of`.
+        """
+        info = self._infos[camera]
+        if info is None:
+            raise ConfigError(
+                f"camera {self._cameras[camera]}: nothing has come on {self.topics[camera]} yet"
+            )
+        try:
+            return intrinsics_of(info, self._is_rectified[camera], image_size)
+        except ConfigError as error:
+            raise ConfigError(f"camera {self._cameras[camera]}: {self.topics[camera]} {error}") from error
+
+
+def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, int]) -> Intrinsics:
+    """Return the intrinsics of an image.
+
+    Args:
+        info: of its camera.
+        is_rectified: True for a rectified image, False for a raw one.
+        image_size: (width, height) of the image in pixels.
+
+    Raises:
+        ConfigError: the camera is not calibrated, has an unknown distortion model, or is calibrated for
+            images of another size.
+    """
+    region, binning = info.roi, np.maximum([info.binning_x, info.binning_y], 1)
+    # A region of size 0 is the whole image (CameraInfo.msg).
+    size = np.array([region.width or info.width, region.height or info.height]) // binning
+    if tuple(size) != image_size:
+        raise ConfigError(
+            f"is of images of {size[0]}x{size[1]}, and the images have {image_size[0]}x{image_size[1]}"
+        )
+    matrix = np.array(info.p).reshape(3, 4)[:, :3] if is_rectified else np.array(info.k).reshape(3, 3)
+    if not (np.isfinite(matrix).all() and matrix[0, 0] > 0.0 and matrix[1, 1] > 0.0):
+        raise ConfigError(
+            f"has {'P' if is_rectified else 'K'} without focal lengths: the camera is not calibrated"
+        )
+    # From the sensor's pixels to the image's; the centres of both first pixels are at (0, 0).
+    matrix[:2, 2] = (matrix[:2, 2] - (region.x_offset, region.y_offset) + 0.5) / binning - 0.5
+    matrix[[0, 1], [0, 1]] /= binning
+    distortion = np.zeros(0) if is_rectified else np.array(info.d, np.float64)
+    is_fisheye = not is_rectified and info.distortion_model == "equidistant"
+    if not distortion.any() and not is_fisheye:
+        return Intrinsics(matrix)
+    if len(distortion) not in _COEFFICIENTS.get(info.distortion_model, ()):
+        raise ConfigError(
+            f"has the distortion '{info.distortion_model}' with {len(distortion)} coefficients",
+            allowed=", ".join(
+                f"{name} with {' or '.join(map(str, counts))}" for name, counts in _COEFFICIENTS.items()
+            ),
+            fix="match rectified images",
+        )
+    return Intrinsics(matrix, distortion, is_fisheye)
