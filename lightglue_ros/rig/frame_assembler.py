@@ -1,34 +1,35 @@
 """Assembles frames of a rig: one image of each camera, taken at about the same time.
 
-Whenever an image arrives, the image of every other camera that is nearest to it in time is looked up;
-if all of them lie within the slop they are a frame. Nothing is searched further, so the work for one
-message is bounded by cameras x depth. This is not message_filters' ApproximateTimeSynchronizer: that one
-waits for every camera for ever.
+When an image arrives, the assembler looks up the nearest image in time of every other camera. If all of them
+lie within the slop, they are a frame. The work for one message is therefore bounded by cameras x depth,
+unlike that of message_filters' ApproximateTimeSynchronizer, which also waits for every camera for ever.
 
-**Slop.** Given, or automatic: 0.45 of the period of the fastest camera, as measured (the median over its
-last images), between 1 ms and 100 ms, and 10 ms as long as nothing is measured. Below half a period no two
-images of one camera can fit the same frame, so a lost image cannot pair the following ones off by one.
+**Slop.** The largest difference between the stamps of a frame: given, or automatic. The automatic slop is
+0.45 of the period of the fastest camera (the median of its last images), between 1 ms and 100 ms; it is 10 ms
+until a period is known. Below half a period no two images of one camera can fit the same frame, so that a
+lost image cannot pair the following ones off by one.
 
-**Cameras of different rates.** A slower camera is waited for only when its next image is due within the
-slop; between its images, frames go on without it if they hold a pair that is complete. So at 30, 15 and 10 Hz
-each pair comes at each moment at which both its cameras have an image.
+**Cameras of different rates.** A frame waits for a slower camera only if the next image of that camera is due
+within the slop. Between two of its images, frames go on without it if they hold a complete pair. At 30, 15
+and 10 Hz each pair is therefore matched whenever both of its cameras have an image.
 
-**A missing camera.** One that the others have waited for in vain for `timeout` (or two of its periods, if
-that is longer) is missing: it is silent, or its stamps do not fit theirs. So is one whose images come with
-stamps that are older than the others' by so much. It holds up nobody: frames go on without it, and with it
-again as soon as one of its images fits. Cameras that all pause are not missing.
+**Missing cameras.** A camera is missing once the others have waited for it longer than `timeout` (or two of
+its periods, if that is longer), because it is silent or out of sync with them. A camera whose stamps are that
+much older than the others' is missing too. Frames go on without a missing camera, and with it again as soon
+as one of its images fits. Cameras that all pause at once are not missing.
 
 **Stamps.**
 
-- zero: the driver does not say; the image counts as taken on arrival;
-- repeated, or older by up to 1 s than the camera's newest: late, dropped; after 4 of those in a row that go
-  forward among themselves, time was set back;
-- older by more than 1 s than the camera's newest, but near to another camera's: that camera had been far
-  ahead of the others; its waiting images are dropped, the others' are not;
-- older by more than 1 s than all cameras' newest: time was set back (a bag that loops, a simulation that
-  restarts). Everything is forgotten, and frames carry a new `epoch`, so that nothing is matched across it;
-- far ahead of the others: waits, and is dropped when the camera returns to the others' time. Where all go
-  ahead together, nothing happens.
+- Zero: the driver does not set stamps. The image counts as taken on arrival.
+- Repeated, or older than the camera's newest by up to 1 s: the image is late and is dropped. After 4 late
+  images in a row whose stamps increase, time was set back.
+- Older than the camera's newest by more than 1 s, but near another camera's newest: this camera had been far
+  ahead of the others. Its waiting images are dropped; those of the others stay.
+- Older than every camera's newest by more than 1 s: time was set back (a bag that loops, a simulation that
+  restarts). Everything is forgotten, and the frames carry a new `epoch`, so that nothing is matched across
+  it.
+- Far ahead of the others: the image waits, and is dropped when the camera returns to the others' time. If all
+  cameras jump ahead together, nothing happens.
 """
 
 from __future__ import annotations
@@ -46,29 +47,29 @@ T = TypeVar("T")
 
 # An older stamp within this time is a late image; beyond it, time was set back.
 _SET_BACK_NS = 1_000_000_000
-# So many late images in a row, one after the other, are a time that was set back by less than that.
+# After this many late images in a row with increasing stamps, time was set back by less than that.
 _LATE_IN_A_ROW = 4
-# Images that wait for their partners, for each camera. At 60 Hz this covers a delay of 130 ms.
+# Largest number of images per camera that wait for their partners. At 60 Hz this covers a delay of 130 ms.
 _DEPTH = 8
-# Periods of which the median is taken, and the longest; a longer time between two images is a pause.
+# A camera's period is the median of its last periods. A longer time between two images is a pause.
 _PERIODS = 15
 _PERIODS_TO_TRUST = 3
 _LONGEST_PERIOD_NS = 10_000_000_000
-# The automatic slop: share of the shortest period, and its bounds in nanoseconds.
+# Automatic slop: share of the shortest period, and its bounds in nanoseconds.
 _SLOP_SHARE = 0.45
 _LEAST_SLOP_NS, _FIRST_SLOP_NS, _MOST_SLOP_NS = 1_000_000, 10_000_000, 100_000_000
 
 
 @dataclass
 class FrameCounts:
-    """What became of the images.
+    """Counts of images and frames.
 
     Attributes:
-        received: all images that came.
+        received: all images.
         frames: frames that were assembled.
         unmatched: images that found no partners within the slop.
-        late: images older than, or the same as, one that came before.
-        resets: how often time was set back.
+        late: images not newer than one that came before.
+        resets: number of times that time was set back.
     """
 
     received: int = 0
@@ -80,17 +81,17 @@ class FrameCounts:
 
 @dataclass
 class _Camera(Generic[T]):
-    """What is known of a camera.
+    """State of a camera. Times are in nanoseconds.
 
     Attributes:
         waiting: (stamp, image) of images that are in no frame yet, oldest first.
         used_until: stamp of its last image in a frame.
-        came_at: when its newest image came.
-        idle_since: when its first image after its last frame came; None if none has come.
-        is_missing: whether the others have waited for it in vain.
-        periods: last times between two images, in nanoseconds.
+        came_at: arrival of its newest image.
+        idle_since: arrival of its first image after its last frame; None if none has come.
+        is_missing: True if the others go on without it.
+        periods: last times between two images.
         period: their median; None before there are two images.
-        late: stamps of the last images that came too late, one after the other.
+        late: stamps of late images in a row.
     """
 
     waiting: deque[tuple[int, T]] = field(default_factory=deque)
@@ -108,19 +109,19 @@ class _Camera(Generic[T]):
         return self.waiting[-1][0] if self.waiting else self.used_until
 
     def nearest(self, stamp: int, slop: float) -> tuple[int, T] | None:
-        """The waiting image that is nearest to a moment, if it lies within the slop."""
+        """Find the waiting image nearest to a moment; None if it is not within the slop."""
         nearest = min(self.waiting, key=lambda entry: abs(entry[0] - stamp), default=None)
         return nearest if nearest is not None and abs(nearest[0] - stamp) <= slop else None
 
     def measure(self, period: int) -> None:
-        """Take the time between two images."""
+        """Add the time between two images."""
         if period > _LONGEST_PERIOD_NS:
             return
         self.periods.append(period)
         self.period = statistics.median_low(self.periods)
 
     def forget(self) -> int:
-        """Forget all images; returns how many waited."""
+        """Forget all images and return how many of them waited."""
         dropped = len(self.waiting)
         self.waiting.clear()
         self.used_until = self.idle_since = None
@@ -134,13 +135,13 @@ class FrameAssembler(Generic[T]):
     Args:
         rig: cameras and pairs. It may be replaced by one with other pairs at any time.
         slop: largest difference between the stamps of a frame, in seconds; 0 is automatic.
-        timeout: a camera that the others have waited for so long, in seconds, is missing.
-        absent: cameras that are known not to come; the others do not wait for them at all.
+        timeout: seconds after which a camera that the others wait for is missing.
+        absent: cameras that are known not to come; the others never wait for them.
 
     Attributes:
         fixed_slop: `slop` as it was given; may be set at any time.
         timeout: may be set at any time.
-        counts: what became of the images.
+        counts: of images and frames.
     """
 
     def __init__(self, rig: Rig, slop: float, timeout: float, absent: Collection[int] = ()) -> None:
@@ -152,14 +153,14 @@ class FrameAssembler(Generic[T]):
         self._cameras: list[_Camera[T]] = [
             _Camera(is_missing=number in self._absent) for number in range(len(rig.cameras))
         ]
-        # Of the last frame of cameras that are not missing: its first and last stamp, and when it was made.
+        # First and last stamp, and time of assembly, of the last frame of cameras that are not missing.
         self._last_frame: tuple[int, int] | None = None
         self._last_frame_at = 0
         self._now: int | None = None
 
     @property
     def slop(self) -> float:
-        """The slop in use, in seconds."""
+        """Slop in use, in seconds."""
         return self._slop() * 1e-9
 
     def add(self, camera: int, stamp: int, image: T, now: int) -> RigFrame[T] | None:
@@ -167,8 +168,8 @@ class FrameAssembler(Generic[T]):
 
         Args:
             camera: index of the camera.
-            stamp: when the image was taken, in nanoseconds; 0 where the driver does not say.
-            image: anything; it is handed on as it is.
+            stamp: time at which the image was taken, in nanoseconds; 0 if the driver does not set it.
+            image: any object; it is handed on as it is.
             now: the present time in nanoseconds, on the same clock as the stamps.
         """
         self.counts.received += 1
@@ -178,11 +179,11 @@ class FrameAssembler(Generic[T]):
         if not self._keep(camera, stamp, image, now):
             self.counts.late += 1
             return None
-        self._take_back(camera, stamp, now)
+        self._readmit(camera, stamp, now)
         return self._assemble(stamp, now)
 
     def missing(self) -> list[int]:
-        """Indices of the cameras that the others have waited for in vain."""
+        """Return the indices of the missing cameras."""
         return [number for number, camera in enumerate(self._cameras) if camera.is_missing]
 
     def _slop(self) -> float:
@@ -195,7 +196,7 @@ class FrameAssembler(Generic[T]):
         return min(max(_SLOP_SHARE * min(periods), _LEAST_SLOP_NS), _MOST_SLOP_NS)
 
     def _follow_clock(self, now: int) -> None:
-        """Wait anew where the clock itself was set back; else a timeout would last as long as that."""
+        """Restart the timeouts if the clock itself was set back; they would last that much longer."""
         if self._now is not None and now < self._now:
             self._last_frame_at = min(self._last_frame_at, now)
             for camera in self._cameras:
@@ -205,7 +206,7 @@ class FrameAssembler(Generic[T]):
         self._now = now
 
     def _follow_stamps(self, camera: int, stamp: int) -> None:
-        """Forget what came before where stamps were set back."""
+        """Forget earlier images if the stamps were set back."""
         known = self._cameras[camera]
         newest = known.newest
         if newest is None or stamp > newest:
@@ -229,7 +230,7 @@ class FrameAssembler(Generic[T]):
         self._last_frame = None
 
     def _keep(self, camera: int, stamp: int, image: T, now: int) -> bool:
-        """Put the image where it belongs in time; False if it comes too late."""
+        """Add an image to the waiting ones; return False if it is late."""
         known = self._cameras[camera]
         newest = known.newest
         if newest is not None:
@@ -245,8 +246,8 @@ class FrameAssembler(Generic[T]):
             self.counts.unmatched += 1
         return True
 
-    def _take_back(self, camera: int, stamp: int, now: int) -> None:
-        """Let the next frame wait again for a missing camera whose image would have fitted the last one."""
+    def _readmit(self, camera: int, stamp: int, now: int) -> None:
+        """Wait again for a missing camera whose image would have fitted the last frame."""
         known = self._cameras[camera]
         if self._last_frame is None or not known.is_missing:
             return
@@ -262,11 +263,11 @@ class FrameAssembler(Generic[T]):
         if max(stamps) - min(stamps) > slop:
             return None
         present = {camera for camera, entry in enumerate(chosen) if entry is not None}
-        self._give_up(present, stamp, now)
+        self._mark_missing(present, stamp, now)
         if self._must_wait(present, stamp):
             return None
-        self._forget(chosen)
-        self._follow_presence(present, stamps, now)
+        self._drop_used(chosen)
+        self._update_missing(present, stamps, now)
         self.counts.frames += 1
         return RigFrame(
             images=tuple(entry[1] if entry else None for entry in chosen),
@@ -275,10 +276,11 @@ class FrameAssembler(Generic[T]):
             epoch=self.counts.resets,
         )
 
-    def _give_up(self, present: set[int], stamp: int, now: int) -> None:
-        """Call those missing for which all of the present have waited for too long, or would have to."""
+    def _mark_missing(self, present: set[int], stamp: int, now: int) -> None:
+        """Mark absent cameras as missing once every present camera has waited longer than the timeout."""
         if self._are_missing(present) and now - self._last_frame_at <= self.timeout * 1e9:
-            return  # They wait because they do not fit the others, who go on.
+            # The present cameras are themselves out of sync with the main group, which goes on without them.
+            return
         waiting_since = max(self._cameras[camera].idle_since for camera in present)
         has_pair = self.rig.is_served_by(present)
         for number, camera in enumerate(self._cameras):
@@ -305,14 +307,15 @@ class FrameAssembler(Generic[T]):
             return True
         return bool(between) and not self.rig.is_served_by(present)
 
-    def _follow_presence(self, present: set[int], stamps: list[int], now: int) -> None:
-        """After a frame: who of its cameras is missing no longer, and who of the others is from now on."""
+    def _update_missing(self, present: set[int], stamps: list[int], now: int) -> None:
+        """Update the missing flags after a frame has been assembled."""
         members = [self._cameras[number] for number in present]
         for camera in members:
             camera.idle_since = now if camera.waiting else None
         absent = set(range(len(self._cameras))) - present
         if self._are_missing(present) and not self._are_missing(absent):
-            return  # Missing cameras that fit each other only are no better than before.
+            # Missing cameras that are in sync with each other only stay missing.
+            return
         for camera in members:
             camera.is_missing = False
         for camera in (self._cameras[number] for number in absent):
@@ -322,15 +325,15 @@ class FrameAssembler(Generic[T]):
         self._last_frame_at = now
 
     def _is_due(self, camera: _Camera[T], stamp: int) -> bool:
-        """Whether a camera's next image is to be expected by that moment."""
+        """Return True if the next image of a camera is expected by that moment."""
         if camera.newest is None or len(camera.periods) < _PERIODS_TO_TRUST:
             return True
-        # The shortest period, for a lost image makes one that is too long.
+        # The shortest period, because a lost image makes a period too long.
         reach = max(self._slop(), self._automatic_slop())
         return camera.newest + min(camera.periods) <= stamp + reach
 
-    def _forget(self, chosen: list[tuple[int, T] | None]) -> None:
-        """Drop what was used and what is older than that."""
+    def _drop_used(self, chosen: list[tuple[int, T] | None]) -> None:
+        """Drop the images of a frame and those older than them."""
         for camera, entry in zip(self._cameras, chosen, strict=True):
             if entry is None:
                 continue

@@ -1,4 +1,4 @@
-"""Which cameras a robot has, and which pairs of their images are matched, also through time."""
+"""Cameras of a robot and pairs of their images, also through time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from lightglue_ros.errors import ConfigError
 
 MAX_CAMERAS = 8
-# So many past images are kept at most: their features (0.25 MiB each with XFeat at 1024 keypoints) and what
-# the caller labelled them with, which in the node is the image message while somebody looks at pictures.
+# Largest number of past images of a camera: their features take 0.25 MiB each with XFeat at 1024 keypoints.
+# The node keeps the image messages as well while somebody looks at pictures.
 MAX_FRAMES_BACK = 100
 
 _VIEW = re.compile(r"(?P<camera>[^:@]+)(@-(?P<back>[0-9]{1,4}))?")
@@ -18,11 +18,11 @@ _VIEW = re.compile(r"(?P<camera>[^:@]+)(@-(?P<back>[0-9]{1,4}))?")
 
 @dataclass(frozen=True)
 class View:
-    """An image of a camera: of the present frame, or of one before it.
+    """Image of a camera, in the present frame or in a past one.
 
     Attributes:
         camera: index of the camera.
-        back: how many of the camera's frames ago; 0 is the present one.
+        back: number of the camera's frames ago; 0 is the present one.
     """
 
     camera: int
@@ -34,8 +34,8 @@ class Rig:
     """N named cameras and P pairs of their views.
 
     Attributes:
-        cameras: their names; a camera's slot in a frame is its place here.
-        pairs: the two views of each pair; none where images are only extracted.
+        cameras: names; the slot of a camera in a frame is its place here.
+        pairs: two views each; empty if images are only extracted.
     """
 
     cameras: tuple[str, ...]
@@ -48,8 +48,8 @@ class Rig:
         ``left@-1`` in a pair is the image of the camera ``left`` one frame before, ``left@-5`` five before.
 
         Raises:
-            ConfigError: a name is empty, has a colon or is there twice, there are too many or none, or a
-                pair does not name two different views of the cameras.
+            ConfigError: a name is empty, contains a colon or stands twice, there are too many names or none,
+                or a pair does not name two different views.
         """
         names = tuple(cameras)
         for name in names:
@@ -63,7 +63,7 @@ class Rig:
             raise ConfigError(
                 f"parameter cameras names '{twice[0]}' more than once ({', '.join(names)})",
                 allowed="each camera once",
-                fix="give every camera a name of its own, for example cameras: [left, right]",
+                fix="give every camera its own name, for example cameras: [left, right]",
             )
         if not names:
             raise ConfigError(
@@ -79,15 +79,15 @@ class Rig:
 
     @property
     def most_images(self) -> int:
-        """How many images there are in one run at most, be it of the extractor or of the matcher."""
+        """Largest number of images in one run, of the extractor or of the matcher."""
         return max(len(self.cameras), len({view for pair in self.pairs for view in pair}))
 
     def frames_back(self, camera: int) -> int:
-        """How many past frames of a camera the pairs need."""
+        """Return how many past frames of a camera the pairs need."""
         return max((view.back for pair in self.pairs for view in pair if view.camera == camera), default=0)
 
     def is_served_by(self, present: set[int]) -> bool:
-        """Whether a frame of these cameras is of use: without pairs each is, else one with all of a pair."""
+        """Return True if a frame of these cameras completes a pair, or if there are no pairs."""
         return not self.pairs or any(
             all(view.back or view.camera in present for view in pair) for pair in self.pairs
         )

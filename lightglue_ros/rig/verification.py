@@ -1,4 +1,4 @@
-"""Verifies matches by the geometry of two views: which of them agree with one matrix."""
+"""Verifies matches by two-view geometry: finds the matches that agree with one matrix."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from lightglue_ros.core.canvas import canvas_pixel
 from lightglue_ros.core.features import PairMatches
 from lightglue_ros.errors import ConfigError
 
-# One more than the solver of the model needs: any set of that many has a matrix that fits it.
+# One more than the solver needs, because a matrix can be found for any smallest set of matches.
 _LEAST_MATCHES = {"fundamental": 8, "homography": 5, "essential": 6}
 GEOMETRIES = tuple(_LEAST_MATCHES)
-# A wrong matrix is taken with a probability of 1 - this.
+# Confidence of RANSAC that it found the right matrix.
 _CONFIDENCE = 0.9999
 _MOST_ROUNDS = 10_000
-# A round of the essential matrix takes a quarter of a millisecond; with this many, half of the matches may be
-# false. Its USAC refines what it finds: on made scenes with noise 95% of the true matches are inliers, 88%
-# without. OpenCV 5.0's USAC methods find no essential matrix.
+# A round for the essential matrix takes 0.25 ms. This many rounds suffice if half of the matches are wrong.
+# USAC refines its result: in synthetic scenes with noise 95% of the right matches are inliers, against 88%
+# with plain RANSAC. OpenCV 5.0's USAC methods return no essential matrix.
 _MOST_ESSENTIAL_ROUNDS = 300
 _ESSENTIAL_METHOD = cv2.RANSAC if cv2.__version__.startswith("5.0") else cv2.USAC_ACCURATE
 
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """How a camera sees, in pixels with the centre of the first one at (0, 0).
+    """Intrinsic parameters of a camera, in pixels with the centre of the first pixel at (0, 0).
 
     Attributes:
-        matrix: float64 [3, 3], focal lengths and centre.
-        distortion: float64 [D], coefficients in OpenCV's order; none of a rectified image.
-        is_fisheye: whether they are those of the equidistant model (OpenCV's fisheye).
+        matrix: float64 [3, 3], focal lengths and principal point.
+        distortion: float64 [D], coefficients in OpenCV's order; empty for a rectified image.
+        is_fisheye: True if the coefficients are those of the equidistant model (OpenCV's fisheye).
     """
 
     matrix: np.ndarray
@@ -40,7 +40,7 @@ class Intrinsics:
     is_fisheye: bool = False
 
     def rays(self, keypoints: np.ndarray) -> np.ndarray:
-        """Where the rays to keypoints [M, 2] pierce the plane at distance 1: float64 [M, 2]."""
+        """Return the normalised, undistorted coordinates of keypoints [M, 2]: float64 [M, 2]."""
         points = keypoints.astype(np.float64)
         if not self.distortion.any() and not self.is_fisheye:
             focal_lengths, centre = self.matrix[[0, 1], [0, 1]], self.matrix[:2, 2]
@@ -51,13 +51,13 @@ class Intrinsics:
 
 @dataclass(frozen=True)
 class Verification:
-    """The geometry of a pair of images and the matches that agree with it.
+    """Geometry of a pair of images and the matches that agree with it.
 
     Attributes:
         geometry: fundamental, homography or essential.
-        matrix: float64 [3, 3], from the first image to the second, of pixels (essential: of rays, with the
-            singular values 1, 1, 0); None where none was found.
-        inliers: bool [M], whether each match agrees; all False without a matrix.
+        matrix: float64 [3, 3], from the first image to the second, in pixels (essential: in normalised
+            coordinates, with the singular values 1, 1, 0); None if no matrix was found.
+        inliers: bool [M], True for a match that agrees; all False without a matrix.
     """
 
     geometry: str
@@ -72,14 +72,14 @@ def verify_pair(
     canvas_size: tuple[int, int],
     intrinsics: tuple[Intrinsics, Intrinsics] | None = None,
 ) -> Verification:
-    """Verify the matches of a pair of images; an inlier is at most a pixel of the canvas away.
+    """Verify the matches of a pair of images, within one pixel of the canvas.
 
     Args:
         matches: of the pair.
         geometry: see `verify`.
         image_sizes: (width, height) of both original images.
         canvas_size: (width, height) of the canvas that they were shrunk to.
-        intrinsics: of both cameras; essential needs them.
+        intrinsics: of both cameras; only essential needs them.
 
     Raises:
         ConfigError: there is no such geometry, or the intrinsics are missing.
@@ -101,9 +101,9 @@ def verify(
         keypoints0: float32 [M, 2], pixels of the first image.
         keypoints1: float32 [M, 2], pixels of the second image.
         geometry: ``fundamental`` (a rigid scene), ``homography`` (a plane, or a camera that only turns) or
-            ``essential`` (a rigid scene and calibrated cameras). Only essential knows of distortion.
-        tolerance: how far an inlier may be away, in pixels.
-        intrinsics: of the first and the second camera; essential needs them.
+            ``essential`` (a rigid scene and calibrated cameras). Only essential takes account of distortion.
+        tolerance: largest distance of an inlier in pixels.
+        intrinsics: of the first and the second camera; only essential needs them.
 
     Raises:
         ConfigError: there is no such geometry, or the intrinsics are missing.
@@ -118,13 +118,13 @@ def verify(
     try:
         matrix, inliers = _estimate(keypoints0, keypoints1, geometry, tolerance, intrinsics)
     except cv2.error:
-        # OpenCV raises for some degenerate points, such as all of them in one place.
+        # OpenCV raises for degenerate points, such as all of them in one place.
         return nothing
-    # Several solutions of one minimal set come stacked: nothing decides between them.
+    # OpenCV stacks several solutions of one minimal set, and nothing decides between them.
     if matrix is None or matrix.shape != (3, 3):
         return nothing
     if geometry == "essential":
-        # OpenCV's methods scale it differently.
+        # OpenCV's methods scale the matrix differently.
         matrix = matrix * np.sqrt(2) / np.linalg.norm(matrix)
     return Verification(geometry, matrix, inliers.ravel() != 0)
 

@@ -1,4 +1,4 @@
-"""Messages by their fields: the same for the classes of rclpy and for those that rosbags makes."""
+"""Messages of matches, for the message classes of rclpy and for those of rosbags."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class StampedImage(FrameImage, Protocol):
 
 @dataclass(frozen=True)
 class MessageTypes:
-    """The classes that messages are made of.
+    """Classes of the messages.
 
     Attributes:
         matches: of lightglue_ros/Matches.
         pair_matches: of lightglue_ros/PairMatches.
         time: of builtin_interfaces/Time.
-        flat: makes what a field takes of a float32, int32 or uint8 array of any shape.
+        flat: converts a float32, int32 or uint8 array of any shape to the value of a flat field.
     """
 
     matches: type
@@ -50,7 +50,7 @@ class MessageTypes:
 
 
 def stamp_in_ns(header: Header) -> int:
-    """When the image was taken, in nanoseconds."""
+    """Return the stamp in nanoseconds."""
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
@@ -72,7 +72,7 @@ def result_to_message(types: MessageTypes, result: FrameResult[StampedImage], mo
 
 def _pair_message(types: MessageTypes, camera0: str, camera1: str, pair: RigPair[StampedImage]) -> Any:
     kind, matches = types.pair_matches, pair.matches
-    # All fields by name, because the classes of rosbags know no defaults.
+    # All fields are named, because the classes of rosbags have no defaults.
     return kind(
         status=kind.STATUS_MISSING if pair.is_missing else kind.STATUS_OK,
         camera0=camera0,
@@ -102,7 +102,7 @@ def _verification_fields(types: MessageTypes, found: Verification | None) -> dic
 
 
 def _image_fields(types: MessageTypes, number: int, image: StampedImage | None) -> dict[str, Any]:
-    """What a message says of its first (0) or second (1) image; of a missing one zeros."""
+    """Make the fields of the first (0) or second (1) image of a pair; zeros if it is missing."""
     fields = {
         "stamp": types.time(sec=0, nanosec=0) if image is None else image.header.stamp,
         "frame_id": "" if image is None else image.header.frame_id,
