@@ -1,8 +1,10 @@
-"""Publishes matches as annotations of the images, for Foxglove; the package foxglove_msgs is needed for it.
+"""Publishes matches as annotations of the images for Foxglove. The package foxglove_msgs must be installed.
 
-`matches/annotations/CAMERA` has a line for each match, from its keypoint to where the other image has it. The
-pairs of a camera are those whose first image is its present one, and through time those whose second is.
-Colours are those of the pictures: red to green by score, magenta where the geometry does not agree.
+`matches/annotations/CAMERA` has a line for each match, from the keypoint in this image to the position of its
+partner in the other image. The pairs of a camera are those whose first image is its present one, and for
+pairs
+through time those whose second image is. Colours are those of the pictures: red to green by score, magenta
+for matches that do not agree with the geometry.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from lightglue_ros.nodes.conversions import message_to_inliers, message_to_match
 from lightglue_ros.nodes.lazy_publisher import LazyPublisher
 from lightglue_ros.rig.rig import Rig
 
-# Steps from red to green: every one is a message of its own.
+# Number of colours from red to green: each colour is a message of its own.
 _COLOURS = 64
 _THICKNESS = 1.0
 
 
 def message_type() -> type[Any]:
-    """foxglove_msgs/ImageAnnotations.
+    """Return the class foxglove_msgs/ImageAnnotations.
 
     Raises:
         ConfigError: the package is not installed.
@@ -45,12 +47,12 @@ def message_type() -> type[Any]:
 
 
 class Annotator(LazyPublisher[tuple[Rig, Matches]]):
-    """Publishes annotations of the newest matches: of (rig, matches as published).
+    """Publishes annotations of the newest matches, from the rig and the published message.
 
     Args:
         node: for its log.
-        publishers: of each camera's annotations, by its name.
-        rate: at most so many times a second; 0 is never.
+        publishers: of each camera's annotations, by camera name.
+        rate: largest number of publications per second; 0 is none.
     """
 
     def __init__(self, node: Node, publishers: Mapping[str, Publisher], rate: float) -> None:
@@ -65,11 +67,11 @@ class Annotator(LazyPublisher[tuple[Rig, Matches]]):
 
 
 def annotate(rig: Rig, matches: Matches) -> dict[str, Any]:
-    """foxglove_msgs/ImageAnnotations of each camera that has an image in a pair, by its name.
+    """Make foxglove_msgs/ImageAnnotations of each camera that has an image in a pair, by camera name.
 
     Args:
         rig: that was matched.
-        matches: of its pairs, in its order.
+        matches: of the pairs of the rig, in its order.
     """
     annotations: dict[str, Any] = {}
     for (first, _), pair in zip(rig.pairs, matches.pairs, strict=True):
@@ -85,7 +87,7 @@ def _lines(pair: PairMatchesMsg, is_second: bool) -> Any:
 
     found = message_to_matches(pair)
     ends = [found.keypoints0, found.keypoints1]
-    # The origin of annotations is the corner of the first pixel, ours is its centre.
+    # The origin of annotations is the corner of the first pixel; ours is its centre.
     points = np.stack(ends[::-1] if is_second else ends, axis=1).reshape(-1, 2) + 0.5
     return PointsAnnotation(
         timestamp=pair.stamp1 if is_second else pair.stamp0,
@@ -105,7 +107,7 @@ def _colours(scores: np.ndarray, inliers: np.ndarray | None) -> Sequence[Any]:
 
 @cache
 def _palette() -> tuple[list[Any], Any]:
-    """Colours of the scores from 0 to 1, and that of what does not agree with the geometry."""
+    """Return the colours of scores from 0 to 1, and the colour of outliers."""
     from foxglove_msgs.msg import Color
 
     colours = [*score_colours(np.linspace(0.0, 1.0, _COLOURS)).tolist(), OUTLIER_COLOUR]

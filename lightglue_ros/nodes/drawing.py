@@ -1,4 +1,4 @@
-"""Draws matches and publishes the pictures, only while somebody looks (see `watched`)."""
+"""Publishes pictures of matches while somebody subscribes to them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from lightglue_ros.nodes.lazy_publisher import LazyPublisher
 from lightglue_ros.rosdata.decoding import CameraImage
 
 TOPIC = "matches/image"
-# Images are shrunk to this for the picture, in pixels.
+# Longest side of an image in the picture, in pixels.
 LONGEST_SIDE = 640
 
-# The first and the second image of a pair, None where it is not there.
+# First and second image of a pair; None if it is missing.
 ImagePair = tuple[CameraImage | None, CameraImage | None]
 
 
 class Drawer(LazyPublisher[tuple[Matches, Sequence[ImagePair]]]):
-    """Draws the newest matches: of (matches as published, images of each pair).
+    """Draws the newest matches, from the published message and the images of each of its pairs.
 
     Args:
         node: for its log.
         publisher: of sensor_msgs/Image.
-        rate: at most so many pictures a second; 0 is none.
-        mono16: the range of 16-bit images.
+        rate: largest number of pictures per second; 0 is none.
+        mono16: conversion of 16-bit images to 8 bits.
 
     Attributes:
-        drawn: how many pictures were published.
+        drawn: number of published pictures.
     """
 
     def __init__(self, node: Node, publisher: Publisher, rate: float, mono16: Mono16Range) -> None:

@@ -1,4 +1,4 @@
-"""Features as messages: from the computer of a camera to the one that matches."""
+"""Messages of features, from the computer of a camera to the one that matches."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _TYPE_OF = {"fp32": FeaturesMsg.FLOAT32, "fp16": FeaturesMsg.FLOAT16}
 def features_to_message(
     features: Features, header: Header, camera: str, info: GraphInfo, precision: str
 ) -> FeaturesMsg:
-    """Make a message of the features of one image.
+    """Make the message of the features of one image.
 
     Args:
         features: of one image.
         header: of the image.
-        camera: its name.
+        camera: name of the camera.
         info: of the model that extracted them.
         precision: ``fp32``, or ``fp16`` for descriptors of half the size.
     """
@@ -43,15 +43,15 @@ def features_to_message(
 
 
 def check_features(message: FeaturesMsg, info: GraphInfo, max_keypoints: int) -> CameraImage:
-    """Check that features can be matched; they take the place of their image.
+    """Check that features can be matched in place of their image.
 
     Args:
         message: from an extractor.
         info: of the model that will match them.
-        max_keypoints: of more keypoints the best are taken.
+        max_keypoints: cap; the keypoints with the best scores are taken.
 
     Raises:
-        RejectedImageError: they come from another model, or their sizes do not fit each other.
+        RejectedImageError: they come from another model, or their sizes are inconsistent.
     """
     _check_model(message, info)
     _check_sizes(message)

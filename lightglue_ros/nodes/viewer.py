@@ -1,8 +1,8 @@
-"""The viewer node: draws `matches` on the cameras' images and publishes that as `matches/image`.
+"""The viewer node: draws `matches` on the images of the cameras and publishes them as `matches/image`.
 
-It is for the computer of somebody who looks, or for a matcher that takes features and has no images. (A
-matcher that has images draws them itself, unless a viewer is there.) While somebody looks, the images of each
-camera wait until matches of later ones arrive.
+Run it on the computer of the person who looks, or next to a matcher that takes features and has no images. A
+matcher that has images draws them itself, unless a viewer runs. While somebody subscribes to the pictures,
+the viewer keeps the images of each camera until matches of later images arrive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightglue_ros.nodes.spin import run_node
 from lightglue_ros.rosdata.decoding import CameraImage
 from lightglue_ros.rosdata.parameters import CameraParameters
 
-# Images of each camera that wait at most, where no matches come: a second at 30 Hz.
+# Largest number of images per camera that wait for their matches: a second at 30 Hz.
 HISTORY = 30
 
 
@@ -35,7 +35,7 @@ class Viewer(Node):
     """
 
     def __init__(self) -> None:
-        # First, for rclpy destroys a node whose making failed, too.
+        # Attributes come before super().__init__(): rclpy calls destroy_node() even if __init__ raises.
         self._drawer: Drawer | None = None
         super().__init__("viewer")
         ros_parameters.declare(self, CameraParameters, read_only=True)
@@ -51,14 +51,14 @@ class Viewer(Node):
             values.mono16,
         )
         for camera, topic in zip(values.cameras, values.image_topics, strict=True):
-            tell = partial(self._tell_incompatible, topic)
-            image_input.subscribe(self, values, topic, partial(self._on_image, camera), tell)
+            on_incompatible = partial(self._log_incompatible, topic)
+            image_input.subscribe(self, values, topic, partial(self._on_image, camera), on_incompatible)
         self.create_subscription(
             Matches, "matches", self._on_matches, qos.result_qos(), qos_overriding_options=qos.overridable()
         )
 
     def destroy_node(self) -> None:
-        """End the drawing before the node goes."""
+        """End the drawing thread before the node goes."""
         if self._drawer is not None:
             self._drawer.stop()
             self._drawer = None
@@ -72,7 +72,7 @@ class Viewer(Node):
             self.get_logger().warning(f"camera {camera}: {error}", throttle_duration_sec=LOG_PERIOD)
 
     def _forget_images(self) -> None:
-        """Forget images older than all that the last matches named; while nobody looks, all of them."""
+        """Forget images older than those of the last matches; without subscribers forget all of them."""
         is_watched = self.count_subscribers(TOPIC) > 0
         for images in self._images.values():
             while images and (not is_watched or _order(images[0].header.stamp) < self._oldest):
@@ -92,12 +92,12 @@ class Viewer(Node):
         images = self._images.get(camera, deque())
         return next((image for image in reversed(images) if image.header.stamp == stamp), None)
 
-    def _tell_incompatible(self, topic: str) -> None:
+    def _log_incompatible(self, topic: str) -> None:
         self.get_logger().warning(f"a publisher of {topic} does not offer the QoS that image_qos asks for")
 
 
 def _oldest_named(message: Matches) -> tuple[int, int]:
-    """The stamp of the oldest image in a message, in seconds and nanoseconds; 0 without images."""
+    """Return the stamp of the oldest image in a message, in seconds and nanoseconds; 0 without images."""
     named = [(pair.stamp0, pair.width0) for pair in message.pairs]
     named += [(pair.stamp1, pair.width1) for pair in message.pairs]
     return min((_order(stamp) for stamp, width in named if width), default=(0, 0))
