@@ -62,9 +62,11 @@ SPECS = {
             "image topics).",
         ),
         "rate": Spec(
-            0.0, f"Images per second of each camera; 0 is the rate of a video, or else {DEFAULT_RATE:g}."
+            0.0,
+            f"Images per second of each camera; 0 is the rate of a video, or else {DEFAULT_RATE:g}.",
+            limits=(0.0, 1000.0),
         ),
-        "speed": Spec(1.0, "Speed at which a bag is played; 1 is the recorded speed."),
+        "speed": Spec(1.0, "Speed of playing a bag; 1 is the recorded speed.", limits=(0.001, 1000.0)),
         "loop": Spec(True, "Begin again after the last image."),
         "count": Spec(
             0, "Number of sets of images (of a bag: images) after which the player ends; 0 is no limit."
@@ -117,7 +119,6 @@ class Player(Node):
         self._rate, self._speed = values["rate"], values["speed"]
         self._keep_stamps, self._loop, self._count = values["keep_stamps"], values["loop"], values["count"]
         self._min_subscribers, self._reliability = values["min_subscribers"], values["image_qos"]
-        self._check_numbers()
         if bool(bag) == bool(images):
             raise ConfigError(
                 "images and bag are both given" if bag else "there is nothing to play",
@@ -136,15 +137,6 @@ class Player(Node):
             raise ConfigError(f"bag {bag} has no images", allowed="a bag with at least one image")
         # On the steady clock, because the node's own clock may follow the /clock that is published here.
         self._timer = self.create_timer(1e-6, self._play, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def _check_numbers(self) -> None:
-        if self._rate < 0.0:
-            raise ConfigError(
-                f"parameter rate is {self._rate}",
-                allowed=f"0 (a video's own, else {DEFAULT_RATE:g}) or more Hz",
-            )
-        if self._speed <= 0.0:
-            raise ConfigError(f"parameter speed is {self._speed}", allowed="more than 0, 1 is as recorded")
 
     # Sources of moments.
 
