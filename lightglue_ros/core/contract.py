@@ -27,8 +27,9 @@ layers              int32 [P]           transformer layers that the pair went th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from lightglue_ros.core.export_command import export_command
 from lightglue_ros.errors import ModelError
@@ -182,7 +183,7 @@ def _decode_list(text: str) -> tuple[str, ...]:
     return tuple(item for item in text.split(",") if item)
 
 
-_DECODERS = {
+_DECODERS: dict[str, Callable[[str], Any]] = {
     "graph": str,
     "model": str,
     "extractor": str,

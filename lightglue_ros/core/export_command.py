@@ -34,6 +34,7 @@ def export_command(model: str | os.PathLike[str]) -> str:
     path = Path(model)
     folder = path.absolute().parent if path.suffix == ".onnx" else path
     name = _NAME.fullmatch(folder.name or "xfeat")
+    assert name  # any text that is not empty
     words = ["lightglue_ros export", name[1]]
     words += ["--split"] if path.name != "pipeline.onnx" else []
     for option, value in zip(_OPTIONS.values(), name.groups()[1:], strict=True):

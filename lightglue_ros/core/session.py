@@ -190,9 +190,9 @@ def _open(
     wanted = "cuda" if provider == "auto" else provider
     if wanted != "cpu":
         problem = _loading_problem(wanted)
-        info = _read_info(path) if problem is None else None
-        if problem is None and wanted == "tensorrt":
-            problem = _tensorrt_problem(info, path)
+        if problem is None:
+            info = _read_info(path)
+            problem = _tensorrt_problem(info, path) if wanted == "tensorrt" else None
         if problem is None:
             providers = _provider_options(wanted, info, cuda_graph)
             session = _create(path, providers, threads, _optimisation(wanted, info))
@@ -300,7 +300,7 @@ def _loading_problem(provider: str) -> str | None:
         # Finds CUDA and cuDNN in NVIDIA's Python wheels. It prints the names of missing libraries.
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
-    folder = Path(ort.__file__).parent / "capi"
+    folder = Path(ort.__path__[0]) / "capi"
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))

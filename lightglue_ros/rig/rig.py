@@ -94,8 +94,9 @@ class Rig:
 
 
 def _parse_pair(pair: str, cameras: tuple[str, ...]) -> tuple[View, View]:
-    found = [_VIEW.fullmatch(text) for text in pair.split(":")]
-    if len(found) != 2 or any(view is None or view["camera"] not in cameras for view in found):
+    texts = pair.split(":")
+    found = [view for text in texts if (view := _VIEW.fullmatch(text)) and view["camera"] in cameras]
+    if len(texts) != 2 or len(found) != 2:
         raise _pair_error(pair, cameras)
     first, second = (View(cameras.index(view["camera"]), int(view["back"] or 0)) for view in found)
     is_of_present = not first.back or not second.back

@@ -144,10 +144,12 @@ def _estimate(
         return cv2.findHomography(
             keypoints0, keypoints1, cv2.USAC_MAGSAC, tolerance, None, _MOST_ROUNDS, _CONFIDENCE
         )
-    rays = [camera.rays(of) for of, camera in zip((keypoints0, keypoints1), intrinsics, strict=True)]
-    focal_length = np.mean([np.diag(camera.matrix)[:2] for camera in intrinsics])
+    assert intrinsics is not None  # verify_pair has checked it
+    camera0, camera1 = intrinsics
+    focal_length = float(np.mean([np.diag(camera.matrix)[:2] for camera in intrinsics]))
     return cv2.findEssentialMat(
-        *rays,
+        camera0.rays(keypoints0),
+        camera1.rays(keypoints1),
         np.eye(3),
         _ESSENTIAL_METHOD,
         _CONFIDENCE,
