@@ -1,4 +1,4 @@
-"""The node with the images of a bag, against the same bag through `lightglue_ros bag`."""
+"""The node with the images of a bag, against the same bag through `lightglue_ros bag` and the pipeline."""
 
 import json
 from pathlib import Path
@@ -14,53 +14,102 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from lightglue_ros.cli import main
-from lightglue_ros.msg import Matches
-from lightglue_ros.nodes.conversions import array_to_image
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.msg import Matches, PairMatches
+from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
 from lightglue_ros.rosdata.bags import MATCHES_TYPE, Bag, BagWriter, metadata_of
 
-FRAMES, BEGIN, PERIOD = 5, 1_600_000_000, 0.5
+OK, MISSING = PairMatches.STATUS_OK, PairMatches.STATUS_MISSING
+PERIOD, HOUR = 0.5, 3600
+BEGIN = 1_600_000_000 + HOUR
+SMALL = (320, 224)
 RIG = """
 /**:
   ros__parameters:
-    pairs: ["left:right", "left@-1:left", "right@-2:right"]
-    sync_slop: 0.01
+    pairs: ["left:right", "left@-1:left"]
+    camera_timeout: 0.2
     max_keypoints: 256
+    image_width: 320
+    image_height: 224
 """
+# (stamp, cameras) of each moment: stereo, a camera that is missing for a while, time set back by an hour.
+BOTH = ("left", "right")
+MOMENTS = [
+    *((BEGIN + PERIOD * n, ("left",) if 3 <= n < 9 else BOTH) for n in range(12)),
+    *((BEGIN - HOUR + PERIOD * n, BOTH) for n in range(3)),
+]
 
 
-def test_the_node_publishes_what_the_bag_command_writes(robot, motorcycle, tmp_path):
-    frames = []
-    for frame in range(FRAMES):
-        crops = (image[4 * frame : 4 * frame + 400, 6 * frame : 6 * frame + 600] for image in motorcycle)
-        frames.append(dict(zip(("left", "right"), (crop.copy() for crop in crops), strict=True)))
-    with BagWriter(tmp_path / "bag", "mcap") as writer:
+def images_of(motorcycle, moment):
+    """A pair of views that differs from moment to moment."""
+    return {
+        camera: image[4 * moment : 4 * moment + 400, 6 * moment : 6 * moment + 600].copy()
+        for camera, image in zip(BOTH, motorcycle, strict=True)
+        if camera in MOMENTS[moment][1]
+    }
+
+
+def write_bag(path, motorcycle):
+    with BagWriter(path, "mcap") as writer:
         topics = {
-            camera: writer.add_topic(f"/{camera}/image_rect", "sensor_msgs/msg/Image") for camera in frames[0]
+            camera: writer.add_topic(f"/{camera}/image_rect", "sensor_msgs/msg/Image") for camera in BOTH
         }
-        for number, images in enumerate(frames):
-            time_ns = round((BEGIN + number * PERIOD) * 1e9)
-            stamp = Time(sec=time_ns // 10**9, nanosec=time_ns % 10**9)
-            for camera, image in images.items():
+        for moment, (seconds, _) in enumerate(MOMENTS):
+            nanoseconds = round(seconds * 1e9)
+            stamp = Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+            for camera, image in images_of(motorcycle, moment).items():
                 message = array_to_image(image, Header(stamp=stamp, frame_id=f"{camera}_optical"))
-                writer.write(topics[camera], time_ns, serialize_message(message))
+                recorded = round((BEGIN + PERIOD * moment) * 1e9)
+                writer.write(topics[camera], recorded, serialize_message(message))
+
+
+def images_in(message):
+    """Stamps of the images that each pair of a message is made of."""
+    return tuple(
+        (pair.stamp0.sec, pair.stamp0.nanosec, pair.stamp1.sec, pair.stamp1.nanosec) for pair in message.pairs
+    )
+
+
+def test_node_bag_and_pipeline_give_the_same_bytes_for_the_same_frame(robot, motorcycle, tmp_path):
+    write_bag(tmp_path / "bag", motorcycle)
     rig = tmp_path / "rig.yaml"
     rig.write_text(RIG)
-    small = ["-p", "image_width:=320", "-p", "image_height:=224"]
-    words = ["bag", tmp_path / "bag", "-o", tmp_path / "out", "--params-file", rig, *small]
+    words = ["bag", tmp_path / "bag", "-o", tmp_path / "out", "--params-file", rig]
     assert main([str(word) for word in words]) == 0
     with Bag(tmp_path / "out") as bag:
-        expected = [deserialize_message(one.data, Matches) for one in bag.messages(["/matches"])]
-    assert all(len(message.pairs[0].scores) > 50 for message in expected)
+        of_bag = [deserialize_message(one.data, Matches) for one in bag.messages(["/matches"])]
 
     stereo = robot(params_file=rig)
-    for number, images in enumerate(frames):
-        # One after the other, for a busy node takes the newest frame only.
-        stereo.repeat_until(
-            lambda number=number, images=images: stereo.show_at(BEGIN + number * PERIOD, images),
-            lambda number=number: len(stereo.messages) > number,
-            f"the matches of frame {number}",
-        )
-    assert stereo.messages == expected
+    for moment, (seconds, cameras) in enumerate(MOMENTS):
+        images, count = images_of(motorcycle, moment), len(stereo.messages)
+        if cameras == BOTH:
+            # One after the other, because a busy node takes the newest frame only.
+            stereo.repeat_until(
+                lambda seconds=seconds, images=images: stereo.show_at(seconds, images),
+                lambda count=count: len(stereo.messages) > count,
+                f"the matches of moment {moment}",
+            )
+        else:
+            stereo.show_at(seconds, images)
+            stereo.listen(PERIOD)
+
+    # The node and the bag find a camera missing at moments that depend on their clocks.
+    of_node = {images_in(message): message for message in stereo.messages}
+    common = [message for message in of_bag if images_in(message) in of_node]
+    assert all(message == of_node[images_in(message)] for message in common)
+    statuses = [[pair.status for pair in message.pairs] for message in common]
+    assert statuses[:3] == [[OK, MISSING], [OK, OK], [OK, OK]]
+    assert [MISSING, OK] in statuses
+    assert statuses[-3:] == [[OK, MISSING], [OK, OK], [OK, OK]]
+
+    pipeline = MatchPipeline("xfeat", "cpu", SMALL, max_keypoints=256)
+    before, now = images_of(motorcycle, 1), images_of(motorcycle, 2)
+    views = [now["left"], now["right"], before["left"]]
+    for pair, expected in zip(common[2].pairs, pipeline.match(views, [(0, 1), (2, 0)]), strict=True):
+        found = message_to_matches(pair)
+        assert len(found) > 50
+        for field in ("keypoints0", "keypoints1", "scores", "indices0", "indices1"):
+            assert getattr(found, field).tobytes() == getattr(expected, field).tobytes()
 
 
 def test_matches_in_a_bag_have_the_type_hash_that_ros_2_gives_them(tmp_path):
