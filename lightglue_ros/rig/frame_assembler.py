@@ -281,15 +281,16 @@ class FrameAssembler(Generic[T]):
         if self._are_missing(present) and now - self._last_frame_at <= self.timeout * 1e9:
             # The present cameras are themselves out of sync with the main group, which goes on without them.
             return
-        waiting_since = max(self._cameras[camera].idle_since for camera in present)
+        idle_since = (self._cameras[camera].idle_since for camera in present)
+        waiting_since = max(since for since in idle_since if since is not None)
         has_pair = self.rig.is_served_by(present)
         for number, camera in enumerate(self._cameras):
             if number in present:
                 continue
             timeout = self._timeout(camera)
             is_due = self._is_due(camera, stamp)
-            has_come = camera.newest is not None and camera.came_at > waiting_since
-            is_behind = is_due and has_come and stamp - camera.newest > timeout
+            newest = camera.newest if camera.came_at > waiting_since else None
+            is_behind = is_due and newest is not None and stamp - newest > timeout
             is_in_vain = now - waiting_since > timeout and (is_due or not has_pair)
             if is_behind or is_in_vain:
                 camera.is_missing = True

@@ -17,6 +17,7 @@ from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.frame import FrameResult, FrameSettings, ImageT, RigFrame, RigPair
 from lightglue_ros.rig.history import ExtractedImage, History
+from lightglue_ros.rig.rig import Rig, View
 from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
 
 
@@ -71,9 +72,9 @@ class FrameProcessor(Generic[ImageT]):
             return FrameResult(settings, images, features, rejected)
         self._clear_if_time_was_set_back(frame)
         present = _extracted_images(images, features, keep_pixels)
-        pairs = self._match(present)  # all pairs in one run
+        pairs = self._match(present, settings.rig)  # all pairs in one run
         self._history.add(present, frame.between)
-        pairs, unverified = self._verify(pairs)
+        pairs, unverified = self._verify(pairs, settings)
         inference = (self._pipeline.times - before).inference
         return FrameResult(settings, images, features, rejected, pairs, unverified, inference)
 
@@ -113,27 +114,28 @@ class FrameProcessor(Generic[ImageT]):
 
     def _extract(self, decoded: Sequence[np.ndarray | Features | None]) -> list[Features | None]:
         """Extract all images in one run; features that were extracted elsewhere stay as they are."""
-        slots = [slot for slot, image in enumerate(decoded) if isinstance(image, np.ndarray)]
-        extracted = self._pipeline.extract([decoded[slot] for slot in slots])
-        self.extracted += len(slots)
+        images = {slot: image for slot, image in enumerate(decoded) if isinstance(image, np.ndarray)}
+        extracted = self._pipeline.extract(list(images.values()))
+        self.extracted += len(images)
         features = [image if isinstance(image, Features) else None for image in decoded]
-        for row, slot in enumerate(slots):
+        for row, slot in enumerate(images):
             features[slot] = extracted.of_image(row)
         return features
 
-    def _match(self, present: Sequence[ExtractedImage[ImageT] | None]) -> list[RigPair[ImageT]]:
+    def _match(self, present: Sequence[ExtractedImage[ImageT] | None], rig: Rig) -> list[RigPair[ImageT]]:
         """Match all pairs in one run; a pair with a missing image is left out and comes out empty."""
-        views = [
-            tuple(self._history.look_up(view, present) for view in pair) for pair in self._settings.rig.pairs
+        pairs = [
+            (self._history.look_up(first, present), self._history.look_up(second, present))
+            for first, second in rig.pairs
         ]
-        matches = iter(self._match_present([pair for pair in views if None not in pair]))
+        matches = iter(self._match_present([(a, b) for a, b in pairs if a is not None and b is not None]))
         return [
             RigPair(
-                first and first.image,
-                second and second.image,
+                None if first is None else first.image,
+                None if second is None else second.image,
                 PairMatches.empty() if first is None or second is None else next(matches),
             )
-            for first, second in views
+            for first, second in pairs
         ]
 
     def _match_present(
@@ -147,29 +149,33 @@ class FrameProcessor(Generic[ImageT]):
         features = Features.concatenate([image.features for image in images])
         return self._pipeline.match_features(features, [(slots[id(a)], slots[id(b)]) for a, b in pairs])
 
-    def _verify(self, pairs: list[RigPair[ImageT]]) -> tuple[list[RigPair[ImageT]], str]:
+    def _verify(
+        self, pairs: list[RigPair[ImageT]], settings: FrameSettings
+    ) -> tuple[list[RigPair[ImageT]], str]:
         """Verify the pairs that have both images; return them and why others could not be verified."""
-        if self._settings.geometry == "none":
+        if settings.geometry == "none":
             return pairs, ""
         problems: dict[str, None] = {}
         verified = list(pairs)
         for number, pair in enumerate(pairs):
             if not pair.is_missing:
                 try:
-                    verified[number] = replace(pair, verification=self._verify_pair(number, pair))
+                    verification = self._verify_pair(pair, settings.rig.pairs[number], settings.geometry)
+                    verified[number] = replace(pair, verification=verification)
                 except ConfigError as error:
                     problems[str(error)] = None
         return verified, "; ".join(problems)
 
-    def _verify_pair(self, number: int, pair: RigPair[ImageT]) -> Verification:
-        sizes = [(image.width, image.height) for image in (pair.image0, pair.image1)]
+    def _verify_pair(self, pair: RigPair[ImageT], views: tuple[View, View], geometry: str) -> Verification:
+        images = [image for image in (pair.image0, pair.image1) if image is not None]
+        sizes = [(image.width, image.height) for image in images]
         intrinsics = None
-        if self._settings.geometry == "essential":
-            cameras = (view.camera for view in self._settings.rig.pairs[number])
-            intrinsics = tuple(map(self._calibration.intrinsics, cameras, sizes))
-        return verify_pair(
-            pair.matches, self._settings.geometry, sizes, self._pipeline.image_size, intrinsics
-        )
+        if geometry == "essential" and self._calibration is not None:
+            intrinsics = (
+                self._calibration.intrinsics(views[0].camera, sizes[0]),
+                self._calibration.intrinsics(views[1].camera, sizes[1]),
+            )
+        return verify_pair(pair.matches, geometry, sizes, self._pipeline.image_size, intrinsics)
 
 
 def _decode(
@@ -193,6 +199,8 @@ def _extracted_images(
     images: Sequence[ImageT | None], features: Sequence[Features | None], keep_pixels: bool
 ) -> list[ExtractedImage[ImageT] | None]:
     return [
-        None if found is None else ExtractedImage(image if keep_pixels else image.without_pixels(), found)
+        None
+        if image is None or found is None
+        else ExtractedImage(image if keep_pixels else image.without_pixels(), found)
         for image, found in zip(images, features, strict=True)
     ]
