@@ -23,7 +23,7 @@ setup(
     packages=[*FOLDERS, *PARTS],
     package_dir=FOLDERS,
     package_data={"lightglue_ros.definitions": ["*.msg"]},
-    install_requires=["numpy", "opencv-python-headless"],
+    install_requires=["numpy", "opencv-python-headless", "tqdm"],
     # An extra chooses the build of ONNX Runtime: all builds fill the same folder `onnxruntime`, and an extra
     # cannot replace a requirement. Without an extra an installed build stays, such as NVIDIA's on a Jetson.
     extras_require={

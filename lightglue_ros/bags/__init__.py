@@ -1,1 +1,1 @@
-"""`lightglue_ros bag`: recorded bags to the same bags with matches, as the node would have published them."""
+"""The command `lightglue_ros bag`: recorded bags in, the same bags with the node's matches out."""

@@ -1,61 +1,27 @@
-"""Where tasks are done: in this process, in processes of this machine, or on a Ray cluster.
+"""Runs functions in other processes: of this machine, or of a Ray cluster.
 
-Each engine has room for so many tasks at once, `start`s them and lets the caller `wait` for one to be done.
-What a task became goes back to the caller, which alone writes files: a task whose process died is done again,
-and nothing is written twice.
+`Engine.submit` returns a future, as executors of `concurrent.futures` do. Each thread of an engine waits for
+one process, so a process that dies takes only its own task with it, and the task is tried again.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
+import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from typing import Any
 
-from lightglue_ros.bags.plan import Plan
-from lightglue_ros.bags.work import Chunk, Task, Worker
 from lightglue_ros.errors import ConfigError, LightGlueRosError
 
 ENGINES = ("processes", "ray")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task.
-
-    Attributes:
-        result: None where there is an error or the worker died.
-        error: that the task raised, for the user.
-        worker_died: the task may be done again.
-    """
-
-    result: Plan | Chunk | None = None
-    error: LightGlueRosError | OSError | None = None
-    worker_died: bool = False
-
-
-class Engine(Protocol):
-    """Does tasks.
-
-    Attributes:
-        room: how many more tasks it takes now.
-        num_threads: of the CPU provider in each task, 0 is one per core.
-    """
-
-    room: int
-    num_threads: int
-
-    def start(self, task: Task) -> None:
-        """Begin a task."""
-
-    def wait(self) -> tuple[Task, Outcome]:
-        """Wait until one of the tasks that were started is done."""
-
-    def close(self) -> None:
-        """End what is running."""
+# A process may die by chance, or because the task is too large for the machine.
+MOST_TRIES = 3
 
 
 def make_engine(name: str, jobs: int | None) -> Engine:
@@ -63,145 +29,140 @@ def make_engine(name: str, jobs: int | None) -> Engine:
 
     Args:
         name: ``processes`` or ``ray``.
-        jobs: tasks at once; None is one here, and as many as there are cores with Ray.
+        jobs: tasks at a time; None is one process, or one task for each core of a Ray cluster.
 
     Raises:
-        ConfigError: there is no such engine, or Ray is not installed or cannot be reached.
+        ConfigError: the name is unknown, or Ray is not installed or cannot be reached.
     """
     if name not in ENGINES:
         raise ConfigError(f"engine '{name}' is unknown", allowed=", ".join(ENGINES))
-    if name == "ray":
-        return RayCluster(jobs)
-    return InProcess() if jobs is None or jobs == 1 else Processes(jobs)
+    return RayEngine(jobs) if name == "ray" else ProcessEngine(jobs or 1)
 
 
-def attempt(worker: Worker, task: Task) -> Outcome:
-    """Do a task; an error for the user is an outcome, too."""
+def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
+    """Call a function; returns its result, or None and an error that can be sent between processes."""
     try:
-        return Outcome(worker.do(task))
-    except (LightGlueRosError, OSError) as error:
-        return Outcome(error=error)
+        return function(*arguments), None
+    except (LightGlueRosError, OSError, CancelledError) as error:
+        return None, error
+    except Exception as error:
+        traceback.print_exc()
+        summary = f"unexpected {type(error).__name__}: {error}"
+        return None, LightGlueRosError(summary, fix="report it, with the traceback in the log")
 
 
-class InProcess:
-    """Does one task at a time, in this process and when it is waited for."""
-
-    num_threads = 0
-
-    def __init__(self) -> None:
-        self._worker = Worker()
-        self._task: Task | None = None
-
-    @property
-    def room(self) -> int:
-        """One while no task waits."""
-        return int(self._task is None)
-
-    def start(self, task: Task) -> None:
-        """Keep the task until it is waited for."""
-        self._task = task
-
-    def wait(self) -> tuple[Task, Outcome]:
-        """Do the task."""
-        task, self._task = self._task, None
-        return task, attempt(self._worker, task)
-
-    def close(self) -> None:
-        """There is nothing to end."""
+class _WorkerDiedError(Exception):
+    """The process that ran a task is gone."""
 
 
-@dataclass
-class _Process:
-    process: multiprocessing.process.BaseProcess
-    connection: Connection
-    task: Task | None = None
+class Engine(ABC):
+    """Runs tasks in other processes.
 
-
-class Processes:
-    """Does tasks in processes of their own, which end when this one does, however it ends.
-
-    Args:
-        count: how many.
+    Attributes:
+        workers: tasks at a time.
+        num_threads: threads of the CPU provider in each process; 0 is one for each core.
     """
 
-    def __init__(self, count: int) -> None:
-        self.num_threads = max(1, (os.cpu_count() or 1) // count)
-        # A fork would share ONNX Runtime's threads with this process.
-        self._context = multiprocessing.get_context("spawn")
-        self._processes = [self._begin() for _ in range(count)]
+    def __init__(self, workers: int, num_threads: int) -> None:
+        self.workers = workers
+        self.num_threads = num_threads
+        self._is_closed = False
+        self._threads = ThreadPoolExecutor(workers)
 
-    @property
-    def room(self) -> int:
-        """How many processes have no task."""
-        return sum(one.task is None for one in self._processes)
-
-    def start(self, task: Task) -> None:
-        """Hand a task to a process that has none."""
-        idle = next(one for one in self._processes if one.task is None)
-        idle.task = task
-        # One that has died is found out by waiting for it.
-        with suppress(OSError):
-            idle.connection.send(task)
-
-    def wait(self) -> tuple[Task, Outcome]:
-        """Wait for the first process that answers or dies; a dead one is replaced."""
-        busy = {one.connection: one for one in self._processes if one.task is not None}
-        one = busy[wait(list(busy))[0]]
-        task, one.task = one.task, None
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+        """Run a function of a module; the future has its result or its error, see `attempt`."""
         try:
-            return task, one.connection.recv()
-        except (EOFError, OSError):
-            self._end(one)
-            self._processes[self._processes.index(one)] = self._begin()
-            return task, Outcome(worker_died=True)
+            return self._threads.submit(self._run, function, *arguments)
+        except RuntimeError:  # after close
+            raise CancelledError from None
 
     def close(self) -> None:
-        """End all processes."""
-        for one in self._processes:
-            self._end(one)
-        self._processes = []
+        """End all processes; the tasks that are running are lost."""
+        self._is_closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        waiting = threading.Thread(target=self._threads.shutdown)
+        waiting.start()
+        self._kill()
+        while waiting.is_alive():
+            waiting.join(0.1)
+            self._kill()  # a process may have been starting
 
-    def _begin(self) -> _Process:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
-        process.start()
-        # Only the process itself holds its end, so that ours notices when it is gone.
-        theirs.close()
-        return _Process(process, ours)
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        for _ in range(MOST_TRIES):
+            if self._is_closed:
+                raise CancelledError
+            try:
+                result, error = self._call(function, *arguments)
+            except _WorkerDiedError:
+                continue
+            if error is not None:
+                raise error
+            return result
+        raise ConfigError(
+            f"{MOST_TRIES} processes died one after the other at the same task",
+            allowed="a machine with enough memory for each process",
+            fix="fewer --jobs",
+        )
 
-    def _end(self, one: _Process) -> None:
-        one.connection.close()
-        one.process.kill()
-        one.process.join()
+    @abstractmethod
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
+        """Call `attempt` in another process; raises _WorkerDiedError if that process dies."""
 
-
-def _serve(connection: Connection) -> None:
-    """Do tasks as they come, until the process that sends them is gone."""
-    import signal
-
-    # Control-C goes to all processes of a terminal; the one that is asked ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = Worker()
-    try:
-        while True:
-            connection.send(attempt(worker, connection.recv()))
-    except (EOFError, OSError):
-        return
+    @abstractmethod
+    def _kill(self) -> None:
+        """Kill what is running."""
 
 
-class RayCluster:
-    """Does tasks on the Ray cluster that RAY_ADDRESS names or that runs here, else on a new local one.
-
-    Every machine has this package and sees the bags, the output and the model under the same paths.
+class ProcessEngine(Engine):
+    """Runs tasks in processes of this machine, which end with this process however it ends.
 
     Args:
-        jobs: tasks at once; None is one for each core of the cluster.
+        workers: the number of processes; several share the cores.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0)
+        self._of_thread = threading.local()
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
+        try:
+            if getattr(self._of_thread, "process", None) is None:
+                # A fork would share ONNX Runtime's threads with this process.
+                context = multiprocessing.get_context("spawn")
+                self._of_thread.process = ProcessPoolExecutor(1, context, _prepare_process)
+            return self._of_thread.process.submit(attempt, function, *arguments).result()
+        except BrokenProcessPool as error:
+            self._of_thread.process = None
+            raise _WorkerDiedError from error
+
+    def _kill(self) -> None:
+        # The command has no other children.
+        for process in multiprocessing.active_children():
+            process.kill()
+
+
+def _prepare_process() -> None:
+    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+class RayEngine(Engine):
+    """Runs tasks on the Ray cluster of RAY_ADDRESS or of this machine, else on a new local one.
+
+    Every machine has this package, and bags, output and model under the same paths.
+
+    Args:
+        jobs: tasks at a time; None is one for each core of the cluster.
 
     Raises:
         ConfigError: Ray is not installed or cannot be reached.
     """
-
-    num_threads = 1
 
     def __init__(self, jobs: int | None) -> None:
         try:
@@ -214,49 +175,29 @@ class RayCluster:
         self._is_ours = not ray.is_initialized()
         try:
             ray.init(ignore_reinit_error=True, logging_level="error", log_to_driver=False)
-        # Its errors have no common base.
+        # Ray's errors have no common base class.
         except Exception as error:
             raise ConfigError(f"Ray cannot be reached: {error}", fix="check RAY_ADDRESS") from error
-        self._slots = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        # A task whose worker dies comes back to us, as from the other engines.
-        do_here = ray.remote(num_cpus=self.num_threads, max_retries=0)(_do_here)
-        self._do: Callable[[Task], Any] = do_here.remote
-        self._tasks: dict[Any, Task] = {}
-
-    @property
-    def room(self) -> int:
-        """How many tasks can be started beside those that are running."""
-        return self._slots - len(self._tasks)
-
-    def start(self, task: Task) -> None:
-        """Hand a task to Ray."""
-        self._tasks[self._do(task)] = task
-
-    def wait(self) -> tuple[Task, Outcome]:
-        """Wait for the first task."""
-        (ready, *_), _ = self._ray.wait(list(self._tasks), num_returns=1)
-        task = self._tasks.pop(ready)
-        try:
-            return task, self._ray.get(ready)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.as_instanceof_cause() from None
-        except self._ray.exceptions.RayError:
-            return task, Outcome(worker_died=True)
+        super().__init__(jobs or max(1, int(ray.cluster_resources().get("CPU", 1))), num_threads=1)
+        self._attempt = ray.remote(num_cpus=1, max_retries=0)(attempt)
+        self._running: set[Any] = set()
 
     def close(self) -> None:
-        """End the tasks, and a cluster that began with them."""
-        for running in self._tasks:
-            self._ray.cancel(running, force=True)
-        self._tasks = {}
+        """End all tasks, and a cluster that began with them."""
+        super().close()
         if self._is_ours:
             self._ray.shutdown()
 
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
+        task = self._attempt.remote(function, *arguments)
+        self._running.add(task)
+        try:
+            return self._ray.get(task)
+        except self._ray.exceptions.RayError as error:
+            raise _WorkerDiedError from error
+        finally:
+            self._running.discard(task)
 
-_WORKER: Worker | None = None
-
-
-def _do_here(task: Task) -> Outcome:
-    """Do a task in a process of Ray's, which serves several tasks one after the other."""
-    global _WORKER
-    _WORKER = _WORKER or Worker()
-    return attempt(_WORKER, task)
+    def _kill(self) -> None:
+        for task in list(self._running):
+            self._ray.cancel(task, force=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from lightglue_ros.cli.arguments import positive
@@ -48,17 +49,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Match the bags and print a table."""
+    from lightglue_ros.bags.command import match_bags
     from lightglue_ros.bags.engines import make_engine
-    from lightglue_ros.bags.job import Output
-    from lightglue_ros.bags.run import run
+    from lightglue_ros.bags.matched_bag import Output
     from lightglue_ros.cli.models import ensure_model
     from lightglue_ros.rosdata.parameters import MatcherSettings, read_file
 
     settings = MatcherSettings.of(read_file(arguments.params_file, arguments.param))
     ensure_model(settings.values.model, lambda line: print(line, file=sys.stderr, flush=True))
     output = Output(arguments.output, arguments.matches_only, arguments.storage)
-    engine = make_engine(arguments.engine, arguments.jobs)
-    try:
-        return run(arguments.bags, output, settings, engine)
-    finally:
-        engine.close()
+    with closing(make_engine(arguments.engine, arguments.jobs)) as engine:
+        return match_bags(arguments.bags, output, settings, engine)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tqdm import tqdm
+
 from lightglue_ros.cli.formats import HlocFiles, write_json, write_npz
 from lightglue_ros.cli.matched_pair import MatchedPair
-from lightglue_ros.cli.progress import Progress
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.draw import draw_matches
 from lightglue_ros.core.files import require_parent_folder
@@ -81,12 +84,15 @@ def match_and_write(
         ConfigError: a file of the outputs cannot be written.
     """
     collected = []
-    progress = Progress("pairs", len(pairs))
+    begin = time.perf_counter()
     with ExitStack() as stack:
         hloc = outputs.h5 and stack.enter_context(HlocFiles(outputs.h5, paths, pipeline))
-        for number, pair in enumerate(match_files(pipeline, paths, pairs, geometry)):
-            progress.clear()
-            print(f"{paths[pair.first]} {paths[pair.second]}: {pair}", flush=True)
+        matched = match_files(pipeline, paths, pairs, geometry)
+        # Only on a terminal.
+        bar = tqdm(matched, total=len(pairs), unit=" pairs", leave=False, disable=None)
+        for number, pair in enumerate(bar):
+            with tqdm.external_write_mode():
+                print(f"{paths[pair.first]} {paths[pair.second]}: {pair}", flush=True)
             if outputs.draw:
                 _draw(outputs.draw, paths, pair, number)
             if hloc:
@@ -94,8 +100,8 @@ def match_and_write(
             # These files are written at the end. A pair takes 14 KB at 500 matches.
             if outputs.json or outputs.npz:
                 collected.append(replace(pair, features=None))
-            progress.add(1)
-    progress.end()
+    seconds = time.perf_counter() - begin
+    print(f"{len(pairs)} pairs in {seconds:.1f} s, {len(pairs) / seconds:.1f} per second", file=sys.stderr)
     if outputs.json:
         write_json(outputs.json, paths, collected)
     if outputs.npz:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -39,8 +40,10 @@ from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.ros_parameters import declare_one
 from lightglue_ros.nodes.spin import run_node
-from lightglue_ros.rosdata.bags import Bag
 from lightglue_ros.rosdata.parameters import IMAGE_QOS, Spec
+
+if TYPE_CHECKING:
+    from lightglue_ros.rosdata.bags import Bag
 
 MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 # Images per second if neither the parameters nor a video say how many.
@@ -173,8 +176,15 @@ class Player(Node):
             number += 1
 
     def _bag_moments(self, path: str, topics: list[str]) -> Iterator[Moment]:
+        # Only bags need rosbags.
+        from lightglue_ros.rosdata.bags import Bag
+
         bag = Bag(path)
-        types = bag.image_types(topics)
+        try:
+            types = bag.image_types(topics)
+        except ConfigError:
+            bag.close()
+            raise
         publishers = {topic: self._publisher(MESSAGE_TYPES[kind], topic) for topic, kind in types.items()}
         self._image_publishers = list(publishers.values())
         return self._moments_of_bag(bag, publishers)

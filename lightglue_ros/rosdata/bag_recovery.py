@@ -1,8 +1,8 @@
-"""Saves what can be read of a bag that has no end: a recorder that was killed, a full disk, a cut copy.
+"""Recovers the messages of a bag without an end: a killed recorder, a full disk, a copy that was cut.
 
-A database is read in the order in which it was written, and an MCAP file as a stream, without its index at
-the end. Either ends at the first thing that cannot be read. Of a long database that is cut before its first
-few thousand messages nothing can be read, because the root of that table lies behind them.
+A database is read in the order in which it was written, an MCAP file as a stream, without the index at its
+end. Both readings end at the first thing that cannot be read. A long database that is cut before its first
+few thousand messages is lost, because SQLite puts the root page of that table after them.
 """
 
 from __future__ import annotations
@@ -11,148 +11,141 @@ import itertools
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from lightglue_ros.errors import ConfigError
-from lightglue_ros.rosdata.bags import BagWriter, BrokenBagError, metadata_of, storage_files, storage_of
+from lightglue_ros.rosdata.bag_writer import BagWriter
+from lightglue_ros.rosdata.bags import BrokenBagError, metadata_of, storage_files, storage_of
 
-# What to write to, the time in nanoseconds and the message.
+# What BagWriter.write takes: topic, time in nanoseconds, serialized message.
 _Recovered = Iterator[tuple[Any, int, bytes]]
 
 
-def need_closed(path: Path) -> None:
-    """Do nothing if the recorder has closed a bag.
+def require_closed(path: Path) -> None:
+    """Check that the recorder closed a bag.
 
     Raises:
-        BrokenBagError: the last messages are in a journal beside the database, which rosbags does not read.
+        BrokenBagError: the last messages are in SQLite's journal, which rosbags does not read.
         ConfigError: there is no bag.
     """
-    for file in storage_files(path):
-        if journal_of(file).exists() and journal_of(file).stat().st_size:
-            raise BrokenBagError(f"bag {path} was not closed by its recorder", fix=f"ros2 bag reindex {path}")
+    if any(_has_journal(file) for file in storage_files(path)):
+        raise BrokenBagError(f"bag {path} was not closed by its recorder", fix=f"ros2 bag reindex {path}")
 
 
-def journal_of(database: Path) -> Path:
-    """Where SQLite keeps what is not in a database yet."""
-    return database.with_name(f"{database.name}-wal")
-
-
-def recover(path: Path, folder: Path) -> int:
-    """Copy the messages of a broken bag that can be read to a whole one.
+def recover(path: Path, folder: Path) -> tuple[Path, int]:
+    """Copy the readable messages of a broken bag to a new, whole bag of the same storage.
 
     Args:
-        path: folder of a rosbag2, or its .db3 or .mcap file.
-        folder: of the new bag, of the same storage; it is made.
+        path: folder of a rosbag2, or its .db3 or .mcap file; it is not changed.
+        folder: the folder to make the new bag in.
 
     Returns:
-        How many messages there are.
+        The new bag, and the number of its messages.
 
     Raises:
-        BrokenBagError: its messages are compressed by rosbag2, which only its index tells.
+        BrokenBagError: rosbag2 compressed the bag; only the lost index could tell its messages.
         ConfigError: there is no bag, or mcap is not installed.
     """
     files = storage_files(path)
     if metadata_of(path).get("compression_mode", "").lower() not in ("", "none"):
         raise BrokenBagError(f"bag {path} is broken and compressed", fix=f"ros2 bag reindex {path}")
-    read: Callable[[Path, BagWriter], _Recovered]
     storage = storage_of(files)
-    read = _messages_of_sqlite3 if storage == "sqlite3" else _messages_of_mcap
-    count = 0
-    with BagWriter(folder, storage) as writer:
+    recovered, count = Path(tempfile.mkdtemp(prefix="recovering-", dir=folder)) / "bag", 0
+    with BagWriter(recovered, storage) as writer:
         for file in files:
-            for topic, time, data in read(file, writer):
+            for topic, time, data in _READERS[storage](file, writer):
                 writer.write(topic, time, data)
                 count += 1
-    return count
+    return recovered, count
 
 
-def _messages_of_sqlite3(file: Path, writer: BagWriter) -> _Recovered:
-    # A copy, because to open a database with a journal is to change it.
-    with tempfile.TemporaryDirectory(dir=writer.folder) as folder:
+def _journal_of(database: Path) -> Path:
+    return database.with_name(f"{database.name}-wal")
+
+
+def _has_journal(file: Path) -> bool:
+    return _journal_of(file).exists() and _journal_of(file).stat().st_size > 0
+
+
+def _read_sqlite3(file: Path, writer: BagWriter) -> _Recovered:
+    if not _has_journal(file):
+        messages = _read_database(f"{file.absolute().as_uri()}?immutable=1", writer)
+        # SQLite fills a page that is cut with zeros, and the last message with it.
+        is_cut = file.stat().st_size % _page_size(file) > 0
+        yield from (message for message, _ in itertools.pairwise(messages)) if is_cut else messages
+        return
+    # SQLite changes a database with a journal when it opens it, so it gets a copy.
+    with tempfile.TemporaryDirectory(dir=writer.path) as folder:
         copy = Path(folder) / file.name
         shutil.copyfile(file, copy)
-        is_cut = _pad_sqlite3(copy)
-        if journal_of(file).exists():
-            shutil.copyfile(journal_of(file), journal_of(copy))
-        messages = _messages_of_copy(copy, writer)
-        # The message at a cut may end with zeros.
-        yield from (first for first, _ in itertools.pairwise(messages)) if is_cut else messages
+        shutil.copyfile(_journal_of(file), _journal_of(copy))
+        yield from _read_database(copy.as_uri(), writer)
 
 
-def _pad_sqlite3(file: Path) -> bool:
-    """Fill a database up with zeros to the size that its header says: SQLite opens no shorter one.
-
-    The header: https://www.sqlite.org/fileformat.html, section 1.3. Returns whether anything was lacking.
-    """
-    with file.open("r+b") as stream:
-        header = stream.read(100)
-        page_size = int.from_bytes(header[16:18], "big")
-        size = int.from_bytes(header[28:32], "big") * (65536 if page_size == 1 else page_size)
-        is_cut = header.startswith(b"SQLite format 3\0") and size > file.stat().st_size
-        if is_cut:
-            stream.truncate(size)
-    return is_cut
+def _page_size(database: Path) -> int:
+    """Read the page size in bytes (https://www.sqlite.org/fileformat.html, section 1.3)."""
+    with database.open("rb") as stream:
+        size = int.from_bytes(stream.read(18)[16:], "big")
+    return 65536 if size <= 1 else size
 
 
-def _messages_of_copy(file: Path, writer: BagWriter) -> _Recovered:
-    with closing(sqlite3.connect(file)) as database:
+def _read_database(uri: str, writer: BagWriter) -> _Recovered:
+    with closing(sqlite3.connect(uri, uri=True)) as database:
         database.text_factory = lambda text: text.decode(errors="replace")
         try:
-            definitions = _definitions_of_sqlite3(database)
+            # Without this SQLite refuses a database that is shorter than its header says.
+            database.execute("PRAGMA writable_schema = ON")
+            definitions = _definitions(database)
             rows = database.execute("SELECT id, name, type, offered_qos_profiles FROM topics").fetchall()
             topics = {
                 number: writer.add_topic(name, kind, definitions.get(kind, ""), qos)
                 for number, name, kind, qos in rows
             }
-            # By id, because the index of times may be lost.
-            messages = database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
-            for number, time, data in messages:
-                yield topics[number], time, data
+            # By id, because the index of the times may be lost.
+            for topic, time, data in database.execute(
+                "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
+            ):
+                yield topics[topic], time, data
         except (sqlite3.DatabaseError, KeyError):
             return
 
 
-def _definitions_of_sqlite3(database: sqlite3.Connection) -> dict[str, str]:
+def _definitions(database: sqlite3.Connection) -> dict[str, str]:
     try:
         rows = database.execute("SELECT topic_type, encoded_message_definition FROM message_definitions")
         return dict(rows.fetchall())
-    except sqlite3.OperationalError:  # there is no such table before Iron
+    except sqlite3.OperationalError:  # this table came with Iron
         return {}
 
 
-def _messages_of_mcap(file: Path, writer: BagWriter) -> _Recovered:
+def _read_mcap(file: Path, writer: BagWriter) -> _Recovered:
     try:
-        from mcap.records import Channel, Message, Schema
-        from mcap.stream_reader import StreamReader
+        from mcap.reader import NonSeekingReader
     except ImportError as missing:
         raise ConfigError(
             f"reading a broken MCAP file needs the Python package mcap ({missing})", fix="pip install mcap"
         ) from missing
-    schemas: dict[int, Schema] = {}
     topics: dict[int, Any] = {}
     with file.open("rb") as stream:
-        records = StreamReader(stream, validate_crcs=True).records
-        while (record := _next_of_mcap(records)) is not None:
-            if isinstance(record, Schema):
-                schemas[record.id] = record
-            elif isinstance(record, Channel):
-                topics[record.id] = _add_channel(writer, record, schemas.get(record.schema_id))
-            elif isinstance(record, Message) and record.channel_id in topics:
-                yield topics[record.channel_id], record.log_time, record.data
+        records = NonSeekingReader(stream, validate_crcs=True).iter_messages(log_time_order=False)
+        while (record := _next_or_none(records)) is not None:
+            schema, channel, message = record
+            if channel.id not in topics:
+                kind, definition = (schema.name, schema.data.decode(errors="replace")) if schema else ("", "")
+                qos = channel.metadata.get("offered_qos_profiles", "")
+                topics[channel.id] = writer.add_topic(channel.topic, kind, definition, qos)
+            yield topics[channel.id], message.log_time, message.data
 
 
-def _next_of_mcap(records: Iterator[Any]) -> Any:
+def _next_or_none(records: Iterator[Any]) -> Any:
     try:
         return next(records, None)
-    # What a broken file raises depends on where it is broken, and on its compression.
+    # The exception depends on where the file is broken, and on its compression.
     except Exception:
         return None
 
 
-def _add_channel(writer: BagWriter, channel: Any, schema: Any) -> Any:
-    definition = "" if schema is None else schema.data.decode(errors="replace")
-    kind = "" if schema is None else schema.name
-    return writer.add_topic(channel.topic, kind, definition, channel.metadata.get("offered_qos_profiles", ""))
+_READERS = {"sqlite3": _read_sqlite3, "mcap": _read_mcap}

@@ -91,8 +91,9 @@ def test_a_pair_without_a_matrix_has_matches_and_no_inliers():
 
 
 def test_a_message_made_without_ros_is_the_same():
-    bags = pytest.importorskip("lightglue_ros.rosdata.bags")
     pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
+    from lightglue_ros.rosdata import typestore as bags
+
     rig = Rig.parse(["left", "right"], ["left:right", "left@-1:left"])
     points = np.arange(14, dtype=np.float32).reshape(7, 2)
     indices = np.arange(7, dtype=np.int32)

@@ -1,0 +1,104 @@
+"""Matches bags: gives each its turn, shows how far the run is, and prints a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+from tabulate import tabulate
+
+from lightglue_ros.bags.bag_job import BagJob
+from lightglue_ros.bags.chunks import hash_model
+from lightglue_ros.bags.engines import Engine
+from lightglue_ros.bags.matched_bag import Output
+from lightglue_ros.bags.progress import Progress
+from lightglue_ros.core.files import require_parent_folder
+from lightglue_ros.errors import ConfigError
+from lightglue_ros.rosdata.bags import STORAGES
+from lightglue_ros.rosdata.parameters import MatcherSettings
+
+_HEADER = ("bag", "frames", "pairs", "missing", "matches per pair", "images rejected", "output")
+_ALIGNMENT = ("left", "right", "right", "right", "right", "right", "left")
+
+
+def match_bags(bags: Sequence[Path], output: Output, settings: MatcherSettings, engine: Engine) -> int:
+    """Match bags and print a table; returns the exit status, 0 if all bags are done.
+
+    Args:
+        bags: folders of rosbag2, or .db3 or .mcap files.
+        output: the wanted output; with several bags its path is a folder of bags.
+        settings: the matcher's settings.
+        engine: runs the work; it is closed if the user interrupts.
+
+    Raises:
+        ConfigError: the arguments cannot be used.
+        ModelError: the model is missing.
+    """
+    progress = Progress()
+    try:
+        jobs = _jobs(bags, output, settings, progress)
+        # As many bags at a time as the engine has workers, so that none of them waits for work.
+        with ThreadPoolExecutor(engine.workers) as threads:
+            running = [threads.submit(job.run, engine) for job in jobs]
+            try:
+                wait(running)
+            except KeyboardInterrupt:
+                for future in running:
+                    future.cancel()
+                engine.close()
+                progress.log("interrupted; the same command goes on from here")
+                raise
+    finally:
+        progress.close()
+    if any(job.summary for job in jobs):
+        progress.log_rate()
+        print(tabulate([_row(job) for job in jobs], _HEADER, "plain", colalign=_ALIGNMENT), flush=True)
+    return int(any(job.summary is None for job in jobs))
+
+
+def _jobs(
+    bags: Sequence[Path], output: Output, settings: MatcherSettings, progress: Progress
+) -> list[BagJob]:
+    values = settings.values
+    if values.takes_features or not values.publish_matches:
+        raise ConfigError(
+            "a bag is matched by its images, and the parameters are not those of a matcher of images",
+            allowed="input: images and publish_matches: true",
+        )
+    if output.storage not in (None, *STORAGES):
+        raise ConfigError(f"--storage is '{output.storage}'", allowed=", ".join(STORAGES))
+    require_parent_folder(output.path)
+    folder, sha256 = hash_model(values.model)
+    settings = replace(settings, values=replace(values, model=str(folder)))
+    if len(bags) == 1:
+        return [BagJob(bags[0], output, settings, sha256, progress)]
+    names = [bag.absolute().stem if bag.is_file() else bag.absolute().name for bag in bags]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(
+            f"several bags have the name {name}", allowed="bags of different names", fix="match them apart"
+        )
+    output.path.mkdir(exist_ok=True)
+    return [
+        BagJob(bag, replace(output, path=output.path / name), settings, sha256, progress)
+        for bag, name in zip(bags, names, strict=True)
+    ]
+
+
+def _row(job: BagJob) -> tuple[str, ...]:
+    done = job.summary
+    if done is None:
+        return (str(job.bag), *"-----", "failed, see above")
+    matched = done.pairs - done.missing
+    return (
+        str(job.bag),
+        str(done.frames),
+        str(done.pairs),
+        str(done.missing),
+        f"{done.matches / matched:.1f}" if matched else "-",
+        f"{done.rejected} of {done.images}",
+        str(job.output.path),
+    )

@@ -1,0 +1,51 @@
+"""Shows how far a run is: a bar on a terminal, a line per minute in a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from tqdm import tqdm
+
+_LOG_PERIOD = 60.0
+
+
+class _LogLines:
+    """A file that makes lines of the bar's updates."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        """Do nothing: print flushes."""
+
+
+class Progress:
+    """Counts frames and prints lines, from any thread."""
+
+    def __init__(self) -> None:
+        in_log = {"file": _LogLines(), "mininterval": _LOG_PERIOD, "delay": _LOG_PERIOD}
+        options = {"file": sys.stderr} if sys.stderr.isatty() else in_log
+        self._bar = tqdm(total=0, unit=" frames", leave=False, **options)
+        self._lock = threading.Lock()
+
+    def add(self, *, planned: int = 0, done: int = 0) -> None:
+        """Count frames that are going to be matched, and matched frames."""
+        with self._lock:
+            self._bar.total += planned
+            self._bar.update(done)
+
+    def log(self, line: str) -> None:
+        """Print a line on stderr, above the bar."""
+        with self._lock:
+            tqdm.write(line, file=sys.stderr)
+
+    def log_rate(self) -> None:
+        """Print the number of matched frames and their rate."""
+        frames, seconds = self._bar.n, max(self._bar.format_dict["elapsed"], 1e-9)
+        self.log(f"{frames} frames in {seconds:.1f} s, {frames / seconds:.1f} per second")
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()

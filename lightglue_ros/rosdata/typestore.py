@@ -1,0 +1,70 @@
+"""The message types of bags: the standard ones and ours, as the library rosbags makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from lightglue_ros.errors import ConfigError
+from lightglue_ros.rosdata.messages import MessageTypes
+
+try:
+    from rosbags import rosbag2 as rosbag2
+    from rosbags import typesys
+except ImportError as missing:
+    raise ConfigError(
+        f"reading a bag needs the Python package rosbags ({missing})",
+        fix="pip install rosbags mcap pyyaml",
+    ) from missing
+
+MATCHES_TYPE = "lightglue_ros/msg/Matches"
+_UNKNOWN_HASH = "RIHS01_" + 64 * "0"
+
+
+@cache
+def typestore() -> Any:
+    """Return rosbags' store of the message types of ROS 2 and of ours."""
+    types = {}
+    for name in ("Matches", "PairMatches"):
+        text = (files("lightglue_ros") / "definitions" / f"{name}.msg").read_text()
+        types |= typesys.get_types_from_msg(text, f"lightglue_ros/msg/{name}")
+    return _typestore_with(types)
+
+
+def _typestore_with(types: Mapping[str, Any]) -> Any:
+    store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+    store.register({name: definition for name, definition in types.items() if name not in store.types})
+    return store
+
+
+@cache
+def message_types() -> MessageTypes:
+    """Return the classes of our messages."""
+    types = typestore().types
+    return MessageTypes(
+        types[MATCHES_TYPE],
+        types["lightglue_ros/msg/PairMatches"],
+        types["builtin_interfaces/msg/Time"],
+        np.ravel,
+    )
+
+
+def known_definition(kind: str) -> str:
+    """Return the whole definition of a message type; empty if the type is unknown."""
+    store = typestore()
+    return store.generate_msgdef(kind, ros_version=2)[0] if kind in store.types else ""
+
+
+def type_hash(kind: str, definition: str) -> str:
+    """Return the hash of a message type as REP 2016 defines it."""
+    try:
+        if kind in typestore().types:
+            return typestore().hash_rihs01(kind)
+        return _typestore_with(typesys.get_types_from_msg(definition, kind)).hash_rihs01(kind)
+    # A message can be copied even if its definition is broken.
+    except Exception:
+        return _UNKNOWN_HASH

@@ -1,0 +1,115 @@
+"""Bags of two small cameras, and how to read them without the code that is tested."""
+
+import cv2
+import numpy as np
+from rosbags import rosbag2
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+HEADER, TIME, IMAGE, JPEG, TEXT, REGION, CAMERA_INFO = (
+    STORE.types[name]
+    for name in (
+        "std_msgs/msg/Header",
+        "builtin_interfaces/msg/Time",
+        "sensor_msgs/msg/Image",
+        "sensor_msgs/msg/CompressedImage",
+        "std_msgs/msg/String",
+        "sensor_msgs/msg/RegionOfInterest",
+        "sensor_msgs/msg/CameraInfo",
+    )
+)
+CAMERAS = ("left", "right")
+# Six chunks.
+FRAMES = 96
+BEGIN, PERIOD, DELAY = 1_600_000_000_000_000_000, 50_000_000, 5_000_000
+SIZE = (120, 84)
+DEADLINE = 120.0
+
+
+def stamp_of(frame):
+    return BEGIN + frame * PERIOD
+
+
+def pictures(motorcycle, frame):
+    """What both cameras see: crops of the motorcycle, another one in each frame. Grey [84, 120]."""
+    x, y = 3 * (frame // 50), 2 * (frame % 50)
+    crops = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[y : y + 400, x : x + 570] for image in motorcycle)
+    return [cv2.resize(crop, SIZE, interpolation=cv2.INTER_AREA) for crop in crops]
+
+
+def _header(camera, stamp):
+    return HEADER(TIME(stamp // 10**9, stamp % 10**9), f"{camera}_optical")
+
+
+def image_message(picture, camera, stamp):
+    height, width = picture.shape
+    return IMAGE(_header(camera, stamp), height, width, "mono8", 0, width, picture.ravel())
+
+
+def jpeg_message(picture, camera, stamp):
+    return JPEG(_header(camera, stamp), "jpeg", cv2.imencode(".jpg", picture)[1].ravel())
+
+
+def camera_info(camera):
+    matrix = np.array([150.0, 0, 60, 0, 150, 42, 0, 0, 1])
+    projection = np.insert(matrix.reshape(3, 3), 3, 0, axis=1).ravel()
+    rotation, region = np.eye(3).ravel(), REGION(0, 0, 0, 0, False)
+    width, height = SIZE
+    return CAMERA_INFO(
+        _header(camera, 0),
+        height,
+        width,
+        "plumb_bob",
+        np.zeros(5),
+        matrix,
+        rotation,
+        projection,
+        0,
+        0,
+        region,
+    )
+
+
+def stereo(motorcycle, make=image_message, frames=FRAMES, suffix=""):
+    """A stereo camera and something else, recorded a little after the stamps."""
+    for frame in range(frames):
+        stamp = stamp_of(frame)
+        for camera, picture in zip(CAMERAS, pictures(motorcycle, frame), strict=True):
+            yield f"/{camera}/image_rect{suffix}", make(picture, camera, stamp), stamp + DELAY
+        yield "/talk", TEXT(f"hello {frame}"), stamp + 2 * DELAY
+
+
+def write_bag(folder, storage, messages):
+    """Record (topic, message or its bytes with their type, time in ns)."""
+    with rosbag2.Writer(folder, version=9, storage_plugin=rosbag2.StoragePlugin[storage.upper()]) as writer:
+        topics = {}
+        for topic, message, time_ns in messages:
+            if not isinstance(message, tuple):
+                message = STORE.serialize_cdr(message, message.__msgtype__), message.__msgtype__
+            data, kind = message
+            if topic not in topics:
+                topics[topic] = writer.add_connection(topic, kind, typestore=STORE)
+            writer.write(topics[topic], time_ns, data)
+    return folder
+
+
+def read_bag(folder):
+    """All messages in their order: (topic, time, bytes)."""
+    with rosbag2.Reader(folder) as reader:
+        return [(connection.topic, time_ns, bytes(data)) for connection, time_ns, data in reader.messages()]
+
+
+def matches_of(folder):
+    """(time, bytes) of the messages on /matches."""
+    return [(time_ns, data) for topic, time_ns, data in read_bag(folder) if topic == "/matches"]
+
+
+def decoded_matches(folder):
+    """The messages on /matches, read with nothing but the definitions that are in the bag."""
+    store = get_typestore(Stores.EMPTY)
+    with rosbag2.Reader(folder) as reader:
+        (connection,) = (one for one in reader.connections if one.topic == "/matches")
+        store.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
+        return [
+            store.deserialize_cdr(data, connection.msgtype) for _, _, data in reader.messages([connection])
+        ]
