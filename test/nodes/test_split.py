@@ -136,30 +136,5 @@ def test_a_matcher_on_images_publishes_features_too_and_past_ones_are_matched(ro
     )
 
 
-@pytest.mark.parametrize(
-    ("parameters", "says"),
-    [
-        ({"pairs": []}, "pairs is empty; allowed: at least one 'first:second'"),
-        ({"publish_matches": False}, "there is nothing to do; allowed: at least one of them true"),
-        ({"input": "features", "publish_matches": False}, "there is nothing to do"),
-        (
-            {"input": "features", "publish_features": True},
-            "nothing is extracted here; allowed: one of the two",
-        ),
-        ({"input": "feature"}, "parameter input is 'feature'; allowed: images, features"),
-        ({"publish_features": True, "features_precision": "int8"}, "allowed: fp32, fp16"),
-        (
-            {"input": "features", "cameras": ["front-left", "right"], "pairs": ["front-left:right"]},
-            "'features/front-left'",
-        ),
-    ],
-)
-def test_parameters_that_do_not_fit_each_other_are_refused(failing_matcher, parameters, says):
-    status, said = failing_matcher(**parameters)
-    assert status == 1
-    assert says in said
-    assert "Traceback" not in said
-
-
 def _has_status(status, message):
     return message.pairs[0].status == status

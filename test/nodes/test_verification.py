@@ -203,13 +203,3 @@ def test_inliers_are_drawn_on_the_picture(robot, motorcycle):
     drawn = DrawnPair(title, *motorcycle, message_to_matches(pair), inliers)
     found = np.asarray(pictures[0].data, np.uint8).reshape(pictures[0].height, pictures[0].width, 3)
     np.testing.assert_array_equal(found, draw_pairs([drawn], drawing.LONGEST_SIDE))
-
-
-def test_camera_info_topics_must_fit_the_cameras(failing_matcher):
-    for topics, says in (
-        (["left/camera_info"], "camera_info_topics has 1 topics for 2 cameras; allowed: one topic for each"),
-        (["left info", "right_info"], "parameter camera_info_topics has 'left info'"),
-    ):
-        status, said = failing_matcher(camera_info_topics=topics, verification="essential")
-        assert status == 1
-        assert says in said
