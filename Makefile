@@ -74,7 +74,7 @@ endif
 # PyPI's PyTorch for Linux on x86-64 comes with CUDA, which the export does not use.
 $(VENV)/.export: $(VENV)/.runtime requirements/export.txt
 	$(STEP) 'Python packages of the export, PyTorch among them: this can take minutes'
-	@if [ "$$(uname -sm)" = 'Linux x86_64' ] && ! $(VENV)/bin/python -c 'import torch' 2>/dev/null \
+	@if [ "$$(uname -sm)" = 'Linux x86_64' ] \
 		&& ! $(PIP) install -q --dry-run --no-deps --report - $(TORCH) 2>/dev/null | grep -q '+cpu'; then \
 		$(PIP) install --no-deps --retries 0 --timeout 10 --index-url $(CPU_INDEX) $(TORCH) 2>/dev/null \
 		|| echo '$(CPU_INDEX) cannot be reached: PyTorch comes from PyPI, with CUDA (5 GB on disk)'; fi

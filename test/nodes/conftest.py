@@ -71,7 +71,7 @@ class Robot(Listener):
             image.header.stamp = self.last_stamp
             self.cameras[camera].publish(image)
 
-    def repeat_until(self, act, condition, what, deadline=30.0):
+    def repeat_until(self, act, condition, what, deadline=60.0):
         """Act again and again until the condition holds."""
         acted = 0.0
 
@@ -84,7 +84,7 @@ class Robot(Listener):
 
         self.wait_until(holds, what, deadline)
 
-    def show_until(self, images, condition, what, deadline=30.0):
+    def show_until(self, images, condition, what, deadline=60.0):
         """Publish again and again until the condition holds for a message on matches; return that."""
         self.clear()
         self.repeat_until(
@@ -173,7 +173,7 @@ def failing_matcher(ros):
 
     def start(**parameters):
         with node_process("matcher", parameters, stderr=subprocess.PIPE, text=True) as process:
-            _, said = process.communicate(timeout=30.0)
+            _, said = process.communicate(timeout=60.0)
         return process.returncode, said
 
     return start
