@@ -15,7 +15,7 @@ LOWER_ROOMS = {
     "rig": {"core", "errors"},
     "rosdata": {"core", "errors", "rig"},
     "nodes": {"core", "errors", "msg", "rig", "rosdata"},
-    "bags": {"cli", "core", "errors", "rig", "rosdata"},
+    "bags": {"core", "errors", "rig", "rosdata"},
     "export": {"core", "errors"},
 }
 # Other packages that these rooms may import. In nodes, bags and cli any package is allowed but PyTorch's.
