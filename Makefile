@@ -16,7 +16,7 @@ MODEL := $(LIGHTGLUE_ROS_HOME)/models/xfeat/matcher.onnx
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 TORCH := $(shell sed -n '/^torch==/p' requirements/export.txt)
 # "yes" if a ROS 2 is sourced: the Python outside of our environment can import rclpy.
-SOURCED := $(shell PATH="$${PATH#$(CURDIR)/$(VENV)/bin:}" $(PYTHON) -c 'import rclpy; print("yes")' 2>/dev/null)
+SOURCED := $(shell PATH="$$(tr : '\n' <<< "$$PATH" | grep -v '^$(CURDIR)/' | paste -sd :)" $(PYTHON) -c 'import rclpy; print("yes")' 2>/dev/null)
 # The compiled packages of an installed ROS 2 need its NumPy.
 RUNTIME := requirements/runtime$(if $(SOURCED),-sourced).txt
 IN_ENV := . tools/env.sh &&

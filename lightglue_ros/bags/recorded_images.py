@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.rosdata.bags import Bag, BagMessage
-from lightglue_ros.rosdata.decoding import CameraImage, check_compressed_image, check_image
+from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.typestore import typestore
 
@@ -82,6 +82,4 @@ def check_recorded_image(data: bytes, values: MatcherParameters) -> CameraImage:
         raise RejectedImageError(
             "broken_message", f"{len(data)} bytes are no {kind}: {error}", allowed="a whole message"
         ) from error
-    if _is_compressed(values):
-        return check_compressed_image(message, values.max_image_pixels)
-    return check_image(message)
+    return check_message(message, values.max_image_pixels)

@@ -31,7 +31,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
-from lightglue_ros.nodes import image_input
 from lightglue_ros.nodes.annotations import Annotator
 from lightglue_ros.nodes.conversions import result_to_message
 from lightglue_ros.nodes.drawing import Drawer
@@ -45,7 +44,7 @@ from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rosdata.camera_info import RigCalibration
-from lightglue_ros.rosdata.decoding import CameraImage
+from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import MatcherSettings
 
@@ -158,7 +157,7 @@ class ActiveMatcher:
     def _check(self, message: Image | CompressedImage | FeaturesMsg) -> CameraImage:
         if isinstance(message, FeaturesMsg):
             return check_features(message, self._pipeline.info, self._pipeline.max_keypoints)
-        return image_input.check(message, self._settings.values)
+        return check_message(message, self._settings.values.max_image_pixels)
 
     def _log_missing(self, missing: frozenset[int]) -> None:
         """Log the cameras that are missing and those that are back."""

@@ -1,4 +1,4 @@
-"""Subscriptions to the images of cameras, raw or compressed, and the check of each message."""
+"""Subscriptions to the images of cameras, raw or compressed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.nodes import qos
-from lightglue_ros.rosdata.decoding import CameraImage, check_compressed_image, check_image
 from lightglue_ros.rosdata.parameters import CameraParameters
 
 
@@ -41,14 +40,3 @@ def subscribe(
         qos_overriding_options=qos.overridable(),
         event_callbacks=qos.on_incompatible(on_incompatible),
     )
-
-
-def check(message: Image | CompressedImage, values: CameraParameters) -> CameraImage:
-    """Check that a message can be decoded, without decoding it.
-
-    Raises:
-        RejectedImageError: the message cannot be decoded.
-    """
-    if isinstance(message, Image):
-        return check_image(message)
-    return check_compressed_image(message, values.max_image_pixels)

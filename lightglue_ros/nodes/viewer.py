@@ -20,7 +20,7 @@ from lightglue_ros.nodes import image_input, qos, ros_parameters
 from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
 from lightglue_ros.nodes.spin import run_node
-from lightglue_ros.rosdata.decoding import CameraImage
+from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.parameters import CameraParameters
 
 # Largest number of images per camera that wait for their matches: a second at 30 Hz.
@@ -67,7 +67,7 @@ class Viewer(Node):
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
         self._forget_images()
         try:
-            self._images[camera].append(image_input.check(message, self._values))
+            self._images[camera].append(check_message(message, self._values.max_image_pixels))
         except RejectedImageError as error:
             self.get_logger().warning(f"camera {camera}: {error}", throttle_duration_sec=LOG_PERIOD)
 

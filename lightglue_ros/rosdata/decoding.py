@@ -1,8 +1,8 @@
 """Checks image messages at once and decodes them later, in another thread.
 
-`check_image` and `check_compressed_image` read only a message's fields and first bytes, so a subscription's
-callback can call them. They return a `CameraImage`, whose `decode` returns the array; the worker's thread
-calls it. Both raise `RejectedImageError`, with a cause that can be counted.
+`check_message` reads only a message's fields and first bytes, so a subscription's callback can call it. It
+returns a `CameraImage`, whose `decode` returns the array; the worker's thread calls `decode`. Both raise
+`RejectedImageError`, with a cause that can be counted.
 
 Messages may be rclpy's or those of rosbags: their fields are the same. Encodings are those of
 sensor_msgs/image_encodings.hpp. Where cv_bridge is installed, it decodes all others.
@@ -66,7 +66,7 @@ class CameraImage:
     decode: Callable[[Mono16Range], np.ndarray | Features] | None
 
     def without_pixels(self) -> CameraImage:
-        """The same without what `decode` holds, which is the whole message."""
+        """Return the same image without `decode`, which keeps the whole message in memory."""
         return CameraImage(self.header, self.width, self.height, None)
 
 
@@ -114,6 +114,21 @@ _ENCODINGS = {
     "nv12": _Encoding(1, cv2.COLOR_YUV2RGB_NV12, divisors=(2, 2), has_chroma_rows=True),
     "nv21": _Encoding(1, cv2.COLOR_YUV2RGB_NV21, divisors=(2, 2), has_chroma_rows=True),
 }
+
+
+def check_message(message: Image | CompressedImage, max_pixels: int) -> CameraImage:
+    """Check that a raw or compressed image message can be decoded, without decoding it.
+
+    Args:
+        message: message to check.
+        max_pixels: limit of width x height of a compressed image.
+
+    Raises:
+        RejectedImageError: the message cannot be decoded.
+    """
+    return (
+        check_image(message) if hasattr(message, "encoding") else check_compressed_image(message, max_pixels)
+    )
 
 
 def check_image(message: Image) -> CameraImage:

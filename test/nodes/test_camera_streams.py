@@ -117,7 +117,7 @@ def test_bad_and_mutated_images_are_rejected_by_cause_and_the_next_good_frame_is
 def test_size_and_encoding_may_change_from_frame_to_frame(robot, motorcycle):
     left, right = motorcycle
     grey = left[..., 1]
-    deep = (grey[:400, :600] * np.uint16(16)).astype(">u2")
+    deep = (grey[:400, :600].astype(np.uint16) * 16).astype(">u2")
     mosaic = left[:448, :640, 1].copy()
     mosaic[0::2, 0::2], mosaic[1::2, 1::2] = left[:448:2, :640:2, 0], left[1:448:2, 1:640:2, 2]
     stream = [
