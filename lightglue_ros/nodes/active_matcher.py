@@ -176,14 +176,16 @@ class ActiveMatcher:
     def _match(self, frame: RigFrame[CameraImage]) -> None:
         """Match a frame and publish the results."""
         start = time.perf_counter()
-        result = self._processor.process(frame, self._settings.frame, keep_pixels=self._draws())
+        # Asked once: a subscriber that appears during inference must not get a picture without pixels.
+        draws = self._draws()
+        result = self._processor.process(frame, self._settings.frame, keep_pixels=draws)
         for camera, error in result.rejected:
             self._reject(camera, error)
         if result.first_image is None:
             return
         self._unverified = result.unverified
         self._publish_features(result)
-        self._publish_matches(result)
+        self._publish_matches(result, draws)
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self._node.get_clock().now().nanoseconds - taken) * 1e-9
         self._status.count_match(result.inference, time.perf_counter() - start - result.inference, age)
@@ -203,12 +205,12 @@ class ActiveMatcher:
                     )
                 )
 
-    def _publish_matches(self, result: FrameResult[CameraImage]) -> None:
+    def _publish_matches(self, result: FrameResult[CameraImage], draws: bool) -> None:
         if self._publishers.matches is None:
             return
         message = result_to_message(result, self._pipeline.info.model)
         self._publishers.matches.publish(message)
-        if self._drawer is not None and self._drawer.is_due() and not self._has_viewer():
+        if draws and self._drawer.is_due():
             self._drawer.submit((message, [(pair.image0, pair.image1) for pair in result.pairs]))
         if self._annotator is not None and self._annotator.is_due():
             self._annotator.submit((result.settings.rig, message))
