@@ -148,7 +148,7 @@ class GraphInfo:
                 fix=again,
             )
         try:
-            return cls(**{f.name: _DECODERS[f.name](own[f.name]) for f in fields(cls)})
+            return cls(**{f.name: _DECODERS[f.type](own[f.name]) for f in fields(cls)})
         except (KeyError, ValueError) as error:
             raise ModelError(f"{path} has incomplete or unreadable metadata ({error})", fix=again) from error
 
@@ -164,45 +164,19 @@ def _encode(value: object) -> str:
     return str(value)
 
 
-def _decode_size(text: str) -> tuple[int, int] | None:
+def _optional_size(text: str) -> tuple[int, int] | None:
     if text == DYNAMIC:
         return None
     width, height = text.split("x")
     return int(width), int(height)
 
 
-def _decode_count(text: str) -> int | None:
-    return None if text == DYNAMIC else int(text)
-
-
-def _decode_bool(text: str) -> bool:
-    return {"yes": True, "no": False}[text]
-
-
-def _decode_list(text: str) -> tuple[str, ...]:
-    return tuple(item for item in text.split(",") if item)
-
-
-_DECODERS: dict[str, Callable[[str], Any]] = {
-    "graph": str,
-    "model": str,
-    "extractor": str,
-    "max_keypoints": int,
-    "channels": _decode_count,
-    "image_size": _decode_size,
-    "batch": _decode_count,
-    "pairs": _decode_count,
-    "divisor": int,
-    "precision": str,
-    "compaction": _decode_bool,
-    "fused": _decode_bool,
-    "adaptive": _decode_bool,
-    "depth_confidence": float,
-    "width_confidence": float,
-    "descriptor_dim": int,
-    "weights_sha256": _decode_list,
-    "licence": str,
-    "tensorrt": _decode_bool,
-    "min_onnxruntime": str,
-    "contract_version": int,
+_DECODERS = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": lambda text: {"yes": True, "no": False}[text],
+    "int | None": lambda text: None if text == DYNAMIC else int(text),
+    "tuple[int, int] | None": _optional_size,
+    "tuple[str, ...]": lambda text: tuple(item for item in text.split(",") if item),
 }

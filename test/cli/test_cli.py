@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import pytest
 
@@ -143,8 +142,3 @@ def test_the_demo_judges_by_rows_or_by_one_geometry(shift, is_rectified, status,
     assert demo._judge(pair, is_rectified) == status
     assert "of 200 matches" in capsys.readouterr().out
     assert demo.epipolar_share(PairMatches.empty()) == 0.0
-
-
-def test_grey_files_stay_grey(tmp_path):
-    cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 5), 7, np.uint8))
-    assert read_image(tmp_path / "grey.png").shape == (4, 5)

@@ -45,6 +45,9 @@ def test_the_motorcycle_pair_is_matched_as_by_the_original(pipeline, motorcycle)
     assert same_row_share(pair.keypoints0, pair.keypoints1, 1.5) >= 0.91
     assert pair.keypoints0.dtype == pair.keypoints1.dtype == pair.scores.dtype == np.float32
     assert pair.indices0.dtype == pair.indices1.dtype == np.int32
+    features = pipeline.extract(motorcycle)
+    np.testing.assert_array_equal(pair.keypoints0, features.keypoints[0][pair.indices0])
+    np.testing.assert_array_equal(pair.keypoints1, features.keypoints[1][pair.indices1])
 
 
 def test_images_of_other_sizes_and_missing_ones_do_not_change_a_pair(pipeline, motorcycle, noise):
@@ -66,15 +69,6 @@ def test_grey_cameras_alone_and_beside_colour_ones_are_matched_the_same(pipeline
     assert len(alone) > 400
     assert_same(mixed, alone)
     assert_same(as_colour, alone)
-
-
-def test_extracting_first_and_matching_later_is_the_same(pipeline, motorcycle):
-    features = pipeline.extract(motorcycle)
-    (later,) = pipeline.match_features(features, [(0, 1)])
-    (at_once,) = pipeline.match(motorcycle, [(0, 1)])
-    assert_same(later, at_once)
-    np.testing.assert_array_equal(later.keypoints0, features.keypoints[0][later.indices0])
-    np.testing.assert_array_equal(later.keypoints1, features.keypoints[1][later.indices1])
 
 
 def test_coordinates_are_those_of_the_original_image(pipeline, motorcycle):
@@ -263,6 +257,8 @@ def test_a_provider_by_name_that_is_not_there_says_why_unless_the_cpu_will_do(mo
     ):
         MatchPipeline(model_folder, name)
     assert MatchPipeline(model_folder, name, allow_fallback=True).provider == "cpu"
+    with pytest.raises(ConfigError, match="'gpu' is unknown; allowed: auto, cpu, cuda, tensorrt, openvino"):
+        MatchPipeline(model_folder, "gpu")
 
 
 @pytest.mark.skipif(not has("CUDA"), reason="no GPU build of ONNX Runtime here")
@@ -275,13 +271,6 @@ def test_on_a_gpu_the_matches_are_those_of_the_cpu(model_folder, motorcycle):
         tuple(point) for point in found.keypoints0.round(2)
     }
     assert len(same) >= 0.95 * len(expected)
-
-
-def test_an_unknown_provider_is_refused(model_folder):
-    with pytest.raises(
-        ConfigError, match="provider 'gpu' is unknown; allowed: auto, cpu, cuda, tensorrt, openvino"
-    ):
-        MatchPipeline(model_folder, "gpu")
 
 
 def test_a_cancelled_pipeline_ends_the_run_in_work_and_begins_no_other(model_folder, motorcycle):
