@@ -148,7 +148,7 @@ class GraphInfo:
                 fix=again,
             )
         try:
-            return cls(**{f.name: _DECODERS[f.type](own[f.name]) for f in fields(cls)})
+            return cls(**{f.name: _DECODERS[str(f.type)](own[f.name]) for f in fields(cls)})
         except (KeyError, ValueError) as error:
             raise ModelError(f"{path} has incomplete or unreadable metadata ({error})", fix=again) from error
 
@@ -171,7 +171,7 @@ def _optional_size(text: str) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-_DECODERS = {
+_DECODERS: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
     "float": float,

@@ -8,8 +8,7 @@ import importlib.metadata
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -53,7 +52,7 @@ _CPU_SETTINGS = {
 }
 
 
-def onnxruntime() -> ModuleType:
+def onnxruntime() -> Any:
     """Import ONNX Runtime, which comes in several builds; `pip install .` leaves the choice to the user.
 
     Raises:
@@ -189,34 +188,39 @@ def _open(
     """Open a session; return it with the provider that really loaded."""
     wanted = "cuda" if provider == "auto" else provider
     if wanted != "cpu":
-        problem = _loading_problem(wanted)
-        if problem is None:
-            info = _read_info(path)
-            problem = _tensorrt_problem(info, path) if wanted == "tensorrt" else None
-        if problem is None:
-            providers = _provider_options(wanted, info, cuda_graph)
-            session = _create(path, providers, threads, _optimisation(wanted, info))
-            if ORT_NAMES[wanted] in session.get_providers():
-                return session, wanted
-            problem = (
-                "its libraries load, but it found no device to run on (see ONNX Runtime's message above)"
-            )
+        session = _open_on_device(path, wanted, threads, cuda_graph)
+        if not isinstance(session, str):
+            return session, wanted
         if provider != "auto" and not allow_fallback:
             raise ProviderError(
-                f"provider '{provider}' did not load: {problem}",
+                f"provider '{provider}' did not load: {session}",
                 allowed=f"{provider} on a machine with {_NEEDS[provider]}",
                 fix=f"{_INSTALL[provider]}, or set provider to auto or cpu, or allow_fallback to true",
             )
     return _create(path, [ORT_NAMES["cpu"]], threads), "cpu"
 
 
-def _optimisation(provider: str, info: GraphInfo) -> str:
-    """Choose how far ONNX Runtime may rewrite a graph.
-
-    Its last level aborts on CUDA with fp16 and free shapes.
-    """
+def _open_on_device(
+    path: Path, provider: str, threads: _Threads, cuda_graph: bool
+) -> ort.InferenceSession | str:
+    """Open a session with a provider other than the CPU's, or return the reason why it cannot be opened."""
+    problem = _loading_problem(provider)
+    if problem is not None:
+        return problem
+    info = _read_info(path)
+    if provider == "tensorrt" and not info.tensorrt:
+        # TensorRT itself would find this after minutes of building.
+        return (
+            f"{path} is not for TensorRT, which needs fixed shapes and operators of its list: "
+            f"lightglue_ros export {info.model} --split --portable --image-size 640x480 --batch 2 --pairs 1"
+        )
+    # The last level of rewriting a graph aborts on CUDA with fp16 and free shapes.
     aborts = provider == "cuda" and info.precision == "fp16" and not info.is_static
-    return "ORT_ENABLE_EXTENDED" if aborts else "ORT_ENABLE_ALL"
+    optimisation = "ORT_ENABLE_EXTENDED" if aborts else "ORT_ENABLE_ALL"
+    session = _create(path, _provider_options(provider, info, cuda_graph), threads, optimisation)
+    if ORT_NAMES[provider] in session.get_providers():
+        return session
+    return "its libraries load, but it found no device to run on (see ONNX Runtime's message above)"
 
 
 def _provider_options(
@@ -245,16 +249,6 @@ def _read_info(path: Path) -> GraphInfo:
     """Read the metadata of a file, before a session is opened that can run it."""
     session = _create(path, [ORT_NAMES["cpu"]], _Threads(1, spin=False), "ORT_DISABLE_ALL")
     return GraphInfo.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
-
-
-def _tensorrt_problem(info: GraphInfo, path: Path) -> str | None:
-    """Return the reason why TensorRT cannot run this file, which TensorRT finds after minutes of building."""
-    if info.tensorrt:
-        return None
-    return (
-        f"{path} is not for TensorRT, which needs fixed shapes and operators of its list: "
-        f"lightglue_ros export {info.model} --split --portable --image-size 640x480 --batch 2 --pairs 1"
-    )
 
 
 def _create(
