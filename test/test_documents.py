@@ -18,7 +18,8 @@ from pytest_codeblocks import extract_from_file
 
 from lightglue_ros import __version__, cli
 from lightglue_ros.core.image_files import write_image
-from lightglue_ros.rosdata.parameters import SPECS, read_file
+from lightglue_ros.rosdata.parameter_files import read_file
+from lightglue_ros.rosdata.parameters import SPECS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

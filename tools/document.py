@@ -12,7 +12,6 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from cogapp import Cog
@@ -21,7 +20,8 @@ from rclpy.parameter import Parameter
 from lightglue_ros import cli
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.nodes import player
-from lightglue_ros.rosdata.parameters import SPECS, CameraParameters, MatcherParameters, Spec
+from lightglue_ros.rosdata.parameter_spec import Spec, specs_of
+from lightglue_ros.rosdata.parameters import SPECS, CameraParameters
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,14 +55,12 @@ def parameters(names: str) -> str:
 
 def matcher_parameters() -> str:
     """Return a table of all parameters of the matcher."""
-    names = [field.name for field in fields(MatcherParameters)]
-    return _parameter_table({name: spec for name, spec in SPECS.items() if name in names})
+    return _parameter_table(SPECS)
 
 
 def viewer_parameters() -> str:
     """Return the names of the parameters that the viewer shares with the matcher."""
-    names = [field.name for field in fields(CameraParameters)]
-    return ", ".join(f"`{name}`" for name in SPECS if name in names)
+    return ", ".join(f"`{name}`" for name in specs_of(CameraParameters))
 
 
 def player_parameters() -> str:

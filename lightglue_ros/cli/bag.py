@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     from lightglue_ros.bags.engines import make_engine
     from lightglue_ros.bags.matched_bag import Output
     from lightglue_ros.cli.models import ensure_model
-    from lightglue_ros.rosdata.parameters import MatcherSettings, read_file
+    from lightglue_ros.rosdata.parameter_files import read_file
+    from lightglue_ros.rosdata.parameters import MatcherSettings
 
     settings = MatcherSettings.of(read_file(arguments.params_file, arguments.param))
     ensure_model(settings.values.model, lambda line: print(line, file=sys.stderr, flush=True))

@@ -162,7 +162,7 @@ class Matcher(LifecycleNode):
         """Take all changes or none."""
         # A subscription declares its qos_overrides.* parameters and calls this in the midst of a change of
         # ours.
-        ours = {change.name: change.value for change in changes if change.name in SPECS}
+        ours = {it.name: ros_parameters.plain(it.value) for it in changes if it.name in SPECS}
         try:
             if ours:
                 self._change(ours)

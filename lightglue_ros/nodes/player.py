@@ -40,7 +40,8 @@ from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.ros_parameters import declare_one
 from lightglue_ros.nodes.spin import run_node
-from lightglue_ros.rosdata.parameters import IMAGE_QOS, Spec
+from lightglue_ros.rosdata.parameter_spec import Spec
+from lightglue_ros.rosdata.parameters import IMAGE_QOS
 
 if TYPE_CHECKING:
     from lightglue_ros.rosdata.bags import Bag

@@ -1,9 +1,10 @@
-"""Declares the parameters of the nodes with ROS and reads them back."""
+"""Declares the parameters of a node with ROS and reads their values."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -18,83 +19,33 @@ from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from lightglue_ros.core import ConfigError
-from lightglue_ros.nodes import annotations
-from lightglue_ros.rosdata.parameters import SPECS, CameraParameters, MatcherParameters, P, Spec, collect
+from lightglue_ros.errors import ConfigError
+from lightglue_ros.rosdata.parameter_spec import Spec, specs_of
+from lightglue_ros.rosdata.parameters import CameraParameters, P
 
 
 def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -> None:
     """Declare the parameters of a node.
 
     Args:
-        node: that gets them.
+        node: the node.
         kind: its parameters.
-        read_only: none of them can change.
+        read_only: True if none of them can change.
 
     Raises:
         ConfigError: a value given at start-up has the wrong type or is out of range.
     """
-    for name in (field.name for field in fields(kind)):
-        spec = SPECS[name]
+    for name, spec in specs_of(kind).items():
         try:
             declare_one(node, name, replace(spec, is_read_only=read_only or spec.is_read_only))
         except (InvalidParameterTypeException, InvalidParameterValueException, ParameterException) as error:
             raise ConfigError(
-                f"parameter {name}: {error}",
-                allowed=spec.allowed,
-                fix=f"for example {name}: {spec.default}",
+                f"parameter {name}: {error}", allowed=spec.allowed, fix=f"for example {name}: {spec.example}"
             ) from error
 
 
-def read(node: Node, kind: type[P], changes: Mapping[str, Any] | None = None) -> P:
-    """Read the parameters of a node and check what a range cannot.
-
-    Args:
-        node: that declared them.
-        kind: its parameters.
-        changes: values that are to be set, in place of those that are.
-
-    Raises:
-        ConfigError: a value is none of the choices, or the values do not fit each other.
-    """
-    present = {f.name: _value(node, f.name) for f in fields(kind)}
-    values = collect(kind, present | dict(changes or {}))
-    if isinstance(values, MatcherParameters):
-        if values.publish_annotations:
-            annotations.message_type()
-        for topic in (*values.features_topics, *values.annotation_topics):
-            _check_topic(node, topic, "cameras makes the topic", "cameras: [left, right]")
-        for topic in values.given_camera_info_topics:
-            fix = "camera_info_topics: [left/camera_info, right/camera_info]"
-            _check_topic(node, topic, "camera_info_topics has", fix)
-        if values.takes_features and values.verification != "essential":
-            return values
-    for topic in values.image_topics:
-        _check_topic(node, topic, "image_topics has", "image_topics: [left/image_rect, right/image_rect]")
-    return values
-
-
-def _check_topic(node: Node, topic: str, what: str, fix: str) -> None:
-    try:
-        expanded = expand_topic_name(topic, node.get_name(), node.get_namespace())
-        validate_full_topic_name(expanded)
-    except (InvalidTopicNameException, ValueError) as error:
-        raise ConfigError(
-            f"parameter {what} '{topic}' ({' '.join(str(error).split())})",
-            allowed="names of letters, digits, '_' and '/', relative or absolute",
-            fix=fix,
-        ) from error
-
-
-def _value(node: Node, name: str) -> Any:
-    try:
-        return node.get_parameter(name).value
-    except ParameterUninitializedException:  # what an empty list is to ROS, which does not know its type
-        return []
-
-
 def declare_one(node: Node, name: str, spec: Spec) -> Any:
-    """Declare a parameter and return its value; None where it has no default and none is given.
+    """Declare a parameter and return its value; None if it has neither a default nor a value.
 
     Raises:
         ParameterException: a value given at start-up has the wrong type or is out of range.
@@ -102,17 +53,53 @@ def declare_one(node: Node, name: str, spec: Spec) -> Any:
     return node.declare_parameter(name, spec.default, _descriptor(spec)).value
 
 
+def read(node: Node, kind: type[P], changes: Mapping[str, Any] | None = None) -> P:
+    """Read the parameters of a node.
+
+    Args:
+        node: the node, which has declared them.
+        kind: its parameters.
+        changes: values about to be set, which replace the present ones.
+
+    Raises:
+        ConfigError: a value is not allowed, or the values do not fit each other.
+    """
+    present = {name: _value(node, name) for name in specs_of(kind)}
+    values = kind(**{name: plain(value) for name, value in (present | dict(changes or {})).items()})
+    for name, value, topic in values.named_topics:
+        try:
+            validate_full_topic_name(expand_topic_name(topic, node.get_name(), node.get_namespace()))
+        except (InvalidTopicNameException, ValueError) as error:
+            raise ConfigError(
+                f"parameter {name} has '{value}' ({error})",
+                allowed="names of letters, digits, '_' and '/', relative or absolute",
+                fix=f"for example {name}: {specs_of(kind)[name].example}",
+            ) from error
+    return values
+
+
+def plain(value: Any) -> Any:
+    """Turn ROS's kinds of lists into lists."""
+    return list(value) if isinstance(value, (array, tuple)) else value
+
+
+def _value(node: Node, name: str) -> Any:
+    try:
+        return node.get_parameter(name).value
+    except ParameterUninitializedException:  # rclpy's answer for an empty list, whose type it does not know
+        return []
+
+
 def _descriptor(spec: Spec) -> ParameterDescriptor:
-    when = "while the node runs" if spec.can_change else "in the state unconfigured"
+    when = "can change while the node runs" if spec.can_change else "can change in the state unconfigured"
     descriptor = ParameterDescriptor(
         description=spec.description,
-        additional_constraints=f"{spec.allowed}; "
-        + ("cannot change" if spec.is_read_only else f"can change {when}"),
+        additional_constraints=f"{spec.allowed}; {'cannot change' if spec.is_read_only else when}",
         read_only=spec.is_read_only,
     )
     if spec.limits and isinstance(spec.default, int):
-        least, most = spec.limits
-        descriptor.integer_range = [IntegerRange(from_value=int(least), to_value=int(most), step=1)]
+        least, most = map(int, spec.limits)
+        descriptor.integer_range = [IntegerRange(from_value=least, to_value=most, step=1)]
     elif spec.limits:
         least, most = spec.limits
         descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]

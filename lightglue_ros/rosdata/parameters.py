@@ -1,24 +1,25 @@
-"""The parameters of matcher and viewer: what each is, what it may be, and when it can change.
+"""The parameters of matcher and viewer.
 
-They come from a running ROS node or from a parameter file, and mean the same.
+Each parameter is declared once, as a field of a dataclass. A running node reads the values from ROS, the
+`bag` command from a parameter file (see `parameter_files`); they mean the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER
 from lightglue_ros.core.mono16 import MONO16_NORMALISATIONS, Mono16Range
-from lightglue_ros.core.pipeline import MatchPipeline
 from lightglue_ros.core.session import PROVIDERS
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.frame import FrameSettings
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rig.verification import GEOMETRIES
 from lightglue_ros.rosdata.decoding import TRANSPORTS
+from lightglue_ros.rosdata.parameter_spec import parameter, specs_of
 
 IMAGE_QOS = ("sensor_data", "reliable")
 PRECISIONS = ("fp32", "fp16")
@@ -26,238 +27,223 @@ INPUTS = ("images", "features")
 VERIFICATIONS = ("none", *GEOMETRIES)
 
 
-def features_topic(camera: str) -> str:
-    """The topic of a camera's features."""
-    return f"features/{camera}"
+@dataclass(frozen=True, kw_only=True)
+class CameraParameters:
+    """Parameters that matcher and viewer share; these are all parameters of the viewer.
 
-
-def annotations_topic(camera: str) -> str:
-    """The topic of a camera's annotations."""
-    return f"matches/annotations/{camera}"
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One parameter.
-
-    Attributes:
-        default: also says its type; rclpy's name of a list of texts where there is none.
-        description: what `ros2 param describe` prints.
-        limits: (least, most) of a number.
-        choices: the values that a text may have.
-        can_change: whether it can be set while the node runs; the others can in the state unconfigured.
-        is_read_only: whether it can be given at start-up only.
+    Raises:
+        ConfigError: a value is not allowed, or the values do not fit each other.
     """
 
-    default: Any
-    description: str
-    limits: tuple[float, float] | None = None
-    choices: Sequence[str] = ()
-    can_change: bool = False
-    is_read_only: bool = False
-
-    @property
-    def allowed(self) -> str:
-        """The values that it may have."""
-        if self.choices:
-            return ", ".join(self.choices)
-        if self.limits:
-            least, most = (format(limit, "d" if isinstance(limit, int) else "g") for limit in self.limits)
-            return f"{self.type_name} from {least} to {most}"
-        return self.type_name
-
-    @property
-    def type_name(self) -> str:
-        """The type of its value."""
-        if type(self.default) not in (bool, int, float, str, list):
-            return "a list of str"
-        if isinstance(self.default, list):
-            return f"a list of {type(self.default[0]).__name__}"
-        return type(self.default).__name__
-
-
-SPECS: dict[str, Spec] = {
-    "cameras": Spec(["left", "right"], "Names of the cameras, 1 to 8, in the order of image_topics."),
-    "image_topics": Spec(
+    cameras: list[str] = parameter(
+        ["left", "right"], "Names of the cameras, 1 to 8, in the order of image_topics."
+    )
+    image_topics: list[str] = parameter(
         ["left/image_rect", "right/image_rect"],
         "Topic of each camera's images (sensor_msgs/Image), remappable.",
-    ),
-    "input": Spec(
-        "images",
-        "What comes from the cameras; features are those of extractors on other computers, on the topics "
-        "features/CAMERA.",
-        choices=INPUTS,
-    ),
-    "image_transport": Spec(
+    )
+    image_transport: str = parameter(
         "raw",
-        "How images come; compressed is JPEG or PNG on IMAGE_TOPIC/compressed.",
+        "Transport of the images; compressed is JPEG or PNG on IMAGE_TOPIC/compressed.",
         choices=TRANSPORTS,
-    ),
-    "max_image_pixels": Spec(
-        4096 * 4096,
-        "A compressed image that claims more pixels is refused before it is decoded.",
-        limits=(1, 2**30),
-    ),
-    "mono16_normalisation": Spec(
-        "percentile",
-        "How 16-bit images become 8-bit: by mono16_percentiles of each image, or by the fixed mono16_range.",
-        choices=MONO16_NORMALISATIONS,
-    ),
-    "mono16_range": Spec(
-        [0, 65535], "The 16-bit values that become black and white with mono16_normalisation fixed."
-    ),
-    "mono16_percentiles": Spec(
-        [1.0, 99.0],
-        "The percentiles of a 16-bit image's values that become black and white with percentile.",
-    ),
-    "pairs": Spec(
-        ["left:right"],
-        "Which images to match with each other: first:second, or through time left@-1:left for a camera and "
-        "the same one frame before.",
-        can_change=True,
-    ),
-    "publish_matches": Spec(
-        True, "Match and publish; false with publish_features: extract only, whatever the pairs are."
-    ),
-    "publish_features": Spec(
-        False, "Publish the features of each image on features/CAMERA, for a matcher elsewhere."
-    ),
-    "publish_annotations": Spec(
-        False,
-        "Publish the matches as foxglove_msgs/ImageAnnotations on matches/annotations/CAMERA, at most "
-        "drawing_rate times a second while somebody subscribes; foxglove_msgs must be installed.",
-    ),
-    "features_precision": Spec(
-        "fp32", "Of the descriptors in published features; fp16 is half the bytes.", choices=PRECISIONS
-    ),
-    "model": Spec(
-        "xfeat", "Model: a name in the model store, or a folder with extractor.onnx and matcher.onnx."
-    ),
-    "provider": Spec(
-        "auto",
-        "Where the model runs; auto is cuda where it really loads, else cpu; the others by name only.",
-        choices=PROVIDERS,
-    ),
-    "allow_fallback": Spec(False, "Take the CPU where a provider asked for by name does not load."),
-    "cuda_graph": Spec(
-        False,
-        "With provider cuda and a model of fixed shapes: record the first run as a CUDA graph and replay it.",
-    ),
-    "num_threads": Spec(0, "Threads of the CPU provider; 0 is one a core.", limits=(0, 256)),
-    "image_width": Spec(
-        640,
-        "Images are shrunk to this width before extraction (pixels), never enlarged; it is rounded up to the "
-        "model's multiple.",
-        limits=(32, 8192),
-        can_change=True,
-    ),
-    "image_height": Spec(480, "The same of the height.", limits=(32, 8192), can_change=True),
-    "max_keypoints": Spec(
-        0,
-        "At most so many keypoints an image; 0 is all the slots of the model.",
-        limits=(0, 65536),
-        can_change=True,
-    ),
-    "match_threshold": Spec(0.1, "Least score of a match.", limits=(0.0, 1.0), can_change=True),
-    "verification": Spec(
-        "none",
-        "Geometry that the matches are held against; which of them agree is in matches, and on the pictures. "
-        "essential needs CameraInfo.",
-        choices=VERIFICATIONS,
-        can_change=True,
-    ),
-    "camera_info_topics": Spec(
-        [""],
-        "Topic of each camera's sensor_msgs/CameraInfo, subscribed to with verification essential; empty is "
-        "camera_info beside each of image_topics. Images whose topic's last name begins with image_rect go "
-        "by P, all others by K and D.",
-    ),
-    "sync_slop": Spec(
-        0.0,
-        "Largest time between the images of one frame (s); 0 is 0.45 of the fastest camera's period.",
-        limits=(0.0, 10.0),
-        can_change=True,
-    ),
-    "camera_timeout": Spec(
-        1.0,
-        "A camera that the others have waited for so long (s) is missing: frames go on until it is back.",
-        limits=(0.01, 3600.0),
-        can_change=True,
-    ),
-    "image_qos": Spec(
+    )
+    image_qos: str = parameter(
         "sensor_data",
         "Quality of service of the image subscriptions; qos_overrides.* change single topics.",
         choices=IMAGE_QOS,
-    ),
-    "drawing_rate": Spec(
+    )
+    max_image_pixels: int = parameter(
+        4096 * 4096,
+        "Compressed images with more pixels are rejected before they are decoded.",
+        limits=(1, 2**30),
+    )
+    mono16_normalisation: str = parameter(
+        "percentile",
+        "Conversion of 16-bit images to 8 bits: percentile stretches the mono16_percentiles of each image, "
+        "fixed stretches mono16_range.",
+        choices=MONO16_NORMALISATIONS,
+    )
+    mono16_range: list[int] = parameter(
+        [0, 65535], "16-bit values that become black and white with mono16_normalisation: fixed."
+    )
+    mono16_percentiles: list[float] = parameter(
+        [1.0, 99.0],
+        "Percentiles of a 16-bit image's values that become black and white with mono16_normalisation: "
+        "percentile.",
+    )
+    drawing_rate: float = parameter(
         5.0,
-        "Most pictures a second on matches/image, drawn only while somebody subscribes; 0 is none.",
+        "Highest rate of pictures on matches/image (Hz), drawn only while somebody subscribes; 0 draws none.",
         limits=(0.0, 100.0),
         can_change=True,
-    ),
-    "autostart": Spec(
-        True,
-        "Configure and activate at start-up; else a lifecycle manager does it.",
-        is_read_only=True,
-    ),
-}
+    )
 
+    def __post_init__(self) -> None:
+        check_each(vars(self))
+        self._check_together()
 
-@dataclass(frozen=True)
-class CameraParameters:
-    """The values of the parameters that the viewer has, too; see `SPECS` for their meaning."""
+    def _check_together(self) -> None:
+        _ = self.mono16
+        if self.needs_image_topics and len(self.cameras) != len(self.image_topics):
+            raise ConfigError(
+                f"parameter image_topics has {len(self.image_topics)} topics for {len(self.cameras)} cameras",
+                allowed="one topic for each camera, in the same order",
+                fix="cameras: [left, right] and image_topics: [left/image_rect, right/image_rect]",
+            )
 
-    cameras: list[str]
-    image_topics: list[str]
-    image_transport: str
-    max_image_pixels: int
-    mono16_normalisation: str
-    mono16_range: list[int]
-    mono16_percentiles: list[float]
-    image_qos: str
-    drawing_rate: float
+    @property
+    def needs_image_topics(self) -> bool:
+        """True if image_topics are subscribed to, or name the topics of CameraInfo."""
+        return True
+
+    @property
+    def named_topics(self) -> list[tuple[str, str, str]]:
+        """Topics that must be valid names: parameter, its value and the topic that comes from the value."""
+        return [("image_topics", topic, topic) for topic in self.image_topics if self.needs_image_topics]
 
     @property
     def mono16(self) -> Mono16Range:
-        """How 16-bit images become 8-bit ones.
-
-        Raises:
-            ConfigError: the values do not fit each other.
-        """
+        """Range of 16-bit values that becomes 8 bits."""
         return Mono16Range(
             self.mono16_normalisation, tuple(self.mono16_range), tuple(self.mono16_percentiles)
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MatcherParameters(CameraParameters):
-    """The values of the matcher's parameters; see `SPECS` for their meaning."""
+    """Parameters of the matcher.
 
-    input: str
-    pairs: list[str]
-    publish_matches: bool
-    publish_features: bool
-    publish_annotations: bool
-    features_precision: str
-    model: str
-    provider: str
-    allow_fallback: bool
-    cuda_graph: bool
-    num_threads: int
-    image_width: int
-    image_height: int
-    max_keypoints: int
-    match_threshold: float
-    verification: str
-    camera_info_topics: list[str]
-    sync_slop: float
-    camera_timeout: float
-    autostart: bool
+    Raises:
+        ConfigError: a value is not allowed, or the values do not fit each other.
+    """
+
+    input: str = parameter(
+        "images",
+        "Input from the cameras; features come from extractors on other computers, on the topics "
+        "features/CAMERA.",
+        choices=INPUTS,
+    )
+    pairs: list[str] = parameter(
+        ["left:right"],
+        "Pairs of images to match: first:second, or through time left@-1:left, a camera with itself one "
+        "frame before.",
+        can_change=True,
+    )
+    model: str = parameter(
+        "xfeat", "Model: a name in the model store, or a folder with extractor.onnx and matcher.onnx."
+    )
+    provider: str = parameter(
+        "auto",
+        "Execution provider of the model; auto is cuda if it really loads, else cpu; others by name only.",
+        choices=PROVIDERS,
+    )
+    allow_fallback: bool = parameter(
+        False, "Use the CPU if a provider that was asked for by name does not load."
+    )
+    cuda_graph: bool = parameter(
+        False,
+        "With provider cuda and a model of fixed shapes: record the first run as a CUDA graph and replay it.",
+    )
+    num_threads: int = parameter(0, "Threads of the CPU provider; 0 is one per core.", limits=(0, 256))
+    image_width: int = parameter(
+        640,
+        "Images are shrunk to this width before extraction (pixels), never enlarged; it is rounded up to the "
+        "model's multiple.",
+        limits=(32, 8192),
+        can_change=True,
+    )
+    image_height: int = parameter(
+        480, "Image height in pixels; see image_width.", limits=(32, 8192), can_change=True
+    )
+    max_keypoints: int = parameter(
+        0,
+        "Highest number of keypoints per image; 0 is all slots of the model.",
+        limits=(0, 65536),
+        can_change=True,
+    )
+    match_threshold: float = parameter(0.1, "Lowest score of a match.", limits=(0.0, 1.0), can_change=True)
+    verification: str = parameter(
+        "none",
+        "Geometry that the matches are checked against; matches and pictures show which of them agree. "
+        "essential needs CameraInfo.",
+        choices=VERIFICATIONS,
+        can_change=True,
+    )
+    camera_info_topics: list[str] = parameter(
+        [""],
+        "Topic of each camera's sensor_msgs/CameraInfo, used with verification: essential; empty is "
+        "camera_info next to each of image_topics. Topics whose last component starts with image_rect are "
+        "treated as rectified (P is used, no distortion), all others as raw (K and D).",
+    )
+    sync_slop: float = parameter(
+        0.0,
+        "Longest time between the images of one frame (s); 0 is 0.45 of the fastest camera's period.",
+        limits=(0.0, 10.0),
+        can_change=True,
+    )
+    camera_timeout: float = parameter(
+        1.0,
+        "A camera is missing after the others have waited this long for it (s); frames go on without it.",
+        limits=(0.01, 3600.0),
+        can_change=True,
+    )
+    publish_matches: bool = parameter(
+        True, "Match and publish; false with publish_features extracts only, and ignores pairs."
+    )
+    publish_features: bool = parameter(
+        False, "Publish the features of each image on features/CAMERA, for a matcher on another computer."
+    )
+    features_precision: str = parameter(
+        "fp32",
+        "Precision of the descriptors in published features; fp16 halves the bytes.",
+        choices=PRECISIONS,
+    )
+    publish_annotations: bool = parameter(
+        False,
+        "Publish the matches as foxglove_msgs/ImageAnnotations on matches/annotations/CAMERA, at most at "
+        "drawing_rate, while somebody subscribes; foxglove_msgs must be installed.",
+    )
+    autostart: bool = parameter(
+        True, "Configure and activate at start-up; false leaves it to a lifecycle manager.", is_read_only=True
+    )
+
+    def _check_together(self) -> None:
+        if self.takes_features and self.publish_features:
+            raise ConfigError(
+                "parameter publish_features is true and input is features: nothing is extracted here",
+                allowed="one of the two",
+                fix="publish_features: false, or input: images",
+            )
+        if not self.publish_matches and not self.publish_features:
+            raise ConfigError(
+                "parameters publish_matches and publish_features are both false: there is nothing to do",
+                allowed="at least one of them true",
+                fix="publish_matches: true to match, publish_features: true to extract only",
+            )
+        if not self.pairs and self.publish_matches:
+            raise ConfigError(
+                "parameter pairs is empty",
+                allowed="at least one 'first:second'",
+                fix='pairs: ["left:right"], or publish_matches: false to extract only',
+            )
+        topics = self.given_camera_info_topics
+        if topics and len(topics) != len(self.cameras):
+            raise ConfigError(
+                f"parameter camera_info_topics has {len(topics)} topics for {len(self.cameras)} cameras",
+                allowed="one topic for each camera, in the same order, or none",
+                fix="camera_info_topics: [left/camera_info, right/camera_info]",
+            )
+        super()._check_together()
 
     @property
     def takes_features(self) -> bool:
-        """Whether features come in place of images."""
+        """True if features come in place of images."""
         return self.input == "features"
+
+    @property
+    def needs_image_topics(self) -> bool:
+        """True if image_topics are subscribed to, or name the topics of CameraInfo."""
+        return not self.takes_features or self.verification == "essential"
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -268,29 +254,39 @@ class MatcherParameters(CameraParameters):
 
     @property
     def features_topics(self) -> list[str]:
-        """The topic of each camera's features; none where neither features come nor are published."""
+        """Topic of each camera's features; empty if features are neither taken nor published."""
         has_features = self.takes_features or self.publish_features
         return [features_topic(camera) for camera in self.cameras] if has_features else []
 
     @property
     def annotation_topics(self) -> list[str]:
-        """The topic of each camera's annotations; none where they are not published."""
+        """Topic of each camera's annotations; empty if they are not published."""
         return [annotations_topic(camera) for camera in self.cameras] if self.publish_annotations else []
 
     @property
     def given_camera_info_topics(self) -> list[str]:
-        """The topics of CameraInfo that are not the ones beside the images; none where those are meant."""
+        """Topics of CameraInfo; empty if they are the ones next to the images."""
         return [topic for topic in self.camera_info_topics if topic]
 
     @property
     def results(self) -> str:
-        """Name of what is made of the images."""
+        """Name of the results that are made of the images."""
         return "matches" if self.publish_matches else "features"
 
     @property
     def input_topics(self) -> list[str]:
-        """The topic of what comes from each camera."""
+        """Topic of each camera's images or features."""
         return self.features_topics if self.takes_features else self.image_topics
+
+    @property
+    def named_topics(self) -> list[tuple[str, str, str]]:
+        """Topics that must be valid names: parameter, its value and the topic that comes from the value."""
+        made = [features_topic] * bool(self.features_topics) + [annotations_topic] * self.publish_annotations
+        return [
+            *(("cameras", camera, topic_of(camera)) for topic_of in made for camera in self.cameras),
+            *(("camera_info_topics", topic, topic) for topic in self.given_camera_info_topics),
+            *super().named_topics,
+        ]
 
 
 @dataclass(frozen=True)
@@ -298,8 +294,8 @@ class MatcherSettings:
     """Settings of a matcher, made from its parameters.
 
     Attributes:
-        values: of the parameters.
-        frame: the part of them that a frame is matched with.
+        values: values of the parameters.
+        frame: the settings of a frame that follow from them.
     """
 
     values: MatcherParameters
@@ -323,7 +319,7 @@ class MatcherSettings:
         return cls(values, frame)
 
     def load(self) -> MatchPipeline:
-        """Load the model and run it once, so that the first frame is not the slow one.
+        """Load the model and run it once, so that the first frame is not slow.
 
         Raises:
             ConfigError, ModelError, ProviderError: see their texts.
@@ -345,7 +341,7 @@ class MatcherSettings:
         return pipeline
 
     def check(self, pipeline: MatchPipeline) -> None:
-        """Check that the model can do this.
+        """Check that the model can run with these settings.
 
         Raises:
             ConfigError: it cannot.
@@ -359,182 +355,40 @@ class MatcherSettings:
         )
 
 
+SPECS = specs_of(MatcherParameters)
 P = TypeVar("P", bound=CameraParameters)
 
 
-def collect(kind: type[P], values: Mapping[str, Any]) -> P:
-    """Put values together and check what a range cannot.
-
-    Args:
-        kind: of the parameters.
-        values: of each of them.
-
-    Raises:
-        ConfigError: a value is none of the choices, or the values do not fit each other.
-    """
-    parameters = kind(**{name: _listed(value) for name, value in values.items()})
-    check_each(asdict(parameters))
-    if isinstance(parameters, MatcherParameters):
-        _check_work(parameters)
-        _check_camera_info_topics(parameters)
-        if parameters.takes_features and parameters.verification != "essential":
-            return parameters
-    if len(parameters.cameras) != len(parameters.image_topics):
-        raise ConfigError(
-            f"parameter image_topics has {len(parameters.image_topics)} topics for "
-            f"{len(parameters.cameras)} cameras",
-            allowed="one topic for each camera, in the same order",
-            fix="cameras: [left, right] and image_topics: [left/image_rect, right/image_rect]",
-        )
-    return parameters
+def features_topic(camera: str) -> str:
+    """Return the topic of a camera's features."""
+    return f"features/{camera}"
 
 
-def _check_work(values: MatcherParameters) -> None:
-    if values.takes_features and values.publish_features:
-        raise ConfigError(
-            "parameter publish_features is true and input is features: nothing is extracted here",
-            allowed="one of the two",
-            fix="publish_features: false, or input: images",
-        )
-    if not values.publish_matches and not values.publish_features:
-        raise ConfigError(
-            "parameters publish_matches and publish_features are both false: there is nothing to do",
-            allowed="at least one of them true",
-            fix="publish_matches: true to match, publish_features: true to extract only",
-        )
-    if not values.pairs and values.publish_matches:
-        raise ConfigError(
-            "parameter pairs is empty",
-            allowed="at least one 'first:second'",
-            fix='pairs: ["left:right"], or publish_matches: false to extract only',
-        )
-
-
-def _check_camera_info_topics(values: MatcherParameters) -> None:
-    topics = values.given_camera_info_topics
-    if topics and len(topics) != len(values.cameras):
-        raise ConfigError(
-            f"parameter camera_info_topics has {len(topics)} topics for {len(values.cameras)} cameras",
-            allowed="one topic for each camera, in the same order, or none",
-            fix="camera_info_topics: [left/camera_info, right/camera_info]",
-        )
-
-
-def read_file(path: Path | None, changes: Sequence[str] = ()) -> MatcherParameters:
-    """Read the matcher's parameters from a file, as ROS reads it for the node /matcher.
-
-    Args:
-        path: a ROS parameter file; parameters that it lacks, and all without it, have their defaults.
-        changes: values that go before the file's, each as `name:=value` with a value in YAML.
-
-    Raises:
-        ConfigError: the file cannot be read, a value has the wrong type or is not allowed, or the values do
-            not fit each other.
-    """
-    given = {} if path is None else _parameters_of(path)
-    given |= dict(map(_change, changes))
-    for name, value in given.items():
-        _check_value(name, value)
-    defaults = {field.name: SPECS[field.name].default for field in fields(MatcherParameters)}
-    return collect(MatcherParameters, defaults | given)
-
-
-def _parameters_of(path: Path) -> dict[str, Any]:
-    try:
-        content = _yaml(path.expanduser().read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"parameter file {path} cannot be read ({error})", fix="check the path") from error
-    if content is None:
-        raise ConfigError(f"parameter file {path} is no YAML", allowed="a ROS parameter file")
-    sections = list(_sections(content))
-    if not sections:
-        raise ConfigError(
-            f"parameter file {path} has no parameters of the node /matcher",
-            allowed="/** or matcher, with ros__parameters below",
-            fix="begin with a copy of config/matcher.yaml",
-        )
-    # What is for other nodes may be there as well, and ROS does not mind.
-    return {name: value for section in sections for name, value in section.items() if name in SPECS}
-
-
-def _sections(content: Any) -> Iterator[dict[str, Any]]:
-    """The parameters of each part of a file that is for the node, in whatever namespace."""
-    for name, below in content.items() if isinstance(content, dict) else ():
-        if not isinstance(below, dict):
-            continue
-        parameters = below.get("ros__parameters")
-        if str(name).split("/")[-1] in ("**", "*", "matcher") and isinstance(parameters, dict):
-            yield parameters
-        elif parameters is None:
-            yield from _sections(below)
-
-
-def _change(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition(":=")
-    if not sign or name not in SPECS:
-        raise ConfigError(
-            f"'{text}' sets no parameter", allowed=f"name:=value with a name of {', '.join(SPECS)}"
-        )
-    return name, _yaml(value)
-
-
-def _yaml(text: str) -> Any:
-    """What YAML means; None where it is none."""
-    try:
-        import yaml
-    except ImportError as missing:
-        raise ConfigError(
-            f"reading parameters needs the Python package yaml ({missing})", fix="pip install pyyaml"
-        ) from missing
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
-
-
-def _check_value(name: str, value: Any) -> None:
-    """Check type and range, as ROS does when a node declares its parameters."""
-    spec = SPECS[name]
-    is_list = isinstance(spec.default, list)
-    values, kind = (value, type(spec.default[0])) if is_list else ([value], type(spec.default))
-    is_fit = isinstance(values, list) and all(type(one) is kind for one in values)
-    if is_fit and spec.limits:
-        least, most = spec.limits
-        is_fit = least <= value <= most
-    if not is_fit:
-        raise ConfigError(
-            f"parameter {name} is {value!r}", allowed=spec.allowed, fix=f"for example {name}: {spec.default}"
-        )
+def annotations_topic(camera: str) -> str:
+    """Return the topic of a camera's annotations."""
+    return f"matches/annotations/{camera}"
 
 
 def check_each(values: Mapping[str, Any]) -> None:
-    """Check each value by itself; limits of numbers are checked by ROS.
+    """Check values one by one, but not if they fit each other.
 
     Raises:
-        ConfigError: one is none of the choices.
+        ConfigError: a value is not allowed.
     """
     for name, value in values.items():
-        spec = SPECS[name]
-        if spec.choices and value not in spec.choices:
-            raise ConfigError(
-                f"parameter {name} is '{value}'", allowed=spec.allowed, fix=f"{name}: {spec.default}"
-            )
+        SPECS[name].check(name, value)
 
 
 def check_changeable(present: MatcherParameters, changes: Mapping[str, Any]) -> None:
-    """Check that only parameters change that can while the node runs.
+    """Check that only parameters change that can change while the node runs.
 
     Raises:
-        ConfigError: another one would change.
+        ConfigError: another parameter would change.
     """
     for name, value in changes.items():
-        if not SPECS[name].can_change and _listed(value) != getattr(present, name):
+        if not SPECS[name].can_change and value != getattr(present, name):
             raise ConfigError(
                 f"parameter {name} cannot change while the node runs",
                 allowed=", ".join(name for name, spec in SPECS.items() if spec.can_change),
-                fix="ros2 lifecycle set /matcher deactivate, the same with cleanup, and then set it",
+                fix="ros2 lifecycle set /matcher deactivate, then cleanup, and then set the parameter",
             )
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, (list, tuple)) else value

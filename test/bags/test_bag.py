@@ -31,7 +31,7 @@ from recordings import (
 )
 
 from lightglue_ros.core import ConfigError, MatchPipeline
-from lightglue_ros.rosdata.parameters import read_file
+from lightglue_ros.rosdata.parameter_files import read_file
 
 
 @pytest.mark.parametrize("kind", ["sqlite3", "compressed"])

@@ -37,7 +37,7 @@ def test_each_takes_effect_at_the_next_frame_and_bad_values_change_nothing(robot
         ({"image_width": 64, "camera_timeout": "long"}, "Wrong parameter type"),
         (
             {"match_threshold": 0.9, "model": "xfeat-k512"},
-            "model cannot change while the node runs; allowed: pairs",
+            "model cannot change while the node runs; allowed: drawing_rate, pairs",
         ),
         ({"match_threshold": 0.9, "cameras": ["left"]}, "cameras cannot change"),
         ({"match_threshold": 0.9, "autostart": False}, "autostart"),

@@ -3,7 +3,8 @@
 import pytest
 
 from lightglue_ros.errors import ConfigError
-from lightglue_ros.rosdata.parameters import MatcherSettings, read_file
+from lightglue_ros.rosdata.parameter_files import read_file
+from lightglue_ros.rosdata.parameters import MatcherSettings
 
 
 @pytest.mark.parametrize(

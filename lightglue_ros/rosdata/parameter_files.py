@@ -1,0 +1,77 @@
+"""Reads the matcher's parameters from a ROS parameter file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightglue_ros.errors import ConfigError
+from lightglue_ros.rosdata.parameters import SPECS, MatcherParameters
+
+
+def read_file(path: Path | None, changes: Sequence[str] = ()) -> MatcherParameters:
+    """Read the matcher's parameters from a file, as ROS reads it for the node /matcher.
+
+    Args:
+        path: a ROS parameter file. Parameters that are missing, or all without a file, have their defaults.
+        changes: values that replace the file's, each as `name:=value` with a value in YAML.
+
+    Raises:
+        ConfigError: the file cannot be read, a value is not allowed, or the values do not fit each other.
+    """
+    given = {} if path is None else _parameters_of(path)
+    return MatcherParameters(**(given | dict(map(_change, changes))))
+
+
+def _parameters_of(path: Path) -> dict[str, Any]:
+    try:
+        content = _yaml(path.expanduser().read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"parameter file {path} cannot be read ({error})", fix="check the path") from error
+    if content is None:
+        raise ConfigError(f"parameter file {path} is no YAML", allowed="a ROS parameter file")
+    sections = list(_sections(content))
+    if not sections:
+        raise ConfigError(
+            f"parameter file {path} has no parameters of the node /matcher",
+            allowed="/** or matcher, with ros__parameters below",
+            fix="begin with a copy of config/matcher.yaml",
+        )
+    # The file may have parameters of other nodes as well, which ROS ignores.
+    return {name: value for section in sections for name, value in section.items() if name in SPECS}
+
+
+def _sections(content: Any) -> Iterator[dict[str, Any]]:
+    """Find the parameters in each part of a file that is for the node, in any namespace."""
+    for name, below in content.items() if isinstance(content, dict) else ():
+        if not isinstance(below, dict):
+            continue
+        parameters = below.get("ros__parameters")
+        if str(name).split("/")[-1] in ("**", "*", "matcher") and isinstance(parameters, dict):
+            yield parameters
+        elif parameters is None:
+            yield from _sections(below)
+
+
+def _change(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition(":=")
+    if not sign or name not in SPECS:
+        raise ConfigError(
+            f"'{text}' sets no parameter", allowed=f"name:=value with a name of {', '.join(SPECS)}"
+        )
+    return name, _yaml(value)
+
+
+def _yaml(text: str) -> Any:
+    """Parse YAML; None if it is broken."""
+    try:
+        import yaml
+    except ImportError as missing:
+        raise ConfigError(
+            f"reading parameters needs the Python package yaml ({missing})", fix="pip install pyyaml"
+        ) from missing
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
