@@ -24,7 +24,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "features_precision",
         default_value="",
-        description="fp32, or fp16 for half the bytes. Empty: what the parameters file says.",
+        description="fp32, or fp16 for half the bytes. Empty: as in the parameters file.",
     ),
 ]
 MATCHER = "matcher"

@@ -1,13 +1,13 @@
-"""Lets a stretch of code treat numbers below 1e-38 as zero, in the calling thread only.
+"""Treats numbers below 1e-38 as zero, in the calling thread only and for the duration of a block.
 
-ONNX Runtime's softmax leaves 4e-39 for whatever is far below the largest value, padded slots included, and
-x86 processors compute with such denormal numbers a hundred times as slowly as with others. ONNX Runtime has
-a session option against it (`session.set_denormal_as_zero`), but besides its own threads that sets the
-thread that makes the first session of the process, for good: NumPy warns of it, and a worker thread that
-runs the session has it or not, depending on where it was started. So its threads are set by the option,
-and the calling thread here, for the time of the call.
+ONNX Runtime's softmax returns 4e-39 for values far below the largest, padded slots included. x86 processors
+compute 100 times slower with such denormal numbers. ONNX Runtime has a session option for this
+(`session.set_denormal_as_zero`), which sets its own threads. But the option also sets the thread that makes
+the first session of the process, for good: NumPy warns of it, and whether a worker thread inherits it depends
+on the thread that started it. So the option sets ONNX Runtime's threads, and this module sets the calling
+thread during the call.
 
-Other processors (a Jetson's) do not slow down, and other C libraries than glibc are left alone.
+Other processors, such as a Jetson's, do not slow down. With C libraries other than glibc nothing is done.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def flushed_denormals() -> Iterator[None]:
 
 @contextmanager
 def restored_floating_point() -> Iterator[None]:
-    """Undo at the end of the block what it did to this thread's floating-point environment."""
+    """Restore this thread's floating-point environment at the end of the block."""
     if _LIBM is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What the launch files share: arguments, and nodes made of them."""
+"""Arguments and nodes that the launch files share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile
 
 from launch import LaunchContext
-from lightglue_ros.core import ConfigError
+from lightglue_ros.errors import ConfigError
 from lightglue_ros.nodes.fastdds import profile_environment
 
 DEFAULT_PARAMETERS = Path(get_package_share_directory("lightglue_ros")) / "config" / "matcher.yaml"
@@ -22,48 +22,48 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "params_file",
         default_value=str(DEFAULT_PARAMETERS),
-        description="Parameters of the node: copy the default one, change image size and rig there.",
+        description="Parameters of the node: copy the default file, change image size and rig there.",
     ),
     DeclareLaunchArgument(
         "model",
         default_value="",
-        description="Model: a name in the model store or a folder. Empty: what the parameters file says.",
+        description="Model: a name in the model store or a folder. Empty: as in the parameters file.",
     ),
     DeclareLaunchArgument(
         "provider",
         default_value="",
-        description="Where the model runs: auto, cpu or cuda. Empty: what the parameters file says.",
+        description="Where the model runs: auto, cpu or cuda. Empty: as in the parameters file.",
     ),
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
     DeclareLaunchArgument(
         "use_sim_time",
         default_value="",
-        description="true takes time from /clock (simulation). Empty: what the parameters file says.",
+        description="true takes the time from /clock (simulation). Empty: as in the parameters file.",
     ),
     DeclareLaunchArgument("log_level", default_value="info", description="Least severity of log lines."),
 ]
 
 
 def environment() -> list[SetEnvironmentVariable]:
-    """What all nodes have in their environment: our Fast DDS profile, unless the user has one."""
+    """Set our Fast DDS profile in the environment of all nodes, unless the user has a profile."""
     return [SetEnvironmentVariable(name, value) for name, value in profile_environment().items()]
 
 
 def argument(context: LaunchContext, name: str) -> str:
-    """The value of a launch argument."""
+    """Return the value of a launch argument."""
     return LaunchConfiguration(name).perform(context)
 
 
 def is_true(value: str) -> bool:
-    """Whether the value of a launch argument means yes."""
+    """Return True if the value of a launch argument means yes."""
     return value.lower() in ("true", "1")
 
 
 def params_file(context: LaunchContext) -> Path:
-    """The file of parameters.
+    """Return the path of the parameters file.
 
     Raises:
-        ConfigError: it is not there; launch_ros would go on without it.
+        ConfigError: the file is missing; launch_ros would go on without it.
     """
     path = Path(argument(context, "params_file")).expanduser()
     if not path.is_file():
@@ -81,12 +81,12 @@ def node(
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Node:
-    """A node with the parameters file first, and then what the command line and `overrides` say.
+    """Make a node with the parameters of the file, which the command line and `overrides` replace.
 
     Args:
         context: of the launch.
         executable: ``matcher`` or ``viewer``.
-        name: of the node, if not that of the executable.
+        name: the node's name, if it differs from the executable.
         overrides: parameters.
     """
     values = {key: argument(context, key) for key in ("model", "provider") if argument(context, key)}

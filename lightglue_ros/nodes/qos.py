@@ -1,4 +1,4 @@
-"""Quality of service: sensor data in, system default out (REP 2003), both open to qos_overrides."""
+"""Quality of service: sensor data in, system default out (REP 2003). Both can be changed by qos_overrides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
-from lightglue_ros.core import ConfigError
+from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.parameters import IMAGE_QOS
 
 try:
@@ -26,12 +26,12 @@ except ImportError:  # its name in Humble
 
 
 def image_qos(name: str) -> QoSProfile:
-    """A profile for an image topic: ``sensor_data`` (best effort) or ``reliable``; both keep few images.
+    """Make a profile for an image topic: ``sensor_data`` (best effort) or ``reliable``; both keep few images.
 
-    A new one for each topic, since rclpy writes a topic's overrides into it.
+    Each topic gets a profile of its own, because rclpy writes the topic's overrides into it.
 
     Raises:
-        ConfigError: there is no profile of that name.
+        ConfigError: the name is unknown.
     """
     if name not in IMAGE_QOS:
         raise ConfigError(f"parameter image_qos is '{name}'", allowed=", ".join(IMAGE_QOS))
@@ -42,35 +42,35 @@ def image_qos(name: str) -> QoSProfile:
 
 
 def result_qos() -> QoSProfile:
-    """A profile for a topic of results."""
+    """Make a profile for a topic of results."""
     return copy(QoSPresetProfiles.SYSTEM_DEFAULT.value)
 
 
 def picture_qos() -> QoSProfile:
-    """A profile for a topic of pictures: the newest, and reliable, since RViz asks for that by default."""
+    """Make a profile for a topic of pictures: only the newest, and reliable, as RViz requests by default."""
     return QoSProfile(depth=1)
 
 
 def overridable() -> QoSOverridingOptions:
-    """Let users change history, depth and reliability with the parameters `qos_overrides.*`."""
+    """Allow users to change history, depth and reliability with the parameters `qos_overrides.*`."""
     return QoSOverridingOptions.with_default_policies()
 
 
 def on_incompatible(report: Callable[[], None]) -> SubscriptionEventCallbacks:
-    """Event callbacks of a subscription that call `report` when a publisher offers what it cannot take."""
+    """Make callbacks that call `report` when a publisher offers a QoS that a subscription cannot take."""
     return SubscriptionEventCallbacks(incompatible_qos=lambda _event: report())
 
 
 def incompatible_text(node: Node, subscription: Subscription, image_qos: str) -> str:
-    """Say that publishers of a topic do not offer the reliability that a subscription requests.
+    """Describe publishers of a topic that do not offer the reliability that a subscription requests.
 
     Args:
-        node: that has the subscription.
-        subscription: the one that gets no image from them.
-        image_qos: the parameter that it was made with.
+        node: the node that subscribes.
+        subscription: a subscription of the node.
+        image_qos: the parameter that the subscription was made with.
 
     Returns:
-        The topic, both policies and the parameter to change; empty if all publishers fit.
+        The topic, both policies and the parameter to change; empty if all publishers are compatible.
     """
     topic, requested = subscription.topic_name, subscription.qos_profile
     offers = (publisher.qos_profile for publisher in node.get_publishers_info_by_topic(topic))
@@ -82,6 +82,6 @@ def incompatible_text(node: Node, subscription: Subscription, image_qos: str) ->
     by_override = f"qos_overrides.{topic}.subscription.reliability: best_effort"
     return (
         f"{topic} is offered with reliability {lacking[0].reliability.name}, requested is "
-        f"{requested.reliability.name}: none of its images arrives; fix: "
+        f"{requested.reliability.name}: its images do not arrive; fix: "
         f"{'image_qos: sensor_data' if image_qos == 'reliable' else by_override}"
     )

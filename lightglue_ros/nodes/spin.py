@@ -1,10 +1,9 @@
-"""Runs one node until it is done or the process is told to end.
+"""Runs one node until it is done or the process receives SIGINT or SIGTERM.
 
-rclpy's own signal handlers invalidate the context at once, under the feet of a thread that publishes.
-So the signals are ours: the main thread waits for them and does nothing else. The node is made, and its
-executor spins, in a thread of its own. At the end things are put away in order: executor, node,
-context. Some work cannot be interrupted (ONNX Runtime loading a large model); a process that is told to end
-in the midst of it ends without putting things away.
+rclpy's own signal handlers invalidate the context at once, while another thread may be publishing. So this
+module handles the signals: the main thread only waits for them. Another thread makes the node and spins its
+executor. At the end executor, node and context are shut down in this order. Some work cannot be interrupted,
+such as ONNX Runtime loading a large model; a signal during such work ends the process without the shutdown.
 """
 
 from __future__ import annotations
@@ -23,31 +22,31 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from lightglue_ros.core import ConfigError, LightGlueRosError
+from lightglue_ros.errors import ConfigError, LightGlueRosError
 from lightglue_ros.nodes.fastdds import profile_environment
 
-# How often the main thread wakes: Python runs a signal's handler only then, and a signal that comes just
-# before the wait begins, or to another thread, does not wake it.
+# Period at which the main thread wakes. Python runs a signal's handler only when it wakes, and a signal that
+# comes just before the wait begins, or to another thread, does not wake it.
 SIGNAL_SECONDS = 0.1
-# How long putting things away may take; a node is to end within two seconds.
+# Limit for the shutdown; a node must end within two seconds.
 END_SECONDS = 1.5
 
 
 def run_node(name: str, make_node: Callable[[threading.Event], Node | None], args: list[str] | None) -> int:
-    """Make a node and spin it until it is done, or SIGINT or SIGTERM comes.
+    """Make a node and spin it until it is done or a SIGINT or SIGTERM comes.
 
     Args:
-        name: the node's name, for errors before there is a node.
-        make_node: gets an event that the node may set when it is done; returns None, or raises, if the
-            node cannot start. What it raises is logged here.
+        name: the node's name, for errors before the node exists.
+        make_node: receives an event that the node may set when it is done. It returns None or raises an
+            error, which is logged here, if the node cannot start.
         args: command line, with ROS arguments.
 
     Returns:
         Exit status: 1 if the node could not be made, else 0.
 
     Raises:
-        ConfigError: ROS 2 does not take the arguments.
-        Exception: what a callback raised; without this the process would live on deaf.
+        ConfigError: ROS 2 does not accept the arguments.
+        Exception: an error of a callback, after which the node would receive nothing more.
     """
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -91,8 +90,8 @@ class _Runner:
         self._thread.join()
         if self._node is not None:
             self._node.destroy_node()
-            # A lifecycle node's state machine goes with its last reference, and with that the middleware's
-            # participant and its 32 MiB of shared memory, which would be left behind.
+            # A lifecycle node's state machine holds the middleware's participant and its 32 MiB of shared
+            # memory. They are freed with the last reference, and would be left behind without it.
             self._node = None
             gc.collect()
         if self._failure is not None:
@@ -121,20 +120,20 @@ class _Runner:
         while not self._done.is_set():
             try:
                 self._executor.spin()
-            # Up to Jazzy rclpy raises this out of the executor when a lifecycle manager asks for a transition
-            # that the present state does not have.
+            # Up to Jazzy the executor raises this when a lifecycle manager asks for a transition that the
+            # present state does not have.
             except rclpy_implementation.RCLError as error:
                 node.get_logger().error(f"refused: {error}")
 
 
 def _init(args: list[str] | None) -> None:
-    # The launch file sets it for all nodes that it starts; this is for nodes that are run alone.
+    # For nodes that are run alone; the launch files set the profile themselves.
     os.environ.update(profile_environment())
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    # rclpy raises what its C++ part has, without a common base.
+    # The exceptions of rclpy's C++ part have no common base class.
     except Exception as error:
         raise ConfigError(
-            f"ROS 2 does not take the arguments {args}: {error}",
+            f"ROS 2 does not accept the arguments {args}: {error}",
             allowed="--ros-args with -p name:=value, -r from:=to, --params-file FILE",
         ) from error
