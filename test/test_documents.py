@@ -98,7 +98,7 @@ def bags(user, motorcycle):
 )
 def test_a_command_runs_as_printed(line, user, bags):
     done = subprocess.run(
-        ["bash", "-c", f"{line} 2>&1"], stdout=subprocess.PIPE, text=True, timeout=COMMAND_SECONDS
+        ["bash", "-c", f"exec {line} 2>&1"], stdout=subprocess.PIPE, text=True, timeout=COMMAND_SECONDS
     )
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in done.stdout
