@@ -58,9 +58,11 @@ def user(model_folder, motorcycle, tmp_path, monkeypatch):
     """Go to a folder with the files that the pages name, and a model store that has all their models."""
     for name, image in zip(("left.png", "right.png"), motorcycle, strict=True):
         write_image(tmp_path / name, image)
-    (tmp_path / "models").mkdir()
     for name in MODELS:
-        (tmp_path / "models" / name).symlink_to(model_folder)
+        # Links to the files and not to the folder: what a command exports must not go into the real store.
+        (tmp_path / "models" / name).mkdir(parents=True)
+        for file in model_folder.iterdir():
+            (tmp_path / "models" / name / file.name).symlink_to(file)
     (tmp_path / "config").symlink_to(ROOT / "config")
     monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
