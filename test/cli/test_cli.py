@@ -1,6 +1,5 @@
 """The command line, run as a user runs it."""
 
-import json
 import os
 import re
 import subprocess
@@ -10,8 +9,8 @@ import numpy as np
 import pytest
 
 from lightglue_ros.cli import demo
-from lightglue_ros.core import MatchPipeline, PairMatches
-from lightglue_ros.core.image_files import read_image, write_image
+from lightglue_ros.core import PairMatches
+from lightglue_ros.core.image_files import write_image
 
 
 def run(*arguments, **environment):
@@ -30,40 +29,10 @@ def pair_of_files(motorcycle, tmp_path_factory):
     return paths
 
 
-def test_match_prints_writes_json_and_draws(model_folder, pair_of_files, motorcycle, tmp_path):
-    done = run("match", *pair_of_files, "--draw", tmp_path / "m.png", "--json", tmp_path / "m.json")
-    assert done.returncode == 0, done.stderr
-    (expected,) = MatchPipeline(model_folder, "cpu").match(motorcycle, [(0, 1)])
-    assert f"{len(expected)} matches" in done.stdout
-    (entry,) = json.loads((tmp_path / "m.json").read_text())
-    np.testing.assert_allclose(entry["keypoints1"], expected.keypoints1, atol=1e-3)
-    assert entry["image0"] == str(pair_of_files[0])
-    picture = read_image(tmp_path / "m.png")
-    assert picture.shape == (500, 2 * 741, 3)
-    assert np.mean(picture[:, :741] != motorcycle[0]) > 0.05
-
-
-def test_match_takes_pairs_and_a_size(pair_of_files):
-    left, right = pair_of_files
-    done = run(
-        "match", left, right, left, "--pairs", "0:1,2:0", "--image-size", "300x200", "--provider", "cpu"
-    )
-    assert done.returncode == 0, done.stderr
-    how, *lines = done.stdout.splitlines()
-    assert how == "xfeat on cpu, images shrunk to fit 320x224"
-    assert [line.split(": ")[0] for line in lines] == [f"{left} {right}", f"{left} {left}"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["match", "{left}", "no_such.png"], "no image file no_such.png"),
-        (["match", "{left}"], "nothing to match"),
-        (["match", "{left}", "{left}", "--pairs", "0-1"], "--pairs is '0-1'"),
-        (["match", "{left}", "{left}", "--pairs", "0:7"], "from 0 to 1"),
-        (["match", "{left}", "{left}", "--model", "none"], "no model 'none'"),
-        (["match", "{left}", "{left}", "--draw", "/nowhere/x.png"], "cannot write /nowhere/x.png"),
-        (["match", "{left}", "{left}", "--json", "/nowhere/x.json"], "/nowhere/x.json"),
         (["export", "xfeat", "-o", "{left}"], "{left}"),
         (["export", "sift"], "no model 'sift' to export; allowed: xfeat"),
         (["export", "aliked-t16"], "a LightGlue for the 64 channels of aliked-t16 must be given"),

@@ -81,26 +81,22 @@ def assert_same_matches(read, of_pipeline):
         np.testing.assert_allclose(read[name], getattr(of_pipeline, name), atol=1e-3, err_msg=name)
 
 
-def test_json_has_the_matches_and_inliers_of_each_pair(verified, folder, expected):
+def test_json_and_npz_have_the_matches_and_inliers_of_each_pair(verified, folder, expected):
     entries = json.loads((verified[1] / "pairs_json").read_text())
-    assert [entry["image0"] for entry in entries] == [str(folder / name) for name in ("a.png", "b.png")]
-    for entry, matches in zip(entries, expected[1], strict=True):
-        assert_same_matches(entry, matches)
-        assert len(entry["inliers"]) == len(matches)
-        assert np.array(entry["matrix"]).shape == (3, 3)
-        assert f"{len(matches)} matches, {sum(entry['inliers'])} inliers" in verified[0].stdout
-
-
-def test_numpy_reads_the_same(verified, folder, expected):
     arrays = np.load(verified[1] / "pairs_npz")
-    assert arrays["images"].tolist() == [str(folder / name) for name in ("a.png", "b.png", "c.png")]
+    paths = [str(folder / name) for name in ("a.png", "b.png", "c.png")]
+    assert [entry["image0"] for entry in entries] == paths[:2]
+    assert arrays["images"].tolist() == paths
     assert arrays["pairs"].tolist() == [[0, 1], [1, 2]]
-    entries = json.loads((verified[1] / "pairs_json").read_text())
-    for number, matches in enumerate(expected[1]):
+    for number, (entry, matches) in enumerate(zip(entries, expected[1], strict=True)):
         of_pair = arrays["pair_of_match"] == number
+        assert_same_matches(entry, matches)
         assert_same_matches({name: arrays[name][of_pair] for name in ARRAYS}, matches)
-        assert arrays["inliers"][of_pair].tolist() == entries[number]["inliers"]
-        np.testing.assert_allclose(arrays["matrices"][number], entries[number]["matrix"])
+        assert len(entry["inliers"]) == len(matches)
+        assert arrays["inliers"][of_pair].tolist() == entry["inliers"]
+        assert np.array(entry["matrix"]).shape == (3, 3)
+        np.testing.assert_allclose(arrays["matrices"][number], entry["matrix"])
+        assert f"{len(matches)} matches, {sum(entry['inliers'])} inliers" in verified[0].stdout
 
 
 def test_hdf5_is_laid_out_as_hloc_reads_it(verified, expected):
@@ -167,13 +163,20 @@ def test_other_geometries_mark_inliers(match, folder, tmp_path, verify):
     assert 0.05 < np.mean(entry["inliers"]) < 1.0
 
 
-def test_without_verification_no_file_speaks_of_inliers(match, folder, tmp_path):
-    done = match(folder / "*.png", "--pairs", "2:0", "--json", tmp_path / "m.json", "--npz", tmp_path / "m")
-    assert done.returncode == 0, done.stderr
-    (entry,) = json.loads((tmp_path / "m.json").read_text())
-    assert (entry["image0"], entry["image1"]) == (str(folder / "c.png"), str(folder / "a.png"))
-    assert not {"inliers", "matrix", "geometry"} & set(entry)
-    assert not {"inliers", "matrices"} & set(np.load(tmp_path / "m"))
+def test_named_pairs_in_a_size_with_one_picture_and_without_verification(match, folder, tmp_path):
+    files = [word for kind in ("json", "npz") for word in (f"--{kind}", tmp_path / kind)]
+    picture = tmp_path / "m.png"
+    done = match(folder / "*.png", "--pairs", "2:0,0:0", "--image-size", "300x200", "--draw", picture, *files)
+    assert done.stdout.startswith("xfeat on cpu, images shrunk to fit 320x224\n"), done.stderr
+    names = [[str(folder / name) for name in pair] for pair in (("c.png", "a.png"), ("a.png", "a.png"))]
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()[1:3]] == [
+        " ".join(pair) for pair in names
+    ]
+    entries = json.loads((tmp_path / "json").read_text())
+    assert [[entry["image0"], entry["image1"]] for entry in entries] == names
+    assert not {"inliers", "matrix", "geometry"} & set(entries[0])
+    assert not {"inliers", "matrices"} & set(np.load(tmp_path / "npz"))
+    assert read_image(picture).shape == (500, 400 + 741, 3)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,11 @@ def test_without_verification_no_file_speaks_of_inliers(match, folder, tmp_path)
         (["{folder}", "--verify", "essential", "--intrinsics", "1,2"], "four numbers fx,fy,cx,cy"),
         (["{folder}", "--verify", "essential", "--intrinsics", "0,1,1,1"], "greater than 0"),
         (["{folder}", "--h5", "/nowhere/h5"], "cannot write /nowhere/h5"),
-        (["{folder}", "--npz", "/nowhere/x.npz"], "cannot write /nowhere/x.npz"),
+        (["{folder}", "--draw", "/nowhere/x.png"], "cannot write /nowhere/x.png"),
+        (["{folder}/a.png"], "nothing to match"),
+        (["{folder}", "--pairs", "0-1"], "--pairs is '0-1'"),
+        (["{folder}", "--pairs", "0:7"], "from 0 to 2"),
+        (["{folder}", "--model", "none"], "no model 'none'"),
     ],
 )
 def test_errors_are_one_line_and_come_before_the_model_is_loaded(match, folder, tmp_path, arguments, says):
