@@ -129,7 +129,9 @@ class ProcessEngine(Engine):
             if getattr(self._of_thread, "process", None) is None:
                 # A fork would share ONNX Runtime's threads with this process.
                 context = multiprocessing.get_context("spawn")
-                self._of_thread.process = ProcessPoolExecutor(1, context, _prepare_process)
+                self._of_thread.process = ProcessPoolExecutor(1, context, _end_with_parent)
+                # The process inherits this thread's mask: Ctrl-C is for its parent alone.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             return self._of_thread.process.submit(attempt, function, *arguments).result()
         except BrokenProcessPool as error:
             self._of_thread.process = None
@@ -141,15 +143,14 @@ class ProcessEngine(Engine):
             process.kill()
 
 
-def _prepare_process() -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_with_parent() -> None:
+    """Let this process end when its parent is gone, even if that is killed."""
 
-    def end_with_parent() -> None:
+    def wait() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class RayEngine(Engine):

@@ -72,28 +72,18 @@ def _has_journal(file: Path) -> bool:
 
 def _read_sqlite3(file: Path, writer: BagWriter) -> _Recovered:
     if not _has_journal(file):
-        messages = _read_database(f"{file.absolute().as_uri()}?immutable=1", writer)
-        # SQLite fills a page that is cut with zeros, and the last message with it.
-        is_cut = file.stat().st_size % _page_size(file) > 0
-        yield from (message for message, _ in itertools.pairwise(messages)) if is_cut else messages
+        yield from _read_database(file, "?immutable=1", writer)
         return
     # SQLite changes a database with a journal when it opens it, so it gets a copy.
     with tempfile.TemporaryDirectory(dir=writer.path) as folder:
         copy = Path(folder) / file.name
         shutil.copyfile(file, copy)
         shutil.copyfile(_journal_of(file), _journal_of(copy))
-        yield from _read_database(copy.as_uri(), writer)
+        yield from _read_database(copy, "", writer)
 
 
-def _page_size(database: Path) -> int:
-    """Read the page size in bytes (https://www.sqlite.org/fileformat.html, section 1.3)."""
-    with database.open("rb") as stream:
-        size = int.from_bytes(stream.read(18)[16:], "big")
-    return 65536 if size <= 1 else size
-
-
-def _read_database(uri: str, writer: BagWriter) -> _Recovered:
-    with closing(sqlite3.connect(uri, uri=True)) as database:
+def _read_database(file: Path, options: str, writer: BagWriter) -> _Recovered:
+    with closing(sqlite3.connect(file.absolute().as_uri() + options, uri=True)) as database:
         database.text_factory = lambda text: text.decode(errors="replace")
         try:
             # Without this SQLite refuses a database that is shorter than its header says.
@@ -104,10 +94,13 @@ def _read_database(uri: str, writer: BagWriter) -> _Recovered:
                 number: writer.add_topic(name, kind, definitions.get(kind, ""), qos)
                 for number, name, kind, qos in rows
             }
+            (page_size,) = database.execute("PRAGMA page_size").fetchone()
             # By id, because the index of the times may be lost.
-            for topic, time, data in database.execute(
-                "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
-            ):
+            messages = database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
+            if file.stat().st_size % page_size:
+                # SQLite fills a page that is cut with zeros, and with it the last message.
+                messages = (message for message, _ in itertools.pairwise(messages))
+            for topic, time, data in messages:
                 yield topics[topic], time, data
         except (sqlite3.DatabaseError, KeyError):
             return
