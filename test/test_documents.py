@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from pytest_codeblocks import extract_from_file
 
 from lightglue_ros import __version__, cli
 from lightglue_ros.core.image_files import write_image
 from lightglue_ros.rosdata.parameter_files import read_file
 from lightglue_ros.rosdata.parameters import SPECS
+
+extract_from_file = pytest.importorskip("pytest_codeblocks", reason="no pytest-codeblocks").extract_from_file
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -220,7 +221,7 @@ def test_a_wrong_command_is_noticed(line):
 def test_the_tables_are_those_of_the_code(capsys):
     pytest.importorskip("rclpy", reason="no ROS 2 here")
     pytest.importorskip("torch", reason="no PyTorch here, which the list of models needs")
-    import document
+    document = pytest.importorskip("document", reason="no cog (pip install cogapp)")
 
     assert document.main(["--check"]) == 0, f"{capsys.readouterr().out}\nfix: make docs"
 

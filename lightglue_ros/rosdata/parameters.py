@@ -147,13 +147,13 @@ class MatcherParameters(CameraParameters):
     num_threads: int = parameter(0, "Threads of the CPU provider; 0 is one per core.", limits=(0, 256))
     image_width: int = parameter(
         640,
-        "Images are shrunk to this width before extraction (pixels), never enlarged; it is rounded up to the "
-        "model's multiple.",
+        "Width of the canvas in pixels. Images are shrunk to fit the canvas, never enlarged. The width is "
+        "rounded up to the model's multiple.",
         limits=(32, 8192),
         can_change=True,
     )
     image_height: int = parameter(
-        480, "Image height in pixels; see image_width.", limits=(32, 8192), can_change=True
+        480, "Height of the canvas in pixels; see image_width.", limits=(32, 8192), can_change=True
     )
     max_keypoints: int = parameter(
         0,
