@@ -19,7 +19,7 @@ from lightglue_ros.bags.work_folder import WorkFolder, locked_work_folder
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.bag_recovery import recover
 from lightglue_ros.rosdata.bags import BrokenBagError, storage_files
-from lightglue_ros.rosdata.parameters import MatcherSettings
+from lightglue_ros.rosdata.parameters import MatcherParameters
 
 # A chunk is several times as long as the past of its pairs, because that may have to be extracted again.
 FRAMES_PER_CHUNK = 16
@@ -45,7 +45,7 @@ class BagJob:
     """
 
     def __init__(
-        self, bag: Path, output: Output, settings: MatcherSettings, model_sha256: str, progress: Progress
+        self, bag: Path, output: Output, settings: MatcherParameters, model_sha256: str, progress: Progress
     ) -> None:
         self.bag = bag
         self.output = replace(output, path=output.path.expanduser())
@@ -84,7 +84,7 @@ class BagJob:
     def _key(self) -> str:
         """Return a hash of bag, settings, model and output: equal keys mean equal results."""
         files = [file.stat() for file in storage_files(self.bag.expanduser())]
-        values = asdict(self._settings.values)
+        values = asdict(self._settings)
         about = {
             "version": __version__,
             "files": [(file.st_size, file.st_mtime_ns) for file in files],
@@ -120,7 +120,7 @@ class BagJob:
             folder.write(folder.index, index.to_bytes())
             for note in index.notes:
                 self._log(note)
-        num_threads = self._settings.values.num_threads or engine.num_threads
+        num_threads = self._settings.num_threads or engine.num_threads
         return ChunkSource(bag, folder.index, self._settings, self._model_sha256, num_threads), index
 
     def _recover(self, engine: Engine, folder: WorkFolder, error: BrokenBagError) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from lightglue_ros.bags.recorded_images import absolute_names
 from lightglue_ros.rosdata.bags import Bag
 from lightglue_ros.rosdata.camera_info import RigCalibration
-from lightglue_ros.rosdata.parameters import MatcherParameters, MatcherSettings
+from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.typestore import typestore
 
 _TYPE = "sensor_msgs/msg/CameraInfo"
@@ -22,16 +22,16 @@ def make_calibration(values: MatcherParameters) -> RigCalibration:
     return RigCalibration(values.cameras, absolute_names(values.image_topics), topics)
 
 
-def index_camera_infos(bag: Bag, settings: MatcherSettings) -> tuple[CameraInfoIndex, list[str]]:
+def index_camera_infos(bag: Bag, settings: MatcherParameters) -> tuple[CameraInfoIndex, list[str]]:
     """Read the CameraInfo of a rig, if verification needs them; returns them and lines for the user.
 
     Raises:
         BrokenBagError: the bag ends in the middle.
     """
-    infos: CameraInfoIndex = [[] for _ in settings.values.cameras]
+    infos: CameraInfoIndex = [[] for _ in settings.cameras]
     if settings.frame.geometry != "essential":
         return infos, []
-    topics = make_calibration(settings.values).topics
+    topics = make_calibration(settings).topics
     notes = {}
     for message in bag.messages({topic for topic in topics if bag.types.get(topic) == _TYPE}):
         try:
@@ -47,7 +47,7 @@ def index_camera_infos(bag: Bag, settings: MatcherSettings) -> tuple[CameraInfoI
         *notes.values(),
         *(
             f"camera {name}: its pairs are not verified because there is no {_TYPE} on {topic}"
-            for name, topic, of_camera in zip(settings.values.cameras, topics, infos, strict=True)
+            for name, topic, of_camera in zip(settings.cameras, topics, infos, strict=True)
             if not of_camera
         ),
     ]

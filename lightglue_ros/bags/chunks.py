@@ -25,7 +25,7 @@ from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rosdata.bags import Bag
 from lightglue_ros.rosdata.decoding import CameraImage
 from lightglue_ros.rosdata.messages import result_to_message
-from lightglue_ros.rosdata.parameters import MatcherSettings
+from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.typestore import MATCHES_TYPE, message_types, typestore
 
 
@@ -43,7 +43,7 @@ class ChunkSource:
 
     bag: Path
     index: Path
-    settings: MatcherSettings
+    settings: MatcherParameters
     model_sha256: str
     num_threads: int
 
@@ -94,13 +94,13 @@ def _load(source: ChunkSource, before: ChunkMatcher | None) -> MatchPipeline:
         before.close()
         if replace(before.source, bag=source.bag, index=source.index) == source:
             return before.pipeline
-    values = replace(source.settings.values, num_threads=source.num_threads)
+    values = replace(source.settings, num_threads=source.num_threads)
     if hash_model(values.model)[1] != source.model_sha256:
         raise ModelError(
             f"model {values.model} is not the same here as on the machine where the run began",
             fix="copy the model store to every machine",
         )
-    return replace(source.settings, values=values).load()
+    return values.load()
 
 
 class ChunkMatcher:
@@ -120,7 +120,7 @@ class ChunkMatcher:
         self.pipeline = pipeline
         self._index = FrameIndex.from_bytes(source.index.read_bytes())
         self._bag = Bag(source.bag)
-        self._calibration = make_calibration(source.settings.values)
+        self._calibration = make_calibration(source.settings)
         self._processor: FrameProcessor[CameraImage] = FrameProcessor(
             pipeline, source.settings.frame, self._calibration
         )
@@ -178,7 +178,7 @@ class ChunkMatcher:
         frames = self._index.frames[first:last]
         wanted = {place for frame in frames for place in enumerate(frame.images) if place[1] is not None}
         times = [ref.time for _, ref in wanted]
-        values = self.source.settings.values
+        values = self.source.settings
         recorded = read_images(self._bag, values, min(times), max(times) + 1)
         found: dict[tuple[int, ImageRef | None], CameraImage | None] = {}
         for time, frame in zip(self._index.times[first:last], frames, strict=True):

@@ -18,13 +18,13 @@ from lightglue_ros.bags.progress import Progress
 from lightglue_ros.core.files import require_parent_folder
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.bags import STORAGES
-from lightglue_ros.rosdata.parameters import MatcherSettings
+from lightglue_ros.rosdata.parameters import MatcherParameters
 
 _HEADER = ("bag", "frames", "pairs", "missing", "matches per pair", "images rejected", "output")
 _ALIGNMENT = ("left", "right", "right", "right", "right", "right", "left")
 
 
-def match_bags(bags: Sequence[Path], output: Output, settings: MatcherSettings, engine: Engine) -> int:
+def match_bags(bags: Sequence[Path], output: Output, settings: MatcherParameters, engine: Engine) -> int:
     """Match bags and print a table; returns the exit status, 0 if all bags are done.
 
     Args:
@@ -60,10 +60,9 @@ def match_bags(bags: Sequence[Path], output: Output, settings: MatcherSettings, 
 
 
 def _jobs(
-    bags: Sequence[Path], output: Output, settings: MatcherSettings, progress: Progress
+    bags: Sequence[Path], output: Output, settings: MatcherParameters, progress: Progress
 ) -> list[BagJob]:
-    values = settings.values
-    if values.takes_features or not values.publish_matches:
+    if settings.takes_features or not settings.publish_matches:
         raise ConfigError(
             "a bag is matched by its images, and the parameters are not those of a matcher of images",
             allowed="input: images and publish_matches: true",
@@ -71,8 +70,8 @@ def _jobs(
     if output.storage not in (None, *STORAGES):
         raise ConfigError(f"--storage is '{output.storage}'", allowed=", ".join(STORAGES))
     require_parent_folder(output.path)
-    folder, sha256 = hash_model(values.model)
-    settings = replace(settings, values=replace(values, model=str(folder)))
+    folder, sha256 = hash_model(settings.model)
+    settings = replace(settings, model=str(folder))
     if len(bags) == 1:
         return [BagJob(bags[0], output, settings, sha256, progress)]
     names = [bag.absolute().stem if bag.is_file() else bag.absolute().name for bag in bags]

@@ -27,7 +27,7 @@ from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rosdata.bag_recovery import require_closed
 from lightglue_ros.rosdata.bags import Bag
 from lightglue_ros.rosdata.messages import stamp_in_ns
-from lightglue_ros.rosdata.parameters import MatcherSettings
+from lightglue_ros.rosdata.parameters import MatcherParameters
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class FrameIndex:
         return cls(frames=frames, **fields)
 
 
-def build_frame_index(path: Path, settings: MatcherSettings) -> FrameIndex:
+def build_frame_index(path: Path, settings: MatcherParameters) -> FrameIndex:
     """Assemble the frames of a bag.
 
     Raises:
@@ -85,24 +85,23 @@ def build_frame_index(path: Path, settings: MatcherSettings) -> FrameIndex:
         return _index(bag, settings)
 
 
-def _index(bag: Bag, settings: MatcherSettings) -> FrameIndex:
-    values = settings.values
-    kind, topics = recorded_type(values), recorded_topics(values)
+def _index(bag: Bag, settings: MatcherParameters) -> FrameIndex:
+    kind, topics = recorded_type(settings), recorded_topics(settings)
     absent = _absent_cameras(bag, settings)
     notes = [
-        f"camera {values.cameras[camera]} is missing: there are no images ({kind}) on {topics[camera]}"
+        f"camera {settings.cameras[camera]} is missing: there are no images ({kind}) on {topics[camera]}"
         for camera in absent
     ]
     assembler: FrameAssembler[ImageRef] = FrameAssembler(
-        settings.frame.rig, values.sync_slop, values.camera_timeout, absent
+        settings.frame.rig, settings.sync_slop, settings.camera_timeout, absent
     )
     times, frames, images = [], [], [0] * len(topics)
     rejected: Counter[tuple[int, str]] = Counter()
     first_rejected: dict[tuple[int, str], RejectedImageError] = {}
-    for camera, ref, message in read_images(bag, values):
+    for camera, ref, message in read_images(bag, settings):
         images[camera] += 1
         try:
-            image = check_recorded_image(message.data, values)
+            image = check_recorded_image(message.data, settings)
         except RejectedImageError as error:
             rejected[camera, error.cause] += 1
             first_rejected.setdefault((camera, error.cause), error)
@@ -112,7 +111,7 @@ def _index(bag: Bag, settings: MatcherSettings) -> FrameIndex:
             times.append(message.time)
             frames.append(frame)
     notes += [
-        f"camera {values.cameras[camera]}: {error}; dropped ({cause}, {rejected[camera, cause]} images)"
+        f"camera {settings.cameras[camera]}: {error}; dropped ({cause}, {rejected[camera, cause]} images)"
         for (camera, cause), error in first_rejected.items()
     ]
     if not frames:
@@ -130,13 +129,13 @@ def _index(bag: Bag, settings: MatcherSettings) -> FrameIndex:
     return FrameIndex(times, frames, camera_infos, sum(images), rejected.total(), notes + info_notes)
 
 
-def _absent_cameras(bag: Bag, settings: MatcherSettings) -> list[int]:
+def _absent_cameras(bag: Bag, settings: MatcherParameters) -> list[int]:
     """Return the cameras whose topic is not in the bag, or has another type.
 
     Raises:
         ConfigError: the other cameras make no pair.
     """
-    kind, topics = recorded_type(settings.values), recorded_topics(settings.values)
+    kind, topics = recorded_type(settings), recorded_topics(settings)
     absent = [camera for camera, topic in enumerate(topics) if bag.types.get(topic) != kind]
     present = set(range(len(topics))) - set(absent)
     if absent and not (present and settings.frame.rig.is_served_by(present)):

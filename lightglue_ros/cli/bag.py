@@ -54,10 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     from lightglue_ros.bags.matched_bag import Output
     from lightglue_ros.cli.models import ensure_model
     from lightglue_ros.rosdata.parameter_files import read_file
-    from lightglue_ros.rosdata.parameters import MatcherSettings
 
-    settings = MatcherSettings.of(read_file(arguments.params_file, arguments.param))
-    ensure_model(settings.values.model, lambda line: print(line, file=sys.stderr, flush=True))
+    settings = read_file(arguments.params_file, arguments.param)
+    ensure_model(settings.model, lambda line: print(line, file=sys.stderr, flush=True))
     output = Output(arguments.output, arguments.matches_only, arguments.storage)
     with closing(make_engine(arguments.engine, arguments.jobs)) as engine:
         return match_bags(arguments.bags, output, settings, engine)

@@ -46,7 +46,7 @@ from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.messages import stamp_in_ns
-from lightglue_ros.rosdata.parameters import MatcherSettings
+from lightglue_ros.rosdata.parameters import MatcherParameters
 
 
 class ActiveMatcher:
@@ -66,10 +66,9 @@ class ActiveMatcher:
         self,
         node: LifecycleNode,
         pipeline: MatchPipeline,
-        settings: MatcherSettings,
+        settings: MatcherParameters,
         publishers: MatcherPublishers,
     ) -> None:
-        values = settings.values
         self._node = node
         self._pipeline = pipeline
         self._settings = settings
@@ -78,20 +77,20 @@ class ActiveMatcher:
         self._unverified = ""
         self._errors: set[str] = set()
         self._interrupt: Callable[[], None] = lambda: None
-        self._status = MatcherStatus(values)
-        image_topics = [node.resolve_topic_name(topic) for topic in values.image_topics]
-        calibration = RigCalibration(values.cameras, image_topics, values.camera_info_topics)
+        self._status = MatcherStatus(settings)
+        image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
+        calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
         self._processor: FrameProcessor[CameraImage] = FrameProcessor(pipeline, settings.frame, calibration)
         self._assembler: FrameAssembler[CameraImage] = FrameAssembler(
-            settings.frame.rig, values.sync_slop, values.camera_timeout
+            settings.frame.rig, settings.sync_slop, settings.camera_timeout
         )
         self._drawer = self._annotator = None
         with ExitStack() as closing:
             if publishers.pictures is not None:
-                self._drawer = Drawer(node, publishers.pictures, values.drawing_rate, values.mono16)
+                self._drawer = Drawer(node, publishers.pictures, settings.drawing_rate, settings.mono16)
                 closing.callback(self._drawer.stop)
             if publishers.annotations:
-                self._annotator = Annotator(node, publishers.annotations, values.drawing_rate)
+                self._annotator = Annotator(node, publishers.annotations, settings.drawing_rate)
                 closing.callback(self._annotator.stop)
             self._inference: LatestOnlyThread[RigFrame[CameraImage]] = LatestOnlyThread(
                 self._match, self._on_error
@@ -99,7 +98,7 @@ class ActiveMatcher:
             closing.callback(lambda: self._inference.stop(self._interrupt))
             self._camera_infos = CameraInfoSubscriptions(node, calibration, settings.frame.geometry)
             closing.callback(self._camera_infos.destroy)
-            self._inputs = InputSubscriptions(node, values, self._take)
+            self._inputs = InputSubscriptions(node, settings, self._take)
             closing.callback(self._inputs.destroy)
             self._closing = closing.pop_all()
         self.topics = self._inputs.topics
@@ -114,16 +113,16 @@ class ActiveMatcher:
             self._interrupt = self._pipeline.cancel
         self._closing.close()
 
-    def change(self, settings: MatcherSettings) -> None:
+    def change(self, settings: MatcherParameters) -> None:
         """Match the following frames with other settings, which the pipeline was asked for before."""
         self._settings = settings
         self._assembler.rig = settings.frame.rig
-        self._assembler.fixed_slop = settings.values.sync_slop
-        self._assembler.timeout = settings.values.camera_timeout
+        self._assembler.fixed_slop = settings.sync_slop
+        self._assembler.timeout = settings.camera_timeout
         self._camera_infos.follow(settings.frame.geometry)
         for lazy in (self._drawer, self._annotator):
             if lazy is not None:
-                lazy.rate = settings.values.drawing_rate
+                lazy.rate = settings.drawing_rate
 
     def report(self, about: dict[str, str]) -> DiagnosticStatus:
         """Make the status for `/diagnostics`, with what is to be said about the model first."""
@@ -157,7 +156,7 @@ class ActiveMatcher:
     def _check(self, message: Image | CompressedImage | FeaturesMsg) -> CameraImage:
         if isinstance(message, FeaturesMsg):
             return check_features(message, self._pipeline.info, self._pipeline.max_keypoints)
-        return check_message(message, self._settings.values.max_image_pixels)
+        return check_message(message, self._settings.max_image_pixels)
 
     def _log_missing(self, missing: frozenset[int]) -> None:
         """Log the cameras that are missing and those that are back."""
@@ -191,7 +190,7 @@ class ActiveMatcher:
         self._status.count_match(result.inference, time.perf_counter() - start - result.inference, age)
 
     def _publish_features(self, result: FrameResult[CameraImage]) -> None:
-        values = self._settings.values
+        values = self._settings
         for camera, publisher in enumerate(self._publishers.features):
             image, features = result.images[camera], result.features[camera]
             if image is not None and features is not None and publisher.get_subscription_count() > 0:
@@ -245,4 +244,4 @@ class ActiveMatcher:
         )
 
     def _names(self, cameras: Iterable[int]) -> str:
-        return ", ".join(self._settings.values.cameras[camera] for camera in sorted(cameras))
+        return ", ".join(self._settings.cameras[camera] for camera in sorted(cameras))

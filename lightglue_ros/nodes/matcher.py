@@ -35,7 +35,6 @@ from lightglue_ros.nodes.spin import run_node
 from lightglue_ros.rosdata.parameters import (
     SPECS,
     MatcherParameters,
-    MatcherSettings,
     check_changeable,
     check_each,
 )
@@ -52,7 +51,7 @@ class Matcher(LifecycleNode):
 
     def __init__(self) -> None:
         # Attributes come before super().__init__(): rclpy calls destroy_node() even if __init__ raises.
-        self._settings: MatcherSettings | None = None
+        self._settings: MatcherParameters | None = None
         self._pipeline: MatchPipeline | None = None
         self._results: MatcherPublishers | None = None
         self._active: ActiveMatcher | None = None
@@ -112,11 +111,11 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        self._settings = MatcherSettings.of(ros_parameters.read(self, MatcherParameters))
-        self.get_logger().info(f"loading model {self._settings.values.model}")
+        self._settings = ros_parameters.read(self, MatcherParameters)
+        self.get_logger().info(f"loading model {self._settings.model}")
         start = time.monotonic()
         self._pipeline = self._settings.load()
-        self._results = MatcherPublishers(self, self._settings.values)
+        self._results = MatcherPublishers(self, self._settings)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # The steady clock goes on when simulated time stands still.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -137,7 +136,7 @@ class Matcher(LifecycleNode):
 
     def _activate(self) -> None:
         self._active = ActiveMatcher(self, self._pipeline, self._settings, self._results)
-        values = self._settings.values
+        values = self._settings
         work = f"matching {', '.join(values.pairs)}" if values.publish_matches else "extracting features"
         self.get_logger().info(f"{work}; waiting for {values.input} on {', '.join(self._active.topics)}")
 
@@ -174,9 +173,9 @@ class Matcher(LifecycleNode):
         if self._pipeline is None:
             check_each(changes)
             return
-        check_changeable(self._settings.values, changes)
-        settings = MatcherSettings.of(ros_parameters.read(self, MatcherParameters, changes))
-        settings.check(self._pipeline)
+        check_changeable(self._settings, changes)
+        settings = ros_parameters.read(self, MatcherParameters, changes)
+        settings.check_model(self._pipeline)
         self._settings = settings
         if self._active is not None:
             self._active.change(settings)
@@ -190,7 +189,7 @@ class Matcher(LifecycleNode):
             status.values = [KeyValue(key=key, value=value) for key, value in about.items()]
         else:
             status = self._active.report(about)
-        status.name = f"{self.get_name()}: {self._settings.values.results}"
+        status.name = f"{self.get_name()}: {self._settings.results}"
         status.hardware_id = self._pipeline.provider
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from lightglue_ros.core import MatchPipeline
@@ -234,6 +235,7 @@ class MatcherParameters(CameraParameters):
                 fix="camera_info_topics: [left/camera_info, right/camera_info]",
             )
         super()._check_together()
+        _ = self.frame
 
     @property
     def takes_features(self) -> bool:
@@ -288,35 +290,17 @@ class MatcherParameters(CameraParameters):
             *super().named_topics,
         ]
 
-
-@dataclass(frozen=True)
-class MatcherSettings:
-    """Settings of a matcher, made from its parameters.
-
-    Attributes:
-        values: values of the parameters.
-        frame: the settings of a frame that follow from them.
-    """
-
-    values: MatcherParameters
-    frame: FrameSettings
-
-    @classmethod
-    def of(cls, values: MatcherParameters) -> MatcherSettings:
-        """Make the settings from values of parameters.
-
-        Raises:
-            ConfigError: the values do not fit each other.
-        """
-        frame = FrameSettings(
-            rig=Rig.parse(values.cameras, values.pairs if values.publish_matches else []),
-            image_size=(values.image_width, values.image_height),
-            max_keypoints=values.max_keypoints or None,
-            match_threshold=values.match_threshold,
-            mono16=values.mono16,
-            geometry=values.verification if values.publish_matches else "none",
+    @cached_property
+    def frame(self) -> FrameSettings:
+        """The settings of a frame that follow from the parameters."""
+        return FrameSettings(
+            rig=Rig.parse(self.cameras, self.pairs if self.publish_matches else []),
+            image_size=(self.image_width, self.image_height),
+            max_keypoints=self.max_keypoints or None,
+            match_threshold=self.match_threshold,
+            mono16=self.mono16,
+            geometry=self.verification if self.publish_matches else "none",
         )
-        return cls(values, frame)
 
     def load(self) -> MatchPipeline:
         """Load the model and run it once, so that the first frame is not slow.
@@ -324,24 +308,23 @@ class MatcherSettings:
         Raises:
             ConfigError, ModelError, ProviderError: see their texts.
         """
-        values = self.values
         pipeline = MatchPipeline(
-            values.model,
-            values.provider,
+            self.model,
+            self.provider,
             self.frame.image_size,
             max_keypoints=self.frame.max_keypoints,
-            match_threshold=values.match_threshold,
-            num_threads=values.num_threads,
-            allow_fallback=values.allow_fallback,
-            cuda_graph=values.cuda_graph,
-            graphs=values.graphs,
+            match_threshold=self.match_threshold,
+            num_threads=self.num_threads,
+            allow_fallback=self.allow_fallback,
+            cuda_graph=self.cuda_graph,
+            graphs=self.graphs,
         )
-        self.check(pipeline)
-        pipeline.warm_up(len(self.frame.rig.cameras), len(self.frame.rig.pairs))
+        self.check_model(pipeline)
+        pipeline.warm_up(len(self.cameras), len(self.frame.rig.pairs))
         return pipeline
 
-    def check(self, pipeline: MatchPipeline) -> None:
-        """Check that the model can run with these settings.
+    def check_model(self, pipeline: MatchPipeline) -> None:
+        """Check that the model can run with these parameters.
 
         Raises:
             ConfigError: it cannot.
@@ -349,7 +332,7 @@ class MatcherSettings:
         pipeline.check(
             image_size=self.frame.image_size,
             max_keypoints=self.frame.max_keypoints,
-            match_threshold=self.frame.match_threshold,
+            match_threshold=self.match_threshold,
             images=self.frame.rig.most_images,
             pairs=len(self.frame.rig.pairs),
         )

@@ -20,7 +20,7 @@ from lightglue_ros.bags.engines import ProcessEngine
 from lightglue_ros.bags.frame_index import FrameIndex, build_frame_index
 from lightglue_ros.core import ConfigError
 from lightglue_ros.errors import LightGlueRosError
-from lightglue_ros.rosdata.parameters import MatcherParameters, MatcherSettings
+from lightglue_ros.rosdata.parameters import MatcherParameters
 
 
 def wait_for(process, condition, what):
@@ -139,7 +139,7 @@ def test_a_frame_is_the_same_wherever_its_chunk_begins(motorcycle, model_folder,
         "image_height": 64,
         "camera_timeout": 0.2,
     }
-    settings = MatcherSettings.of(MatcherParameters(**changes))
+    settings = MatcherParameters(**changes)
     bag = write_bag(tmp_path / "bag", "mcap", eventful(motorcycle))
     index = build_frame_index(bag, settings)
     assert {frame.epoch for frame in index.frames} == {0, 1}

@@ -4,7 +4,6 @@ import pytest
 
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.parameter_files import read_file
-from lightglue_ros.rosdata.parameters import MatcherSettings
 
 
 @pytest.mark.parametrize(
@@ -28,7 +27,7 @@ from lightglue_ros.rosdata.parameters import MatcherSettings
 )
 def test_values_that_do_not_fit_are_refused_in_one_line(changes, what, allowed):
     with pytest.raises(ConfigError) as caught:
-        MatcherSettings.of(read_file(None, changes))
+        read_file(None, changes)
     assert what in str(caught.value)
     assert allowed in str(caught.value)
     assert "\n" not in str(caught.value)
