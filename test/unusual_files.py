@@ -26,7 +26,7 @@ def without_huffman_tables(jpeg):
 
 
 def black_png(width, height, rows):
-    """A PNG that claims a size in grey pixels and holds so many rows."""
+    """A grey PNG that claims a size and holds a number of black rows."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes((width + 1) * rows))), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

@@ -40,7 +40,7 @@ def read_stored_image(path: str | os.PathLike[str]) -> np.ndarray:
     _require_file(path)
     try:
         return decode_image(path.read_bytes())
-    except RejectedImageError as error:
+    except (OSError, RejectedImageError) as error:
         raise ImageError(f"{path} cannot be read as an image: {error}") from error
 
 

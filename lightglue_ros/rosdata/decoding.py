@@ -251,7 +251,7 @@ def check_compressed_image(message: CompressedImage, max_pixels: int) -> CameraI
             "too_large",
             f"compressed image claims {header.width}x{header.height} pixels",
             allowed=f"at most {max_pixels} in all",
-            fix="if the camera really has so many, raise the parameter max_image_pixels",
+            fix="if the camera has that many pixels, raise the parameter max_image_pixels",
         )
 
     def decode_it(mono16: Mono16Range) -> np.ndarray:
