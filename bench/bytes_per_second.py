@@ -1,4 +1,4 @@
-"""What cameras, extractors and matcher send: bytes of each message, and per second.
+"""Bytes per message and per second that cameras, extractors and the matcher send.
 
     . tools/env.sh
     python bench/bytes_per_second.py [--models xfeat disk aliked] [--hz 10]

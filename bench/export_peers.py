@@ -37,7 +37,7 @@ MODULES = ("lightglue_dynamo", "lightglue_dynamo.models", "lightglue_dynamo.mode
 
 
 def main() -> None:
-    """Export and say what was written."""
+    """Export and print the names of the files."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def import_without_packages(checkout: Path) -> None:
-    """Let its modules be imported one by one; its packages would import extractors that want torchvision."""
+    """Let its modules be imported singly, because its packages import extractors that need torchvision."""
     for name in MODULES:
         package = types.ModuleType(name)
         package.__path__ = [str(checkout.joinpath(*name.split(".")))]
@@ -68,7 +68,7 @@ def import_without_packages(checkout: Path) -> None:
 
 
 def export(model: str, count: int, size: tuple[int, int] | None, folder: Path) -> Iterator[Path]:
-    """Write the files for so many keypoints."""
+    """Write the files for this number of keypoints."""
     lightglue = importlib.import_module("lightglue_dynamo.models.lightglue")
     weights = weights_dir() / f"{model}_lightglue.pth"
     matcher = lightglue.LightGlue(weights, input_dim=DESCRIPTOR_DIM).eval()
@@ -113,7 +113,7 @@ def export(model: str, count: int, size: tuple[int, int] | None, folder: Path) -
 
 
 def write(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, **options: object) -> None:
-    """As its command line exports."""
+    """Export as LightGlue-ONNX's command line does."""
     torch.onnx.export(
         module,
         inputs,
@@ -129,7 +129,7 @@ def write(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, **options: 
 
 @contextmanager
 def local_weights(path: Path) -> Iterator[None]:
-    """What it would download comes from a file."""
+    """Load weights from a file where LightGlue-ONNX would download them."""
 
     def load(url: str, **options: object) -> dict:
         return torch.load(path, **options)

@@ -38,7 +38,7 @@ class Views:
 
 
 def find_views(data: Path, count: int) -> Views:
-    """So many pairs of KITTI frames i and i + 6, all over the sequence; else the motorcycle pair, repeated.
+    """Return `count` pairs of KITTI frames i and i + 6, or the motorcycle pair, repeated.
 
     Args:
         data: folder with kitti_seq1.
@@ -66,7 +66,7 @@ def extract(exported: Exported, views: Views) -> Tensors:
 
 
 def best(features: Tensors, count: int, slots: int) -> Tensors:
-    """The best `count` keypoints of each image, in so many slots; with empty slots where it has fewer.
+    """Return the best `count` keypoints of each image, in `slots` slots; an image with fewer has empty slots.
 
     Args:
         features: as the extractor gives them, and image_sizes.
@@ -77,7 +77,7 @@ def best(features: Tensors, count: int, slots: int) -> Tensors:
 
 
 def filled(features: Tensors, count: int, slots: int) -> Tensors:
-    """Exactly `count` keypoints in each image, in so many slots: what it has, again and again.
+    """Return exactly `count` keypoints per image, in `slots` slots: an image with fewer repeats its own.
 
     For measurements of time, where what matches does not matter.
     """
@@ -86,7 +86,7 @@ def filled(features: Tensors, count: int, slots: int) -> Tensors:
 
 
 def _in_slots(features: Tensors, chosen: np.ndarray, slots: int) -> Tensors:
-    """Those keypoints of each image in the first slots, the others empty."""
+    """Put the chosen keypoints of each image into the first slots, and leave the other slots empty."""
     result = {name: values for name, values in features.items() if name not in OF_KEYPOINTS}
     for name in OF_KEYPOINTS:
         values = features[name]

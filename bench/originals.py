@@ -137,7 +137,7 @@ class Original:
 
 
 def missing_packages(model: str) -> list[str]:
-    """Which packages the original of that model needs that are not installed."""
+    """Return the packages that the model's original needs and that are not installed."""
     needed = (PACKAGES[model], "kornia", "kornia_rs", "tqdm")
     return [package for package in needed if importlib.util.find_spec(package) is None]
 
@@ -163,7 +163,7 @@ def load_original(
 
 @contextmanager
 def calculating_in(precision: torch.dtype) -> Iterator[None]:
-    """While an original is made or run: the type of its parameters, and of what it makes floats of."""
+    """Use this float type for an original's parameters and casts while it is created or run."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(precision)
     try:
@@ -262,7 +262,7 @@ _LOADERS: dict[str, Callable[[int], tuple[Callable, nn.Module | None]]] = {
 
 @contextmanager
 def standing_in_for_torchvision() -> Iterator[None]:
-    """While the original is imported, what it uses of torchvision under that name."""
+    """Provide the parts of torchvision that an original uses, while it is imported."""
     torchvision, models, resnet = (
         types.ModuleType(name) for name in ("torchvision", "torchvision.models", "torchvision.models.resnet")
     )
@@ -313,7 +313,7 @@ def deform_conv2d(
 
 
 def check_deform_conv2d() -> None:
-    """Hold our `deform_conv2d` against ONNX Runtime's operator.
+    """Compare our `deform_conv2d` with ONNX Runtime's operator.
 
     Raises:
         AssertionError: they differ by more than 2e-5.

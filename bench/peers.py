@@ -86,7 +86,7 @@ class LightGlueOnnx:
 
 
 def _opened(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
-    """As LightGlue-ONNX opens it, which leaves out some optimisers where there is early stopping."""
+    """Open a graph as LightGlue-ONNX does: without some optimisers if it stops early."""
     for disabled in ((), NOT_FOR_NESTED_IFS):
         try:
             with restored_floating_point():
@@ -151,7 +151,7 @@ class TransformersLightGlue:
 
 
 def has_transformers() -> bool:
-    """Whether transformers is installed."""
+    """True if transformers is installed."""
     return importlib.util.find_spec("transformers") is not None
 
 
@@ -183,7 +183,7 @@ def renamed_for_transformers(weights: dict[str, torch.Tensor]) -> dict[str, torc
 
 
 def _of_block(kind: str, name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of a self- or cross-attention block; its query, key and value lie interleaved in the reference."""
+    """Return the weights of an attention block; the reference interleaves query, key and value."""
     layer, part, rest = name.split(".", 2)
     prefix, leaf = f"transformer_layers.{layer}.{kind}_", rest.rsplit(".", 1)[-1]
     if part == "ffn":

@@ -1,4 +1,4 @@
-"""A ring of four cameras and four pairs, images to matches: ours in one run, LightGlue-ONNX pair by pair.
+"""Compares a ring of four cameras and four pairs: ours in one run, LightGlue-ONNX pair by pair.
 
     . tools/env.sh
     lightglue_ros export disk --split --max-keypoints 512
@@ -66,7 +66,7 @@ def our_ring(model: str, images: list[np.ndarray], size: tuple[int, int], thread
 
 
 def peers_ring(path: Path, images: list[np.ndarray], threads: int) -> Ring:
-    """As many pairs a run as the file has, one where that is free.
+    """Match as many pairs per run as the file has, or one if the file leaves that free.
 
     Raises:
         ModelError: it takes and gives something else.

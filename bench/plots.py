@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def draw(tables: Sequence[Table], path: Path) -> None:
-    """One picture of all tables.
+    """Draw all tables into one picture.
 
     Raises:
         SystemExit: matplotlib is not installed.
@@ -57,7 +57,7 @@ def draw(tables: Sequence[Table], path: Path) -> None:
 
 
 def _names(table: Table) -> list[Cell]:
-    """What to draw a bar for; nothing where there are lines."""
+    """Return the names of the bars; empty if the table is drawn as lines."""
     places = table.column(table.x)
     if isinstance(places[0], str):
         return places

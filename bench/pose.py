@@ -54,7 +54,7 @@ MOST_POINTS = {
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera that moved.
+    """A pair of frames of a moving camera.
 
     Attributes:
         matrix: float64 [3, 3], intrinsics in pixels.
@@ -72,7 +72,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Variant:
-    """A side of the comparison.
+    """A model that takes part in the comparison.
 
     Attributes:
         model: the model's name in the registry.
@@ -137,7 +137,7 @@ def read_camera(folder: Path) -> Camera:
 
 
 def match_original(exported: Exported, images: Sequence[np.ndarray], scratch: Path) -> Variant | None:
-    """The original of an export, from the scratch folder where it ran before; None where there is none."""
+    """Return the original's matches, kept in the scratch folder; None if the model has no original matcher."""
     model, slots = exported.info.model, exported.info.max_keypoints
     if model not in MATCHERS:
         return None
@@ -214,7 +214,7 @@ def direction_error(direction: np.ndarray, expected: np.ndarray) -> float:
 
 
 def area_under_curve(errors: Sequence[float], threshold: float) -> float:
-    """Area under recall over error from 0 to the threshold, as a share of the most that it can be.
+    """Return the area under the recall curve from 0 to the threshold, as a share of the maximum.
 
     The curve is that of SuperGlue's evaluation (Sarlin et al., CVPR 2020): straight lines from (0, 0) through
     (i-th smallest error, i / number of errors), and level from the last error below the threshold.
@@ -247,7 +247,7 @@ def print_row(variant: Variant, aucs: np.ndarray, original: np.ndarray | None) -
 
 
 def verdict_text(variant: Variant, aucs: np.ndarray, original: np.ndarray | None) -> str:
-    """How far a variant is from its original at the last threshold, and whether that is near enough."""
+    """Return a variant's difference from its original at the last threshold, and a verdict."""
     if original is None:
         return ""
     points = aucs[:, -1].mean() - original[:, -1].mean()

@@ -1,4 +1,4 @@
-"""How the time of a model grows: with images, their size, pairs, keypoint slots, and with slots left empty.
+"""Growth of a model's time with images, their size, pairs, keypoint slots and empty slots.
 
     . tools/env.sh
     for k in 256 300 512 2048; do lightglue_ros export disk --split --max-keypoints $k; done
@@ -99,7 +99,7 @@ def resolution(text: str) -> tuple[int, int]:
 
 
 def pixels(text: str) -> float:
-    """In millions, of a size such as 640x480."""
+    """Return the megapixels of a size such as 640x480."""
     width, height = resolution(text)
     return 1e-6 * width * height
 
@@ -114,7 +114,7 @@ class Exports:
         self._missing: set[int] = set()
 
     def has(self, slots: int) -> bool:
-        """Whether there is one with so many slots; if not, says how to make it."""
+        """True if there is an export with this number of slots; else print the command that makes it."""
         if slots not in self._opened and slots not in self._missing:
             try:
                 self._opened[slots] = Exported(export_with_slots(self._model, slots), self._threads)
@@ -124,19 +124,19 @@ class Exports:
         return slots in self._opened
 
     def match(self, features: Tensors, slots: int, count: int) -> Work:
-        """Matches a pair with so many keypoints an image."""
+        """Match a pair with this number of keypoints per image."""
         return match(self._opened[slots], features, count, 1)
 
 
 def extraction(exported: Exported, size: tuple[int, int], count: int) -> Work:
-    """Extracts so many images of that (width, height) in one run."""
+    """Extract some images of a (width, height) in one run."""
     images = camera_images(size)
     batch = exported.place([images[number % 2] for number in range(count)], size)
     return lambda: exported.extract(batch)
 
 
 def match(exported: Exported, features: Tensors, count: int, pairs: int) -> Work:
-    """Matches so many pairs in one run, each of two images of its own with `count` keypoints."""
+    """Match some pairs in one run, each of two own images with `count` keypoints."""
     pair = filled(features, count, exported.info.max_keypoints)
     images = {name: np.concatenate([values] * pairs) for name, values in pair.items()}
     indices = np.arange(2 * pairs).reshape(-1, 2)
@@ -146,7 +146,7 @@ def match(exported: Exported, features: Tensors, count: int, pairs: int) -> Work
 def table_of(
     title: str, heads: Sequence[str], works: Mapping[Cells, Work], rounds: int, x: str | None = None
 ) -> Table:
-    """Time the works in turns; a row for each, which begins with the cells that are its name."""
+    """Time the works in turns, and return a row for each that begins with the cells of its name."""
     for work in works.values():
         work()
     seconds = interleaved({str(cells): [work] for cells, work in works.items()}, rounds)

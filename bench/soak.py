@@ -1,4 +1,4 @@
-"""Ten minutes at full rate: whether the matcher's memory, threads or file descriptors grow.
+"""Runs the matcher for ten minutes at full rate and looks for growth of memory, threads and open files.
 
     . tools/env.sh
     python bench/soak.py [--minutes 10] [--params-file config/stereo_with_time.yaml]
@@ -38,7 +38,7 @@ MOST_GROWTH = 0.02
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process holds.
+    """Memory, threads and open files of a process.
 
     Attributes:
         at: seconds since the start.
@@ -65,7 +65,7 @@ class Sample:
 
 
 def main() -> int:
-    """Run, print, and judge: the exit status is 0 if nothing has grown."""
+    """Run, print and judge; the exit status is 0 if nothing has grown."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -104,7 +104,7 @@ def camera_files(folder: str, size: tuple[int, int]) -> list[str]:
 
 
 def watch(listener: Listener, matcher: subprocess.Popen, seconds: float) -> list[Sample]:
-    """Take samples of a matcher for so many seconds; in the first minute stop it now and then."""
+    """Take samples of a matcher for some seconds; stop it now and then in the first minute."""
     start = time.monotonic()
     samples: list[Sample] = []
     while time.monotonic() - start < seconds:

@@ -1,4 +1,4 @@
-"""A surround rig in one matcher against four separate stereo matchers: the same matches, less processor time.
+"""Compares a surround rig in one matcher with four stereo matchers: same matches, less processor time.
 
     . tools/env.sh
     python bench/surround.py FRONT LEFT REAR RIGHT      (or no images: views cut out of the motorcycle pair)
@@ -75,14 +75,14 @@ def motorcycle_views(size: tuple[int, int]) -> list[np.ndarray]:
 
 
 def processor_seconds(work: Callable[[], object]) -> float:
-    """Time that all cores spend on it, in seconds."""
+    """Return the seconds that all cores spend on a call."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 def same(found: PairMatches, expected: PairMatches) -> bool:
-    """Whether two results have the same matches, scores to 1e-4."""
+    """True if two results have the same matches, with scores within 1e-4."""
     return (
         np.array_equal(found.indices0, expected.indices0)
         and np.array_equal(found.indices1, expected.indices1)

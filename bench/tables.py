@@ -36,12 +36,12 @@ class Table:
     series: str | None = None
 
     def column(self, name: str) -> list[Cell]:
-        """The cells below that head."""
+        """Return the cells of a column."""
         return [row[self.columns.index(name)] for row in self.rows]
 
 
 def parser_of(description: str) -> argparse.ArgumentParser:
-    """A command line with the options of all measurements that print tables."""
+    """Return a command line with the options of all measurements that print tables."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,7 +52,7 @@ def parser_of(description: str) -> argparse.ArgumentParser:
 
 
 def print_head(title: str, *versions: str) -> None:
-    """Print what is measured, by which command, where, and how busy the machine was before."""
+    """Print the title, the command, the machine, and how busy the machine was before."""
     command = shlex.join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     print(f"# {title}\n\n    {command}\n\n{', '.join([machine(), *versions])};")
     print(f"load average {os.getloadavg()[0]:.1f} at the start, which should be near 0.", flush=True)
@@ -79,7 +79,7 @@ def keep(tables: Sequence[Table], arguments: argparse.Namespace) -> None:
 
 
 def text_of(cell: Cell) -> str:
-    """Three digits of a number, and all before the point."""
+    """Return a number with three digits, or all digits before the point."""
     if not isinstance(cell, float):
         return str(cell)
     return f"{cell:.0f}" if abs(cell) >= 100 else f"{cell:.1f}" if abs(cell) >= 10 else f"{cell:.2f}"

@@ -1,4 +1,4 @@
-"""Times of things that are compared, taken in turns: a machine whose speed drifts is the same for all."""
+"""Times things in turns, so that a drift of the machine's speed affects all of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def interleaved(
 
 
 def seconds_of(work: Work) -> float:
-    """Seconds that one run takes, after a rest."""
+    """Return the seconds of one run, after a rest."""
     time.sleep(REST)
     start = time.perf_counter()
     work()

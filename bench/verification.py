@@ -1,4 +1,4 @@
-"""What verification keeps of rectified stereo pairs, and what it costs.
+"""Measures which matches of rectified stereo pairs verification keeps, and its time.
 
     . tools/env.sh
     python bench/verification.py xfeat-k512 xfeat aliked
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def stereo_pairs() -> Iterator[StereoPair]:
-    """Middlebury's motorcycle, and aloe where it is there."""
+    """Return Middlebury's motorcycle, and aloe if it is there."""
     # As skimage.data.stereo_motorcycle describes it; the centres are 31.086 px apart.
     left, right = (camera(994.978, x, 254.877) for x in (311.193, 342.279))
     yield StereoPair("motorcycle", tuple(map(read_image, motorcycle_pair())), (left, right))
@@ -101,7 +101,7 @@ def camera(focal_length: float, x: float, y: float) -> Intrinsics:
 
 
 def false_matches(pair: StereoPair) -> PairMatches:
-    """Points of two images that have nothing to do with each other."""
+    """Return random points of two images, without any relation between them."""
     random = np.random.default_rng(0)
     points = [random.uniform(0, size, (FALSE_MATCHES, 2)).astype(np.float32) for size in pair.sizes]
     numbers = np.arange(FALSE_MATCHES, dtype=np.int32)
@@ -111,7 +111,7 @@ def false_matches(pair: StereoPair) -> PairMatches:
 def timed(
     pair: StereoPair, matches: PairMatches, geometry: str, canvas_size: tuple[int, int], rounds: int
 ) -> tuple[Verification, float]:
-    """Verify matches; returns what was found and the median seconds of processor time."""
+    """Verify matches, and return the result and the median seconds of processor time."""
     seconds = []
     for _ in range(rounds):
         start = time.thread_time()

@@ -1,4 +1,4 @@
-"""Where the time of a model's graphs goes, operator by operator, and how near that is to the limit.
+"""Measures the time of each operator of a model's graphs, and how close the graphs are to the limit.
 
     . tools/env.sh
     python bench/where_time_goes.py disk [--keypoints 512] [--image-size 640 480]
@@ -76,7 +76,7 @@ class Product:
 
     @property
     def timed(self) -> Product:
-        """The product whose rate it gets."""
+        """Product whose rate it is given."""
         return SUITS_PROCESSOR if self.kind == "kernels" else self
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ def inputs_of_graphs(exported: Exported, arguments: argparse.Namespace) -> dict[
 
 
 def profile(path: Path, graph: str, inputs: Tensors, threads: int, runs: int) -> list[Node]:
-    """The operators of so many runs of a graph as we run it."""
+    """Return the operators of some runs of a graph, run as we run it."""
     with TemporaryDirectory() as folder:
         with profiled_sessions(folder):
             session = GraphSession(path, graph, provider="cpu", num_threads=threads)
@@ -175,7 +175,7 @@ def profile(path: Path, graph: str, inputs: Tensors, threads: int, runs: int) ->
 
 @contextmanager
 def profiled_sessions(folder: str) -> Iterator[None]:
-    """ONNX Runtime profiles the sessions that are made in this block, and writes into that folder."""
+    """Make ONNX Runtime profile the sessions that are created in this block, into a folder."""
     ort = onnxruntime()
     make = ort.SessionOptions
 
@@ -190,7 +190,7 @@ def profiled_sessions(folder: str) -> Iterator[None]:
 
 
 def nodes_after_first_run(profile: str) -> list[Node]:
-    """What ran, from a profile of ONNX Runtime; the first run is warming up."""
+    """Read the operators that ran from a profile of ONNX Runtime, without the first run, which warms up."""
     events = json.loads(Path(profile).read_text())
     first = next(event for event in events if event["name"] == "model_run")
     return [
@@ -208,7 +208,7 @@ def nodes_after_first_run(profile: str) -> list[Node]:
 
 
 def _shapes(tensors: Sequence[Mapping[str, Sequence[int]]]) -> list[Shape]:
-    """Of a profile's {type: shape} of each tensor."""
+    """Return the shapes from a profile's list of {type: shape}."""
     return [tuple(shape) for tensor in tensors for shape in tensor.values()]
 
 
@@ -285,7 +285,7 @@ def products_of(path: Path, inputs: Tensors) -> list[Product]:
 
 
 def heads_of(path: Path) -> int:
-    """How many heads the attention operators of a graph have, which a profile does not say."""
+    """Return the number of heads of a graph's attention operators, which a profile does not have."""
     nodes = onnx.load(path, load_external_data=False).graph.node
     found = {
         attribute.i
@@ -297,7 +297,7 @@ def heads_of(path: Path) -> int:
 
 
 def products_of_node(node: Node, heads: int) -> list[Product]:
-    """The matrix products that an operator stands for; none of one that is not counted."""
+    """Return the matrix products of an operator; an operator that is not counted has none."""
     if node.operator in MATMULS:
         (left, right, *_), (out, *_) = node.inputs, node.outputs
         inner = math.prod(left[-2:]) // out[-2]  # also of one that lies on its side
@@ -328,7 +328,7 @@ def _by_head(shape: Shape, heads: int) -> Shape:
 
 
 def alone(product: Product, threads: int) -> Work:
-    """That product, of a weight or of two tensors, in ONNX Runtime."""
+    """Return a function that computes a matrix product in ONNX Runtime, with a weight or with two tensors."""
     random = np.random.default_rng(0)
     left = random.standard_normal((product.batch, product.rows, product.inner), np.float32)
     right = random.standard_normal((product.batch, product.inner, product.columns), np.float32)
