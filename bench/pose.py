@@ -137,7 +137,7 @@ def read_camera(folder: Path) -> Camera:
 
 
 def match_original(exported: Exported, images: Sequence[np.ndarray], scratch: Path) -> Variant | None:
-    """Return the original's matches, kept in the scratch folder; None if the model has no original matcher."""
+    """Return the original's matches, kept in the scratch folder; None if it has no matcher."""
     model, slots = exported.info.model, exported.info.max_keypoints
     if model not in MATCHERS:
         return None
