@@ -1,6 +1,7 @@
-"""The models in PyTorch, their pinned weights, and the export to ONNX with its self-check.
+"""Export of the models from PyTorch to ONNX.
 
-Importing this package is light: PyTorch and onnx are asked for only when ``export_model`` or ``MODELS`` is.
+PyTorch and onnx are imported only when ``export_model`` or ``MODELS`` is used, so that this package can be
+imported without them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def __getattr__(name: str) -> object:
-    """Import the exporter or the registry when they are asked for.
+    """Import the exporter or the registry on first use.
 
     Raises:
         ModelError: PyTorch, onnx, onnxscript or ONNX Runtime is not installed.

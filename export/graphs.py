@@ -1,24 +1,68 @@
-"""The graphs of the contract as PyTorch modules: what goes in and comes out, and what padding must not do.
+"""The graphs of the contract as PyTorch modules.
 
 Inputs of invalid slots are replaced before anything is computed from them, and outputs of padded slots are
-exact zeros, so neither can carry anything into a result.
+exact zeros. So neither can influence a result.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightglue_ros.export.assembly import Free, Part, TensorSpec
-from lightglue_ros.export.models.adaptive import parts
+from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER, OUTPUTS, PIPELINE, GraphInfo
+from lightglue_ros.export.models.adaptive import AdaptiveLightGlue, matcher_parts
+from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.operators import compact, to_mean, to_rgb
-from lightglue_ros.export.registry import Extractor
+from lightglue_ros.export.tracing import Free, Part, TensorSpec
 
 
-class ExtractorGraph(nn.Module):
-    """Images to the K best keypoints of each, padded with zeros (`contract.INPUTS["extractor"]`)."""
+def tensor_specs(info: GraphInfo) -> dict[str, TensorSpec]:
+    """Return type and axes of the contract's tensors; a static export has no free axes."""
+    images, pairs, channels = info.batch or Free("N"), info.pairs or Free("P"), info.channels or Free("C")
+    width, height = info.image_size or (Free("W", info.divisor), Free("H", info.divisor))
+    slots = info.max_keypoints
+    return {
+        "images": TensorSpec(torch.uint8, (images, height, width, channels)),
+        "sizes": TensorSpec(torch.float32, (images, 2)),
+        "scales": TensorSpec(torch.float32, (images, 2)),
+        "valid": TensorSpec(torch.bool, (images,)),
+        "image_sizes": TensorSpec(torch.float32, (images, 2)),
+        "pairs": TensorSpec(torch.int64, (pairs, 2)),
+        "max_keypoints": TensorSpec(torch.int64, (1,)),
+        "match_threshold": TensorSpec(torch.float32, (1,)),
+        "keypoints": TensorSpec(torch.float32, (images, slots, 2)),
+        "keypoint_scores": TensorSpec(torch.float32, (images, slots)),
+        "keypoint_mask": TensorSpec(torch.bool, (images, slots)),
+        "descriptors": TensorSpec(torch.float32, (images, slots, info.descriptor_dim)),
+        "matches": TensorSpec(torch.int32, (pairs, slots)),
+        "match_scores": TensorSpec(torch.float32, (pairs, slots)),
+        "layers": TensorSpec(torch.int32, (pairs,)),
+    }
+
+
+class Graph(nn.Module):
+    """Base class of the graphs."""
+
+    name: str  # in `contract.INPUTS` and `contract.OUTPUTS`
+
+    def parts(self, specs: Mapping[str, TensorSpec]) -> list[Part]:
+        """Return the parts to trace one by one: by default the whole graph.
+
+        Args:
+            specs: of the contract's tensors, from `tensor_specs`.
+        """
+        inputs = {name: specs[name] for name in INPUTS[self.name]}
+        return [Part(self.name, self, inputs, OUTPUTS[self.name])]
+
+
+class ExtractorGraph(Graph):
+    """Images to the K best keypoints of each, padded with zeros."""
+
+    name = EXTRACTOR
 
     def __init__(self, extractor: Extractor, max_keypoints: int) -> None:
         super().__init__()
@@ -28,7 +72,7 @@ class ExtractorGraph(nn.Module):
     def forward(
         self, images: Tensor, sizes: Tensor, scales: Tensor, valid: Tensor, max_keypoints: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Keypoints [N, K, 2], scores [N, K], mask [N, K] and descriptors [N, K, D] of the contract."""
+        """Return keypoints [N, K, 2], scores [N, K], mask [N, K] and descriptors [N, K, D]."""
         height, width = images.shape[1:3]
         sizes, scales = _only_valid(sizes, valid), _only_valid(scales, valid)
         brightness = valid.float() / 255  # 0 in invalid slots, whatever they hold
@@ -48,7 +92,7 @@ class ExtractorGraph(nn.Module):
 
 
 class CompactMatcher(nn.Module):
-    """LightGlue on as many slots as the image with the most keypoints needs; called as `LightGlue` is."""
+    """LightGlue on as many slots as the image with the most keypoints needs; called like `LightGlue`."""
 
     def __init__(self, matcher: LightGlue) -> None:
         super().__init__()
@@ -57,15 +101,17 @@ class CompactMatcher(nn.Module):
     def forward(
         self, keypoints: Tensor, keypoint_mask: Tensor, descriptors: Tensor, *others: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Matches [P, K], match scores [P, K] and layers [P], as of all slots."""
+        """Return matches [P, K], match scores [P, K] and layers [P] for all K slots."""
         needed = compact(keypoints, keypoint_mask, descriptors)
         matches, scores, layers = self.matcher(*needed, *others)
         left_out = 0, keypoints.shape[1] - needed[0].shape[1]
         return F.pad(matches, left_out, value=-1), F.pad(scores, left_out), layers
 
 
-class MatcherGraph(nn.Module):
-    """Padded features and pairs of images to matches (`contract.INPUTS["matcher"]`)."""
+class MatcherGraph(Graph):
+    """Padded features and pairs of images to matches."""
+
+    name = MATCHER
 
     def __init__(self, matcher: LightGlue | CompactMatcher) -> None:
         super().__init__()
@@ -81,16 +127,24 @@ class MatcherGraph(nn.Module):
         pairs: Tensor,
         match_threshold: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Matches [P, K], match scores [P, K] and layers [P] of the contract.
+        """Return matches [P, K], match scores [P, K] and layers [P].
 
-        LightGlue does not look at detector scores; they are an input so that the matcher takes what the
-        extractor gives.
+        LightGlue ignores the keypoint scores. They are an input so that the matcher takes all outputs of the
+        extractor.
         """
         return self.matcher(keypoints, keypoint_mask, descriptors, image_sizes, pairs, match_threshold)
 
+    def parts(self, specs: Mapping[str, TensorSpec]) -> list[Part]:
+        """Return the parts of an adaptive matcher, or the whole graph."""
+        if not isinstance(self.matcher, AdaptiveLightGlue):
+            return super().parts(specs)
+        return matcher_parts(self.matcher, specs)
 
-class PipelineGraph(nn.Module):
-    """Images and pairs to keypoints and matches in one run (`contract.INPUTS["pipeline"]`)."""
+
+class PipelineGraph(Graph):
+    """Images and pairs to keypoints and matches in one run."""
+
+    name = PIPELINE
 
     def __init__(self, extractor: ExtractorGraph, matcher: LightGlue | CompactMatcher) -> None:
         super().__init__()
@@ -107,7 +161,7 @@ class PipelineGraph(nn.Module):
         max_keypoints: Tensor,
         match_threshold: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Keypoints, their scores and mask, matches, match scores and layers of the contract."""
+        """Return keypoints, their scores and mask, matches, match scores and layers."""
         features = self.extract(images, sizes, scales, valid, max_keypoints)
         keypoints, scores, mask, descriptors, image_sizes = features
         matched = self.matcher(keypoints, mask, descriptors, image_sizes, pairs, match_threshold)
@@ -116,13 +170,22 @@ class PipelineGraph(nn.Module):
     def extract(
         self, images: Tensor, sizes: Tensor, scales: Tensor, valid: Tensor, max_keypoints: Tensor
     ) -> tuple[Tensor, ...]:
-        """Keypoints, scores, mask and descriptors of the extractor, and the original images' sizes [N, 2]."""
+        """Return the extractor's outputs, and the sizes [N, 2] of the original images."""
         image_sizes = _only_valid(sizes, valid) / _only_valid(scales, valid)
         return *self.extractor(images, sizes, scales, valid, max_keypoints), image_sizes
 
+    def parts(self, specs: Mapping[str, TensorSpec]) -> list[Part]:
+        """Return the extraction and the parts of an adaptive matcher, or the whole graph."""
+        if not isinstance(self.matcher, AdaptiveLightGlue):
+            return super().parts(specs)
+        inputs = {name: specs[name] for name in INPUTS[EXTRACTOR]}
+        outputs = [*OUTPUTS[EXTRACTOR], "image_sizes"]
+        extraction = Part("extract", _Extraction(self), inputs, outputs)
+        return [extraction, *matcher_parts(self.matcher, specs)]
+
 
 class _Extraction(nn.Module):
-    """`PipelineGraph.extract` as a part of a graph."""
+    """`PipelineGraph.extract` as a part."""
 
     def __init__(self, pipeline: PipelineGraph) -> None:
         super().__init__()
@@ -132,46 +195,24 @@ class _Extraction(nn.Module):
         return self.pipeline.extract(*inputs)
 
 
-def parts_of(graph: MatcherGraph | PipelineGraph, slots: int, divisor: int) -> list[Part]:
-    """A graph with an adaptive matcher, in parts.
-
-    Args:
-        graph: the whole of it.
-        slots: K.
-        divisor: width and height of the canvas are multiples of this.
-    """
-    of_matcher = parts(graph.matcher, slots)
-    if isinstance(graph, MatcherGraph):
-        return of_matcher
-    images = Free("N")
-    canvas = images, Free("H", times=divisor), Free("W", times=divisor), Free("C")
-    extraction = Part(
-        "extract",
-        _Extraction(graph),
-        {
-            "images": TensorSpec(torch.uint8, canvas),
-            "sizes": TensorSpec(torch.float32, (images, 2)),
-            "scales": TensorSpec(torch.float32, (images, 2)),
-            "valid": TensorSpec(torch.bool, (images,)),
-            "max_keypoints": TensorSpec(torch.int64, (1,)),
-        },
-        ["keypoints", "keypoint_scores", "keypoint_mask", "descriptors", "image_sizes"],
-    )
-    return [extraction, *of_matcher]
-
-
 def _only_valid(values: Tensor, valid: Tensor) -> Tensor:
-    """[N, 2] with (1, 1) in invalid slots."""
+    """Replace values [N, 2] by (1, 1) in invalid slots."""
     return torch.where(valid.unsqueeze(1), values, 1.0)
 
 
 def _masked(values: Tensor, mask: Tensor) -> Tensor:
-    """[N, K, ...] with zeros in padded slots."""
+    """Replace values [N, K, ...] by zeros in padded slots."""
     return torch.where(mask.unsqueeze(-1), values, 0.0)
 
 
 def _inside(scores: Tensor, sizes: Tensor, border: int) -> Tensor:
-    """Scores [N, H, W] with zeros outside the images (of the sizes given) and in the images' borders."""
+    """Replace scores [N, H, W] by zeros outside the images and in their borders.
+
+    Args:
+        scores: [N, H, W].
+        sizes: [N, 2], (width, height) of the images.
+        border: in pixels.
+    """
     x, y = torch.arange(scores.shape[2]), torch.arange(scores.shape[1])
     columns = (x >= border) & (x < sizes[:, 0:1] - border)
     rows = (y >= border) & (y < sizes[:, 1:2] - border)
@@ -179,19 +220,19 @@ def _inside(scores: Tensor, sizes: Tensor, border: int) -> Tensor:
 
 
 def _best_pixels(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The highest scores of each map, best first, and their pixels.
+    """Find the highest scores of each map, best first, and their pixels.
 
     Args:
         scores: [N, H, W].
         count: K, which may exceed the number of pixels.
 
     Returns:
-        scores [N, K] and positions (x, y) float32 [N, K, 2]; missing pixels score 0 at some position inside.
+        Scores [N, K] and positions (x, y) float32 [N, K, 2]. Empty slots score 0, at some position inside.
     """
     width = scores.shape[2]
     padded = F.pad(scores.flatten(1), (0, count))
     best, index = padded.topk(count, dim=1)
     index = torch.where(best > 0, index, 0)
     row = torch.div(index, width, rounding_mode="trunc")
-    # The column by hand: a remainder by a symbolic width cannot be exported.
+    # The column without a remainder: a remainder by a symbolic width cannot be exported.
     return best, torch.stack([index - row * width, row], dim=-1).to(scores.dtype)

@@ -1,11 +1,12 @@
-"""What can be chosen at export, and whether it fits together."""
+"""Options of an export, and their checks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from lightglue_ros.errors import ConfigError
-from lightglue_ros.export.models.lightglue import NEVER, LightGlueConfig
+from lightglue_ros.export.models.lightglue import NEVER
+from lightglue_ros.export.models.transformer import LightGlueConfig
 from lightglue_ros.export.registry import ModelSpec
 from lightglue_ros.export.tensorrt import LARGEST_TOP_K
 
@@ -13,34 +14,32 @@ DEFAULT_MAX_KEYPOINTS = 1024
 PRECISIONS = ("fp32", "fp16", "int8")
 OPSETS = range(18, 24)
 CONFIDENCES = ("depth_confidence", "width_confidence")
-STEREO = {"batch": 2, "pairs": 1}  # of a static export where nothing else is said
+STEREO = {"batch": 2, "pairs": 1}  # defaults of a static export
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export a model. With an image size all shapes are fixed, without one all are free.
+    """Options of an export. With an image size all shapes are fixed (static), without it all are free.
 
     Attributes:
         split: extractor.onnx and matcher.onnx instead of pipeline.onnx.
         max_keypoints: K, the number of keypoint slots per image.
         precision: ``fp32``; ``fp16`` for GPUs (coordinates, indices and the assignment stay in fp32);
-            ``int8`` for CPUs (the matcher's linear layers and attention, XFeat's convolutions; see
-            `int8` and `int8_convolutions`).
+            ``int8`` for CPUs (the matcher's linear layers and attention, XFeat's convolutions).
         image_size: (width, height) of a static export's canvas, rounded up to the model's divisor.
-        batch: N of a static export; 2 where nothing is said.
-        pairs: P of a static export; 1 where nothing is said.
-        channels: C of a static export, 1 for grey cameras; by default what the extractor looks at.
-        opset: of the standard operators; by default the least that will do.
-        portable: only operators that other runtimes have, too: none of ONNX Runtime's own, and no DeformConv
-            in ALIKED.
-        compaction: match with as many slots as the image with the most keypoints needs, not with all K; by
-            default in a dynamic export only, for its shapes depend on what is in the images.
-        adaptive: pairs stop early and points are pruned as soon as the matcher is sure, as in the original;
-            in a dynamic export only, for the same reason.
-        depth_confidence: share of points that must be sure before a pair stops, -1 never; by default what the
-            model's original has.
-        width_confidence: how sure it must be of a point without a partner before that is pruned, -1 never; by
-            default what the model's original has.
+        batch: N of a static export; default 2.
+        pairs: P of a static export; default 1.
+        channels: C of a static export, 1 for grey cameras; default: the channels that the extractor uses.
+        opset: version of the standard operators; default: the lowest possible.
+        portable: use only operators that other runtimes support: none of ONNX Runtime's own, and no
+            DeformConv in ALIKED.
+        compaction: match with as many slots as the image with the most keypoints needs instead of all K.
+            Default and only possible in a dynamic export, because the shapes depend on the images.
+        adaptive: stop pairs early and prune points as the original does. Only in a dynamic export.
+        depth_confidence: share of confident points at which a pair stops, -1 is never; default: the
+            original's.
+        width_confidence: confidence of having no partner at which a point is pruned, -1 is never; default:
+            the original's.
     """
 
     split: bool = False
@@ -59,19 +58,19 @@ class ExportOptions:
 
     @property
     def is_fused(self) -> bool:
-        """Whether operators of ONNX Runtime's own are used, which are quick on a CPU."""
+        """True if ONNX Runtime's own operators are used, which are fast on a CPU."""
         return not (self.portable or self.is_static or self.precision == "fp16")
 
     @property
     def is_static(self) -> bool:
-        """Whether all shapes are fixed."""
+        """True if all shapes are fixed."""
         return self.image_size is not None
 
     def settle(self, spec: ModelSpec) -> ExportOptions:
-        """These options for a model: checked, the image size rounded up, the defaults filled in.
+        """Check the options for a model, round up the image size and fill in the defaults.
 
         Raises:
-            ConfigError: a value is impossible, or does not go with another.
+            ConfigError: a value is invalid, or in conflict with another value.
         """
         self._check()
         confidences = {name: self._confidence(name, spec) for name in CONFIDENCES}
@@ -90,7 +89,7 @@ class ExportOptions:
         )
 
     def matcher_config(self, spec: ModelSpec) -> LightGlueConfig:
-        """The shape of the model's matcher, of settled options."""
+        """Return the shape of the model's matcher; the options must be settled."""
         return replace(spec.matcher, **{name: getattr(self, name) for name in CONFIDENCES})
 
     def _confidence(self, name: str, spec: ModelSpec) -> float:
@@ -100,7 +99,7 @@ class ExportOptions:
         return getattr(spec.matcher, name) if value is None else value
 
     def suffixes(self) -> list[str]:
-        """What tells this export from the default one, in short, for its name."""
+        """Return the parts of the export's name that stand for options other than the defaults."""
         named = {
             f"k{self.max_keypoints}": self.max_keypoints != DEFAULT_MAX_KEYPOINTS,
             self.precision: self.precision != "fp32",
@@ -134,7 +133,7 @@ class ExportOptions:
         if self.adaptive and self.compaction is False:
             raise ConfigError(
                 "compaction is off in an adaptive export",
-                allowed="on, for points that are pruned leave their slots",
+                allowed="on, because pruned points leave their slots",
                 fix="leave out --no-compaction",
             )
         if not self.is_static:
@@ -148,8 +147,8 @@ class ExportOptions:
         elif self.compaction or self.adaptive:
             name = "compaction" if self.compaction else "adaptive"
             raise ConfigError(
-                f"{name} is asked for in a static export",
-                allowed="without it, for its shapes depend on what is in the images",
+                f"{name} is on in a static export",
+                allowed="off, because its shapes depend on the images",
                 fix=f"leave out --image-size or --{name}",
             )
         elif min(self.image_size) < 1:
@@ -157,8 +156,8 @@ class ExportOptions:
         elif self.max_keypoints > LARGEST_TOP_K:
             raise ConfigError(
                 f"max_keypoints is {self.max_keypoints}",
-                allowed=f"up to {LARGEST_TOP_K} in a static export, which is as far as TensorRT's TopK goes",
-                fix="leave out --image-size, or ask for fewer keypoints",
+                allowed=f"up to {LARGEST_TOP_K} in a static export, which is the limit of TensorRT's TopK",
+                fix="leave out --image-size, or choose fewer keypoints",
             )
 
     def _check_confidence(self, name: str) -> None:

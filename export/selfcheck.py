@@ -1,7 +1,7 @@
-"""The check that every export must pass: the files in ONNX Runtime against the modules in PyTorch.
+"""Check of every export: the files in ONNX Runtime against the graphs in PyTorch.
 
-Two scenes: random images of several sizes with an empty slot among them and several pairs, and a real
-stereo pair. Keypoints are compared by their coordinates, because equal scores may come in another order.
+There are two scenes: random images of several sizes with an empty slot and several pairs, and a real stereo
+pair. Keypoints are compared by their coordinates, because equal scores may come in another order.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ SCORE_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a file may be from PyTorch in float32.
+    """Largest difference between a file and PyTorch in float32.
 
     Attributes:
-        least_same: share of the keypoints and matches that both must have, and of common matches with scores
-            within SCORE_TOLERANCE.
-        largest: of each output; keypoints in pixels, keypoint scores as a share of the best one where that is
-            above 1.
+        least_same: smallest share of common keypoints and matches, of common matches with scores within
+            SCORE_TOLERANCE, and of pairs that stop after the same layer.
+        largest: largest difference of each output; keypoints in pixels, keypoint scores relative to the best
+            score if it is above 1.
     """
 
     least_same: Mapping[str, float]
     largest: Mapping[str, float]
 
 
-# float32 rounding grows in the transformer's layers, whose attention logits reach thousands: the reference in
-# float32 is itself up to 1.2e-4 away from the reference in float64, on single matches. float16 has 11 bits
-# where float32 has 24; which matches that moves is for the pose benchmark to say, this is to catch mistakes.
+# Rounding errors of float32 grow in the transformer, whose attention logits reach thousands: on single
+# matches the reference in float32 differs by up to 1.2e-4 from float64. float16 has 11 bits,
+# float32 has 24. The tolerances of fp16 and int8 catch mistakes; bench/pose.py measures their effect.
 TOLERANCES = {
     "fp32": Tolerance(
         least_same={"keypoints": 0.999, "matches": 0.995, "match_scores": 0.98, "layers": 0.5},
@@ -82,13 +82,13 @@ MATCH_THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class Scene:
-    """What to run the graphs on.
+    """Images and pairs to run the graphs on.
 
     Attributes:
-        name: what the report calls it.
+        name: name in the report.
         images: uint8 [h, w, 3] RGB, or None for an empty slot.
-        pairs: which slots to match.
-        image_size: (width, height) of the canvas, which divisors up to 32 leave as it is.
+        pairs: slots to match.
+        image_size: (width, height) of the canvas, multiples of 32.
     """
 
     name: str
@@ -99,20 +99,20 @@ class Scene:
 
 @dataclass(frozen=True)
 class Differences:
-    """How far a graph's outputs in ONNX Runtime are from PyTorch's.
+    """Differences between a graph's outputs in ONNX Runtime and in PyTorch.
 
     Attributes:
-        same: share of the keypoints, matches and match scores that both have, by output name, and of the
-            pairs that ended after the same layer, whose matches alone are compared.
-        largest: largest absolute difference of the numbers that belong to those, by output name; of keypoint
-            scores as a share of the best one where that is above 1.
+        same: share of common keypoints, matches and match scores, by output name, and of pairs that stopped
+            after the same layer. Only the matches of these pairs are compared.
+        largest: largest absolute difference in the common part, by output name; keypoint scores relative to
+            the best score if it is above 1.
     """
 
     same: dict[str, float]
     largest: dict[str, float]
 
     def are_within(self, tolerance: Tolerance) -> bool:
-        """Whether every output is near enough."""
+        """True if every output is within the tolerance."""
         return all(share >= tolerance.least_same[name] for name, share in self.same.items()) and all(
             difference <= tolerance.largest[name] for name, difference in self.largest.items()
         )
@@ -124,28 +124,28 @@ class Differences:
 
 
 def find_scenes(report: Callable[[str], None]) -> list[Scene]:
-    """The scenes to check on; without the stereo pair, and saying so, where it cannot be had."""
+    """Return the scenes; report and leave out the stereo pair if it cannot be downloaded."""
     try:
         paths = motorcycle_pair()
     except ModelError as error:
         report(f"checking on random images only: {error}")
-        return [_random_scene()]
+        return [random_scene()]
     images = [read_image(path) for path in paths]
-    return [_random_scene(), Scene("the motorcycle pair", images, [(0, 1)], (640, 480))]
+    return [random_scene(), Scene("the motorcycle pair", images, [(0, 1)], (640, 480))]
 
 
 def check(
     files: Mapping[str, Path], modules: Mapping[str, nn.Module], scenes: Sequence[Scene]
 ) -> Iterator[str]:
-    """Run every graph on every scene in ONNX Runtime and in PyTorch; yields a line for each.
+    """Run every graph on every scene in ONNX Runtime and in PyTorch, and yield one line for each run.
 
     Args:
         files: the .onnx file of each graph, all of one model.
-        modules: the PyTorch module of each graph; an extractor before the matcher that takes its features.
-        scenes: what to run on.
+        modules: the PyTorch module of each graph, the extractor before the matcher.
+        scenes: the scenes.
 
     Raises:
-        ModelError: a file's outputs differ by more than the tolerances of this module.
+        ModelError: a file's outputs differ by more than TOLERANCES.
     """
     sessions = {graph: GraphSession(path, graph, provider="cpu") for graph, path in files.items()}
     info = next(iter(sessions.values())).info
@@ -167,12 +167,12 @@ def check(
 
 
 def features(extractor: nn.Module, scene: Scene, info: GraphInfo) -> tuple[torch.Tensor, ...]:
-    """What a matcher takes of a scene: keypoints, mask, descriptors, image sizes, pairs and threshold.
+    """Extract a scene: keypoints, mask, descriptors, image sizes, pairs and threshold for a matcher.
 
     Args:
-        extractor: the module of the extractor's graph.
-        scene: what to extract.
-        info: of the export.
+        extractor: the extractor's graph in PyTorch.
+        scene: the scene.
+        info: metadata of the export.
     """
     tensors = _tensors(scene, info)
     tensors |= _run_torch("extractor", extractor, {name: tensors[name] for name in INPUTS["extractor"]})
@@ -183,16 +183,16 @@ def features(extractor: nn.Module, scene: Scene, info: GraphInfo) -> tuple[torch
 def compare(
     expected: Tensors, found: Tensors, pairs: np.ndarray, tolerance: Tolerance = TOLERANCES["fp32"]
 ) -> Differences:
-    """Differences between two sets of outputs of one graph for the same inputs.
+    """Compare two sets of outputs of one graph for the same inputs.
 
     Args:
-        expected: outputs to judge by.
-        found: outputs to judge.
+        expected: the reference.
+        found: outputs to compare with it.
         pairs: int64 [P, 2], the pairs that both matched.
-        tolerance: says how near keypoints are that count as the same.
+        tolerance: gives the largest distance of common keypoints.
     """
     same, largest = {}, {}
-    counterparts = None  # a matcher alone was given its keypoints: both have the same slots
+    counterparts = None  # a matcher's keypoints are an input: both have the same slots
     if "keypoints" in expected:
         counterparts = _counterparts(expected, found, tolerance.largest["keypoints"])
         slots = counterparts >= 0
@@ -202,10 +202,10 @@ def compare(
             if name in expected:
                 paired = found[name][np.nonzero(slots)[0], counterparts[slots]]
                 largest[name] = _largest(expected[name][slots] - paired)
-        # A map of scores is rounded as its highest ones are: XFeat's are below 1, DISK's reach 150.
+        # The rounding error of scores is relative to the highest: XFeat's are below 1, DISK's reach 150.
         largest["keypoint_scores"] /= max(1.0, _largest(expected["keypoint_scores"]))
     if "matches" in expected:
-        # A point may be sure for one side and by rounding not for the other; a pair's end hangs on it.
+        # Rounding can move a point across the confidence threshold, and so a pair's last layer.
         ended_alike = expected["layers"] == found["layers"]
         same["layers"] = _share(ended_alike.sum(), len(ended_alike))
         wanted = _scores_of_matches(expected, pairs, None, ended_alike)
@@ -220,7 +220,7 @@ def compare(
 
 
 def _counterparts(expected: Tensors, found: Tensors, limit: float) -> np.ndarray:
-    """For each expected keypoint [N, K] the slot of the found one within so many pixels, or -1."""
+    """Find for each expected keypoint [N, K] the slot of a found keypoint within `limit` pixels, or -1."""
     counterparts = np.full(expected["keypoint_mask"].shape, -1)
     for image, (mask, found_mask) in enumerate(
         zip(expected["keypoint_mask"], found["keypoint_mask"], strict=True)
@@ -236,9 +236,9 @@ def _counterparts(expected: Tensors, found: Tensors, limit: float) -> np.ndarray
 def _scores_of_matches(
     outputs: Tensors, pairs: np.ndarray, counterparts: np.ndarray | None, chosen: np.ndarray
 ) -> dict[tuple[int, int, int], float]:
-    """Score of each match (pair, slot, slot), in the expected outputs' slots where counterparts are given.
+    """Return the score of each match (pair, slot, slot) of the chosen pairs (bool [P]).
 
-    Only of the chosen pairs (bool [P]).
+    With counterparts, the slots are those of the expected outputs.
     """
     rows, slots0 = np.nonzero((outputs["matches"] >= 0) & chosen[:, None])
     slots1 = outputs["matches"][rows, slots0]
@@ -267,7 +267,7 @@ def _run_torch(graph: str, module: nn.Module, inputs: Tensors) -> Tensors:
 
 
 def _tensors(scene: Scene, info: GraphInfo) -> Tensors:
-    """The contract's inputs for a scene; of a static export as many of its images and pairs as it takes."""
+    """Return the contract's inputs for a scene; a static export fixes the number of images and pairs."""
     count = info.batch or len(scene.images)
     images = (*scene.images, *[None] * count)[:count]
     fitting = [pair for pair in scene.pairs if max(pair) < count] or [(0, 0)]
@@ -280,8 +280,8 @@ def _tensors(scene: Scene, info: GraphInfo) -> Tensors:
     }
 
 
-def _random_scene() -> Scene:
-    """Blobs of random colours: two views shifted by 16 pixels, an empty slot, and a wide image."""
+def random_scene() -> Scene:
+    """Create blobs of random colours: two views shifted by 16 pixels, an empty slot, and a wide image."""
     noise = np.random.default_rng(0).normal(size=(320, 480, 3)).astype(np.float32)
     blobs = cv2.GaussianBlur(noise, (0, 0), 2)
     texture = np.clip(128 + 60 * blobs / blobs.std(), 0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Whether TensorRT can take a graph: its operators and their types held against TensorRT's own list.
+"""Check of a graph's operators and their types against the list of operators that TensorRT supports.
 
-Source: docs/operators.md of onnx/onnx-tensorrt for TensorRT 10.0 (main branch, June 2024), which takes
-opsets 9 to 20. Of the types it lists, those that our graphs could hold are kept.
+Source: docs/operators.md of onnx/onnx-tensorrt for TensorRT 10.0 (main branch, June 2024), which supports
+opsets 9 to 20. Only types that our graphs could hold are kept here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LARGEST_TOP_K = 3840
 _FLOAT = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _NUMBER = _FLOAT | {TensorProto.INT32, TensorProto.INT64}
 _ANY = _NUMBER | {TensorProto.BOOL}
-# Operators by the types that they take.
+# Operators, grouped by the types that they support.
 _OPERATORS = (
     (
         _FLOAT,
@@ -48,7 +48,7 @@ SUPPORTED = {operator: types for types, operators in _OPERATORS for operator in 
 
 
 def find_obstacles(model: onnx.ModelProto) -> list[str]:
-    """What in a graph of fixed shapes TensorRT does not take, each named once; empty where it takes all."""
+    """List what TensorRT does not support in a graph of fixed shapes, each entry once."""
     obstacles = dict.fromkeys(_find_in_nodes(onnx.shape_inference.infer_shapes(model, data_prop=True)))
     opset = max(entry.version for entry in model.opset_import if not entry.domain)
     if opset > LARGEST_OPSET:
@@ -69,8 +69,8 @@ def _find_in_nodes(model: onnx.ModelProto) -> list[str]:
         elif node.op_type not in SUPPORTED:
             obstacles.append(node.op_type)
         else:
-            # What ONNX makes of the types of any operator is numbers and truth values, but for indices and
-            # shapes, which are further inputs: the first one decides. Of Where the first is the condition.
+            # The first input decides, because further inputs may be indices and shapes. The first input of
+            # Where is its condition, so there the second decides.
             decisive = node.input[1 if node.op_type == "Where" else 0] if node.input else node.output[0]
             found = types[decisive]
             if found not in SUPPORTED[node.op_type]:

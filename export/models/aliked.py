@@ -1,27 +1,28 @@
 """ALIKED: the extractor of "ALIKED: A Lighter Keypoint and Descriptor Extraction Network via Deformable
 Transformation" (Zhao et al., IEEE TIM 2023), in all published sizes.
 
-Equal to the reference implementation, the `ALIKED` of cvg/LightGlue with its default settings, for images
-whose sides are multiples of 32; but where no pixel scores above the threshold there are no keypoints, and
-the threshold is not lowered to the mean score of the batch.
+Results equal the reference implementation, the `ALIKED` of cvg/LightGlue with its default settings, for
+images whose sides are multiples of 32. One difference is on purpose: where no pixel scores above the
+threshold there are no keypoints. The reference lowers the threshold to the mean score of the batch.
 
-The reference brings the four levels of its features to full resolution, 512 bytes a pixel, and samples
-descriptors from that map. Here nothing but the scores is computed at every pixel: the first layer of the
-score head, being linear, goes before the enlargement, and descriptors ask for the few pixels that they need.
+The reference enlarges the four levels of its features to full resolution, 512 bytes per pixel, and samples
+descriptors from that map. Here only the scores are computed at every pixel. The first layer of the score head
+is linear and runs before the enlargement; descriptors compute only the pixels that they need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.maps import (
     bilinear_corners,
+    fold_batch_norm,
     interpolate,
     is_local_maximum,
     norm,
@@ -33,12 +34,11 @@ from lightglue_ros.export.models.maps import (
 from lightglue_ros.export.operators import deform_conv2d
 
 DETECTION_THRESHOLD = 0.2  # the reference's default
-RADIUS = 2  # pixels, of the suppression of non-maxima, of the refinement, and of the border without keypoints
+RADIUS = 2  # pixels, for non-maximum suppression, refinement and the border without keypoints
 WINDOW = 2 * RADIUS + 1
 TEMPERATURE = 0.1  # of the refinement's softmax, section III-B
 LEVEL_STRIDES = (1, 2, 8, 32)  # pixels of the canvas per pixel of each level of features
-BATCH_NORM_EPSILON = 1e-5
-# What names of tensors begin with in the published files and here, where that differs.
+# Prefixes of tensor names in the published files, and here.
 REFERENCE_NAMES = {
     "block1.conv1.": "block1.0.",
     "block1.conv2.": "block1.2.",
@@ -58,28 +58,26 @@ REFERENCE_NAMES = {
     "desc_head.agg_weights": "descriptor_head.aggregate.weight",
 }
 
-# What `Aliked.forward` leaves for `refine` and `describe`: the scores of all pixels, and the levels.
+# Scores of all pixels [N, 1, H, W], and the levels, each [N, H/stride, W/stride, D/4] (see LEVEL_STRIDES).
 Features = tuple[Tensor, list[Tensor]]
 
 
-class Aliked(nn.Module):
+class Aliked(Extractor):
     """Detector and descriptor of ALIKED, section III of the paper."""
 
     border = RADIUS
-    takes_grey = False
-    kept_in_fp32 = ("score_head",)  # sigmoids near 1, where float16 finds many equal ones
-    int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    kept_in_fp32 = ("score_head",)  # sigmoids near 1, many of which are equal in float16
 
     def __init__(
         self, widths: tuple[int, int, int, int], descriptor_dim: int, samples: int, *, portable: bool = False
     ) -> None:
-        """An extractor without weights.
+        """Create an extractor without weights.
 
         Args:
             widths: channels of the four blocks.
             descriptor_dim: width of a descriptor, and of the four levels of features together.
-            samples: how many places a descriptor is made from.
-            portable: whether to do without ONNX's DeformConv (see `DeformableConvolution`).
+            samples: number of places that a descriptor is sampled at.
+            portable: True to avoid ONNX's DeformConv (see `DeformableConvolution`).
         """
         super().__init__()
         self.descriptor_dim = descriptor_dim
@@ -105,11 +103,11 @@ class Aliked(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor], *, portable: bool = False) -> Aliked:
-        """The extractor with the published weights, whose shapes say which of the sizes it is.
+        """Build the extractor from the published weights, whose shapes determine its size.
 
         Args:
-            state_dict: of the reference.
-            portable: whether to do without ONNX's DeformConv (see `DeformableConvolution`).
+            state_dict: weights of the reference.
+            portable: True to avoid ONNX's DeformConv (see `DeformableConvolution`).
 
         Raises:
             KeyError: a tensor is missing.
@@ -122,16 +120,7 @@ class Aliked(nn.Module):
         return extractor.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Features]:
-        """Keypoint scores of every pixel, and what descriptors are made from.
-
-        Args:
-            images: float32 [N, 3, H, W] RGB, 0 to 1, H and W multiples of 32.
-
-        Returns:
-            scores: float32 [N, H, W], above 0 at keypoints and 0 elsewhere.
-            features: the scores of all pixels, float32 [N, 1, H, W], and the levels of features, each
-                float32 [N, H/stride, W/stride, D/4] for the strides of `LEVEL_STRIDES`.
-        """
+        """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 32, and features."""
         full = self.block1(images.to(self.block1[0].weight.dtype))
         half = self.block2(F.avg_pool2d(full, 2))
         eighth = self.block3(F.avg_pool2d(half, 4))
@@ -148,19 +137,10 @@ class Aliked(nn.Module):
         return torch.where(is_keypoint, score_map, 0.0).squeeze(1), (score_map, levels)
 
     def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Keypoints at the soft maximum of the scores around them (DKD, section III-B), best first.
+        """Move keypoints to the soft maximum of the scores around them (DKD, section III-B).
 
-        The reference chooses keypoints by the scores of their pixels, and then gives them the scores at
-        their refined positions, which are lower: these are the scores that come out.
-
-        Args:
-            features: what `forward` returned.
-            positions: float32 [N, K, 2], (x, y) in whole pixels of the canvas.
-            scores: float32 [N, K], 0 in empty slots.
-
-        Returns:
-            positions: float32 [N, K, 2], (x, y) in canvas pixels.
-            scores: float32 [N, K], 0 in empty slots, which come last.
+        As in the reference, keypoints are chosen by the scores of their pixels. The scores that are returned
+        are those at the refined positions, which are lower.
         """
         score_map, _ = features
         offsets = torch.arange(WINDOW, dtype=torch.float32) - RADIUS
@@ -178,26 +158,17 @@ class Aliked(nn.Module):
         return refined.gather(1, order.unsqueeze(2).expand(-1, -1, 2)), best
 
     def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """Descriptors at the given positions.
-
-        Args:
-            features: what `forward` returned.
-            positions: float32 [N, K, 2], (x, y) in canvas pixels.
-            canvas: (width, height) of the canvas.
-
-        Returns:
-            float32 [N, K, D], unit vectors.
-        """
+        """Compute descriptors [N, K, D] at the positions."""
         _, levels = features
         return self.descriptor_head(levels, positions, canvas)
 
 
 class DeformableConvolution(nn.Module):
-    """A 3 x 3 convolution that reads each of its 9 taps where another convolution says (section III-A).
+    """3 x 3 convolution whose taps are moved by offsets from another convolution (section III-A).
 
-    ONNX has an operator for it, DeformConv, since opset 19, but many runtimes have not: the portable form is
-    one sampling of all taps and one product of matrices. Places to read are float32 in every precision, and
-    so is what the operator computes, which takes one type for all.
+    ONNX has had DeformConv for it since opset 19, but many runtimes lack it. The portable form samples all
+    taps at once and multiplies matrices. Offsets are float32 in every precision; DeformConv, which wants one
+    type for all inputs, then computes in float32.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, portable: bool) -> None:
@@ -207,7 +178,7 @@ class DeformableConvolution(nn.Module):
         self.taps = nn.Linear(9 * channels_in, channels_out)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[N, channels_in, H, W] to [N, channels_out, H, W]; outside of the map there are zeros."""
+        """Convolve [N, channels_in, H, W] to [N, channels_out, H, W]; outside the map are zeros."""
         height, width = features.shape[2:]
         limit = _longer_side(height, width) / 4
         offsets = torch.clamp(self.offsets(features).float(), -limit, limit)
@@ -219,7 +190,7 @@ class DeformableConvolution(nn.Module):
         tap = torch.arange(9)
         x = offset_x + (tap % 3 - 1) + torch.arange(width).unsqueeze(1)
         y = offset_y + (tap // 3 - 1) + torch.arange(height).view(-1, 1, 1)
-        # Round the map lies a ring of zeros, and what is farther outside is taken from there.
+        # A ring of zeros surrounds the map; places farther outside are moved onto it.
         x, y = x.clamp(-1, width) + 1, y.clamp(-1, height) + 1
         ringed = F.pad(pixels_first(features), (0, 0, 1, 1, 1, 1))
         sampled = interpolate(ringed, x.flatten(1, 2), y.flatten(1, 2))
@@ -227,7 +198,7 @@ class DeformableConvolution(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a shortcut through a third."""
+    """Two convolutions, and a shortcut through a third convolution."""
 
     def __init__(
         self,
@@ -241,12 +212,12 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[N, channels_in, H, W] to [N, channels_out, H, W]."""
+        """Compute [N, channels_out, H, W] from [N, channels_in, H, W]."""
         return F.selu(self.conv2(F.selu(self.conv1(features))) + self.shortcut(features))
 
 
 class DeformableDescriptorHead(nn.Module):
-    """Descriptors from features sampled at learned places around the keypoints (SDDH, section III-C)."""
+    """Descriptors from features sampled around the keypoints at learned offsets (SDDH, section III-C)."""
 
     def __init__(self, dim: int, samples: int) -> None:
         super().__init__()
@@ -256,7 +227,7 @@ class DeformableDescriptorHead(nn.Module):
         self.aggregate = nn.Linear(samples * dim, dim, bias=False)
 
     def forward(self, levels: list[Tensor], positions: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """Levels of features and positions [N, K, 2] in canvas pixels to unit vectors [N, K, D]."""
+        """Compute unit vectors [N, K, D] from feature levels at positions [N, K, 2] in canvas pixels."""
         width, height = canvas
         patch = unit(_features_at(levels, *_patch_pixels(positions, canvas), canvas))
         limit = _longer_side(height, width) / 4
@@ -268,10 +239,9 @@ class DeformableDescriptorHead(nn.Module):
         return unit(self.aggregate(F.selu(self.project(sampled)).flatten(2)).float())
 
     def _sample(self, levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """[N, K, samples, D] at x and y [N, K, samples]: unit vectors at pixels, bilinear between them.
+        """Interpolate unit vectors bilinearly at x and y [N, K, samples]: [N, K, samples, D].
 
-        The vectors of four pixels are made units before they are mixed, so each must be known by itself.
-        Outside of the canvas there are zeros.
+        The vectors of the four pixels are normalised before they are mixed. Outside the canvas are zeros.
         """
         width, height = canvas
         corner_x, corner_y, weights = bilinear_corners(x, y)
@@ -286,10 +256,10 @@ def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 def _fold_batch_norm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the blocks' convolutions with the batch normalisation that follows them multiplied in.
+    """Multiply batch normalisations into the blocks' convolutions before them.
 
-    In the published files the convolutions of a block are named ``block1.conv1`` (where it is deformable,
-    ``block3.conv1.regular_conv``), their normalisation ``block1.bn1``.
+    The published names are ``block1.conv1`` for a convolution (``block3.conv1.regular_conv`` if it is
+    deformable) and ``block1.bn1`` for its normalisation.
     """
     folded = {}
     for key, value in state_dict.items():
@@ -297,17 +267,17 @@ def _fold_batch_norm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not rest or ".offset_conv." in key:
             folded[key] = value
             continue
-        norm = f"{block}.bn{rest[0]}"
-        scale = state_dict[f"{norm}.weight"] / (state_dict[f"{norm}.running_var"] + BATCH_NORM_EPSILON).sqrt()
-        folded[key] = value * scale[:, None, None, None]
-        folded[key.removesuffix("weight") + "bias"] = (
-            state_dict[f"{norm}.bias"] - state_dict[f"{norm}.running_mean"] * scale
+        of_norm = (
+            state_dict[f"{block}.bn{rest[0]}.{it}"]
+            for it in ("running_mean", "running_var", "weight", "bias")
         )
+        bias = key.removesuffix("weight") + "bias"
+        folded[key], folded[bias] = fold_batch_norm(value, *of_norm)
     return {key: value for key, value in folded.items() if ".bn" not in key}
 
 
 def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the reference under the names of this module, in the shapes of its layers."""
+    """Rename and reshape weights of the reference for this module."""
     renamed = {}
     for key, value in weights.items():
         name = key
@@ -315,7 +285,7 @@ def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if name.startswith(reference):
                 name = own + name.removeprefix(reference)
         renamed[name.replace(".regular_conv.", ".taps.").replace(".offset_conv.", ".offsets.")] = value
-    # Rows of taps, and channels within a tap, where convolutions have it the other way round.
+    # Here channels follow each other within a tap; in a convolution taps follow each other within a channel.
     for name in [name for name in renamed if name.endswith((".taps.weight", ".patch_to_offsets.weight"))]:
         renamed[name] = renamed[name].permute(0, 2, 3, 1).flatten(1)
     for level, weight in enumerate(renamed.pop("score_head.0.weight").chunk(4, dim=1)):
@@ -334,19 +304,19 @@ def _upsample(features: Tensor, factor: int) -> Tensor:
 
 
 def _channels_first(features: Tensor) -> Tensor:
-    """[N, H, W, C] to [N, C, H, W], as convolutions want it."""
+    """Permute [N, H, W, C] to [N, C, H, W] for convolutions."""
     return features.permute(0, 3, 1, 2)
 
 
 def _longer_side(height: int, width: int) -> Tensor:
-    """As a tensor [1], because a maximum of symbolic sizes cannot be exported."""
+    """Return the longer side as a tensor [1]: a maximum of symbolic sizes cannot be exported."""
     return torch.maximum(torch.ones(1) * height, torch.ones(1) * width)
 
 
 def _gather_windows(score_map: Tensor, positions: Tensor) -> Tensor:
-    """Scores [N, K, WINDOW * WINDOW] around pixels [N, K, 2] (x, y), those of a window row by row.
+    """Gather scores [N, K, WINDOW * WINDOW], row by row, around pixels [N, K, 2] (x, y).
 
-    No keypoint is nearer to the edge than RADIUS; the positions of empty slots may be, and are moved.
+    Positions closer than RADIUS to the edge, which only empty slots have, are moved inwards.
     """
     height, width = score_map.shape[2:]
     centre_x = positions[..., 0].clamp(RADIUS, width - 1 - RADIUS).long()
@@ -360,9 +330,9 @@ def _gather_windows(score_map: Tensor, positions: Tensor) -> Tensor:
 
 
 def _patch_pixels(positions: Tensor, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """x and y [N, K, 9] of the 3 x 3 pixels around positions [N, K, 2].
+    """Return x and y [N, K, 9] of the 3 x 3 pixels around positions [N, K, 2].
 
-    Like the reference's, a patch never holds the canvas's last row or column: there it is moved inwards.
+    As in the reference, patches at the edge are moved inwards and never hold the last row or column.
     """
     width, height = canvas
     tap = torch.arange(9)
@@ -372,12 +342,12 @@ def _patch_pixels(positions: Tensor, canvas: tuple[int, int]) -> tuple[Tensor, T
 
 
 def _features_at(levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """Features [N, K, R, D] at pixels x and y [N, K, R] of the canvas; at its edge for those outside.
+    """Compute features [N, K, R, D] at canvas pixels; pixels outside take the features of the edge.
 
     Args:
-        levels: float32 [N, H, W, D/4] each, interpolated with their corners on the canvas's corners.
-        x: columns, whole numbers as float32.
-        y: rows, whole numbers as float32.
+        levels: float32 [N, H, W, D/4] each; their corners lie on the canvas's corners.
+        x: columns [N, K, R], whole numbers as float32.
+        y: rows [N, K, R], whole numbers as float32.
         canvas: (width, height).
     """
     width, height = canvas

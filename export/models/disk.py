@@ -1,42 +1,39 @@
 """DISK: the extractor of "DISK: Learning local features with policy gradient" (NeurIPS 2020).
 
-Equal to kornia's DISK as cvg/LightGlue runs it (`kornia.feature.DISK` with the weights "depth", a window of 5
-pixels and a detection threshold of 0), for images whose sides are multiples of 16.
+Results equal kornia's DISK as cvg/LightGlue runs it (`kornia.feature.DISK` with the weights "depth", a window
+of 5 pixels and a detection threshold of 0) for images whose sides are multiples of 16.
 
-The reference computes 128 descriptor channels for every pixel, which is four fifths of its arithmetic, and
-then reads them at the keypoints. The last layer is a convolution, so here it gives the heatmap for every
-pixel and the descriptors where there are keypoints, from the 5 x 5 pixels around each.
+The reference computes 128 descriptor channels for every pixel, four fifths of its arithmetic, and then reads
+them at the keypoints. Its last layer is a convolution. Here this layer computes the heatmap for every pixel,
+and descriptors only at keypoints, from the 5 x 5 pixels around each.
 
-One difference is wanted: an image of a single colour, such as a black one, has no keypoints. The reference
-finds some along its border, where zeros are padded and instance normalisation has nothing else to enlarge.
+One difference is on purpose: an image of one colour, such as a black image, has no keypoints. The reference
+finds some along the border, where instance normalisation amplifies the zero padding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightglue_ros.export.models.maps import has_contrast, normalise
+from lightglue_ros.export.models.extractor import Extractor
+from lightglue_ros.export.models.maps import has_contrast, normalise, unit
 
-KERNEL = 5  # pixels, of all convolutions
+KERNEL = 5  # pixels per side of every convolution
 NMS_SIZE = 5  # pixels, kornia's and cvg/LightGlue's default
-DETECTION_THRESHOLD = 0.0  # of the heatmap; the default of both
-BLOCK = 4  # pixels per side of the blocks whose heatmap is computed at once, see `_in_blocks`
-FULL_RESOLUTION_CHANNELS = 80  # that the last layer takes: 64 from below, 16 of the first layer
+DETECTION_THRESHOLD = 0.0  # for the heatmap; default of both
+BLOCK = 4  # pixels per side of the blocks whose heatmap is computed at once; see `_in_blocks`
+FULL_RESOLUTION_CHANNELS = 80  # input of the last layer: 64 from the level below, 16 from the first layer
 
 
-class DISK(nn.Module):
+class DISK(Extractor):
     """Detector and descriptor of DISK: a U-Net of four levels (appendix of the paper)."""
 
     descriptor_dim = 128
-    border = 0
-    takes_grey = False
-    kept_in_fp32 = ("detector",)  # whose scores reach 150, where float16 knows eighths
-    int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    kept_in_fp32 = ("detector",)  # scores reach 150, where steps of float16 are 1/8
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +48,7 @@ class DISK(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Mapping[str, Tensor]]) -> DISK:
-        """The extractor with the published weights (or others of the same names).
+        """Build the extractor from the published weights, or from weights of the same names.
 
         Raises:
             KeyError: a tensor is missing.
@@ -62,14 +59,9 @@ class DISK(nn.Module):
         return extractor.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Keypoint scores of every pixel, and the map that descriptors are computed from.
+        """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 16, and features.
 
-        Args:
-            images: float32 [N, 3, H, W] RGB, 0 to 1, H and W multiples of 16.
-
-        Returns:
-            scores: float32 [N, H, W], the heatmap at keypoints, where it is above 0, and 0 elsewhere.
-            features: float32 [N, 80, H, W], what the last layer takes.
+        The features are the input of the last layer, [N, 80, H, W].
         """
         levels = [self.first(images.to(self.first.weight.dtype))]
         for layer in self.down:
@@ -81,37 +73,20 @@ class DISK(nn.Module):
         heatmap = F.pixel_shuffle(self.detector(features.float()), BLOCK).squeeze(1)
         return _keypoint_scores(heatmap) * has_contrast(images).float().squeeze(1), features
 
-    def refine(self, features: Tensor, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions [N, K, 2] and scores [N, K] as they are: DISK's keypoints are whole pixels."""
-        return positions, scores
-
     def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """Descriptors at the given positions.
-
-        Args:
-            features: float32 [N, 80, H, W].
-            positions: float32 [N, K, 2], (x, y) in canvas pixels, whole numbers.
-            canvas: (width, height) of the canvas.
-
-        Returns:
-            float32 [N, K, 128], unit vectors.
-        """
-        vectors = self.descriptor(_patches(features, positions.long(), canvas)).float()
-        return vectors / vectors.norm(dim=2, keepdim=True).clamp_min(1e-12)
+        """Compute descriptors [N, K, 128] at whole pixels."""
+        return unit(self.descriptor(_patches(features, positions.long(), canvas)).float())
 
 
 class Gate(nn.Module):
-    """Instance normalisation and PReLU.
-
-    It is float32 in every precision.
-    """
+    """Instance normalisation, which is float32 in every precision, and PReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.slope = nn.Parameter(torch.zeros(channels))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[N, channels, H, W], same shape."""
+        """Normalise and activate maps [N, channels, H, W]."""
         return F.prelu(normalise(maps.float()).to(maps.dtype), self.slope)
 
 
@@ -124,7 +99,7 @@ def _layer(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published weights by the names of this module."""
+    """Rename the published weights to the names of this module."""
     own = {
         "first.weight": weights["unet.path_down.0.1.3.weight"],
         "first.bias": weights["unet.path_down.0.1.3.bias"],
@@ -143,9 +118,9 @@ def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _in_blocks(kernel: Tensor) -> Tensor:
-    """A convolution to one channel [C, k, k] as one of stride BLOCK to a channel for each pixel of a block.
+    """Rewrite a convolution to one channel [C, k, k]: stride BLOCK, and one channel per pixel of a block.
 
-    ONNX Runtime computes 16 channels at a time on AVX-512, however few there are.
+    On AVX-512, ONNX Runtime always computes 16 channels at once, even if fewer are needed.
     """
     channels, size = kernel.shape[:2]
     blocks = kernel.new_zeros(BLOCK, BLOCK, channels, size + BLOCK - 1, size + BLOCK - 1)
@@ -155,19 +130,18 @@ def _in_blocks(kernel: Tensor) -> Tensor:
     return blocks.flatten(0, 1)
 
 
-def _join(below: Tensor, beside: Tensor) -> Tensor:
-    """The map of the level below, enlarged, and the one that skips the levels below: their channels."""
+def _join(below: Tensor, skipped: Tensor) -> Tensor:
+    """Concatenate the enlarged map of the level below and the map of the skip connection."""
     enlarged = F.interpolate(below, scale_factor=2, mode="bilinear", align_corners=False)
-    return torch.cat([enlarged, beside], dim=1)
+    return torch.cat([enlarged, skipped], dim=1)
 
 
 def _keypoint_scores(heatmap: Tensor) -> Tensor:
-    """Heatmap [N, H, W] at its local maxima above the threshold, 0 elsewhere.
+    """Keep the heatmap [N, H, W] at its local maxima above the threshold; 0 elsewhere.
 
-    The reference asks for the index of the maximum, which is the first one where several pixels are equal:
-    so a keypoint is above all pixels that come before it in its window, row by row, and not below those that
-    come after it. Without this every pixel of an even area would be a keypoint. Its threshold is 0, so no
-    keypoint's score is lost among the zeros.
+    The reference takes the index of the maximum, which is the first of several equal pixels. So a keypoint is
+    above all pixels that come before it in its window, row by row, and not below the pixels after it. Without
+    this rule every pixel of an even area would be a keypoint.
     """
     height, width = heatmap.shape[1:]
     reach = NMS_SIZE // 2
@@ -183,7 +157,7 @@ def _keypoint_scores(heatmap: Tensor) -> Tensor:
 
 
 def _patches(features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """What a convolution sees at the positions.
+    """Gather the pixels that a convolution reads at the positions.
 
     Args:
         features: [N, C, H, W].
@@ -191,7 +165,7 @@ def _patches(features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Te
         canvas: (W, H).
 
     Returns:
-        [N, K, C * KERNEL * KERNEL], 0 beyond the canvas.
+        [N, K, C * KERNEL * KERNEL], 0 outside the canvas.
     """
     (width, height), (count, channels) = canvas, features.shape[:2]
     reach = torch.arange(KERNEL) - KERNEL // 2

@@ -1,9 +1,8 @@
 """XFeat: the extractor of "XFeat: Accelerated Features for Lightweight Image Matching" (CVPR 2024).
 
-Equal to the reference implementation, verlab/accelerated_features (`XFeat.detectAndCompute` on arrays),
-for images whose sides are multiples of 32. When the weights are read, batch normalisation is folded into
-the convolutions, and some steps become convolutions of another shape that compute the same sooner: see
-`_reshape_first_layers`.
+Results equal the reference implementation, verlab/accelerated_features (`XFeat.detectAndCompute` on arrays),
+for images whose sides are multiples of 32. When the weights are read, batch normalisation is folded into the
+convolutions, and some steps become faster convolutions of another shape (see `_reshape_first_layers`).
 """
 
 from __future__ import annotations
@@ -15,22 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightglue_ros.export.models.maps import CELL, normalise, softmax_of_cells
+from lightglue_ros.export.models.extractor import Extractor
+from lightglue_ros.export.models.maps import CELL, fold_batch_norm, normalise, softmax_of_cells, unit
 
 DETECTION_THRESHOLD = 0.05  # XFeat's default
 NMS_SIZE = 5  # pixels, XFeat's default
-BATCH_NORM_EPSILON = 1e-5
 
 
-class XFeat(nn.Module):
+class XFeat(Extractor):
     """Detector and descriptor of XFeat, section 3 of the paper."""
 
     descriptor_dim = 64
-    border = 0
     takes_grey = True
-    kept_in_fp32 = ()
-    # All that leads to descriptors, and to a factor of the scores; where keypoints are is for keypoint_head
-    # to say. The first layer looks at normalised images, which have no largest number.
+    # All blocks that lead to descriptors and to the reliability. keypoint_head, which decides where keypoints
+    # are, stays in float32, and so does the first layer, whose normalised input has no largest value.
     int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {
         "block1": (1, 4),
         "block2": (0, 2),
@@ -68,7 +65,7 @@ class XFeat(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> XFeat:
-        """The extractor with the published weights (or others of the same names).
+        """Build the extractor from the published weights, or from weights of the same names.
 
         Raises:
             KeyError: a tensor is missing.
@@ -80,14 +77,9 @@ class XFeat(nn.Module):
         return extractor.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Keypoint scores of every pixel, and the map that descriptors are sampled from.
+        """Return scores [N, H, W] of images [N, 1, H, W], H and W multiples of 32, and features.
 
-        Args:
-            images: float32 [N, 1, H, W], the mean of the colours, 0 to 1, H and W multiples of 32.
-
-        Returns:
-            scores: float32 [N, H, W], above 0 at keypoints and 0 elsewhere.
-            features: float32 [N, 64, H/8, W/8], unit vectors.
+        The features are unit vectors, [N, 64, H/8, W/8].
         """
         precision = self.skip1.weight.dtype
         grey = normalise(images).to(precision)
@@ -99,29 +91,16 @@ class XFeat(nn.Module):
 
         reliability = self.heatmap_head(features).squeeze(1).float()
         heatmap = softmax_of_cells(self.keypoint_head(grey).float())
-        return _keypoint_scores(heatmap, reliability), _unit(features.float(), dim=1)
-
-    def refine(self, features: Tensor, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions [N, K, 2] and scores [N, K] as they are: XFeat's keypoints are whole pixels."""
-        return positions, scores
+        return _keypoint_scores(heatmap, reliability), unit(features.float(), dim=1)
 
     def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """Descriptors at the given positions.
-
-        Args:
-            features: float32 [N, 64, H/8, W/8].
-            positions: float32 [N, K, 2], (x, y) in canvas pixels.
-            canvas: (width, height) of the canvas.
-
-        Returns:
-            float32 [N, K, 64], unit vectors.
-        """
+        """Compute descriptors [N, K, 64] at the positions."""
         width, height = canvas
-        # Corners at pixel centres for the positions, at cell edges for the map: the reference's convention.
+        # The reference puts the corners at pixel centres for positions, and at cell edges for the map.
         x, y = positions.unbind(-1)
         grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
         sampled = F.grid_sample(features, grid.unsqueeze(2), mode="bicubic", align_corners=False)
-        return _unit(sampled.squeeze(3).transpose(1, 2), dim=2)
+        return unit(sampled.squeeze(3).transpose(1, 2))
 
 
 def _layer(channels_in: int, channels_out: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -130,10 +109,10 @@ def _layer(channels_in: int, channels_out: int, size: int = 3, stride: int = 1) 
 
 
 def _fold_batch_norm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of convolutions with the batch normalisation that follows them multiplied in.
+    """Multiply batch normalisations into the convolutions before them.
 
-    In the published files a layer's convolution is named ``….layer.0`` and its batch normalisation (without
-    scale and offset) ``….layer.1``; here the convolution alone is ``….0``.
+    The published names are ``….layer.0`` for a convolution and ``….layer.1`` for its batch normalisation,
+    which has no scale and offset. Here the convolution is ``….0``.
     """
     folded = {}
     for key, value in state_dict.items():
@@ -141,25 +120,23 @@ def _fold_batch_norm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not rest:
             folded[key] = value
         elif rest == "0.weight":
-            deviation = (state_dict[f"{layer}.layer.1.running_var"] + BATCH_NORM_EPSILON).sqrt()
-            folded[f"{layer}.0.weight"] = value / deviation[:, None, None, None]
-            folded[f"{layer}.0.bias"] = -state_dict[f"{layer}.layer.1.running_mean"] / deviation
+            statistics = (state_dict[f"{layer}.layer.1.running_{it}"] for it in ("mean", "var"))
+            folded[f"{layer}.0.weight"], folded[f"{layer}.0.bias"] = fold_batch_norm(value, *statistics)
     return folded
 
 
 def _reshape_first_layers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same network with the layers near full resolution written as wider strided ones.
+    """Rewrite the layers near full resolution as wider layers with strides; results stay the same.
 
-    Four channels at full resolution fill a quarter of a vector unit and four times the memory. So the first
-    layer gives each 2 x 2 block of its pixels as 16 channels of one pixel, which the second layer, of stride
-    2, reads. The next layers have eight channels at half resolution: there two pixels side by side are 16
-    channels of one. The means of 4 x 4 pixels that the skip connection scales, and the 8 x 8 pixels that the
-    keypoint head takes as 64 channels, are strided convolutions as well.
+    Four channels fill a quarter of a vector unit. So the first layer computes each 2 x 2 block of its pixels
+    as 16 channels of one pixel, and the second layer, of stride 2, reads these. The next layers have eight
+    channels: there, two neighbouring pixels become 16 channels of one pixel. The 4 x 4 means of the skip
+    connection and the 8 x 8 cells of the keypoint head become strided convolutions as well.
     """
     names = [f"block1.{layer}.0" for layer in range(4)]
     layers = [weights.pop(f"{name}.weight") for name in names]
     biases = [weights.pop(f"{name}.bias") for name in names]
-    pixel, pair, block = (1, 1), (1, 2), (2, 2)  # (rows, columns) of pixels that are one
+    pixel, pair, block = (1, 1), (1, 2), (2, 2)  # (rows, columns) of pixels that become one
     return weights | {
         "block1.0.0.weight": _in_blocks(layers[0], 1, pixel, block),
         "block1.0.0.bias": biases[0].repeat_interleave(4),
@@ -176,17 +153,17 @@ def _reshape_first_layers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _in_blocks(weight: Tensor, stride: int, block_in: tuple[int, int], block_out: tuple[int, int]) -> Tensor:
-    """A convolution with a padding of 1 between images whose blocks of pixels are channels of one pixel.
+    """Rewrite a 3 x 3 convolution with padding 1 for images whose blocks of pixels are channels of one pixel.
 
     Args:
         weight: [out, in, 3, 3] of the convolution between pixels.
-        stride: of it.
-        block_in: rows and columns of a block of what comes in; pixels follow each other row by row.
-        block_out: the same of what goes out.
+        stride: stride of this convolution.
+        block_in: (rows, columns) of an input block; its pixels follow each other row by row.
+        block_out: (rows, columns) of an output block.
 
     Returns:
-        [out * pixels, in * pixels, rows, columns], to be padded with as many zeros before the first row and
-        column as their first taps lie before the block of the same place.
+        [out * pixels, in * pixels, rows, columns]. The padding before the first row and column is the number
+        of blocks by which the first tap lies before its own block.
     """
     rows, columns = (_taps(stride, of_in, of_out) for of_in, of_out in zip(block_in, block_out, strict=True))
     by_row = torch.einsum("oiyx,yabc->oixabc", weight, rows)
@@ -195,7 +172,7 @@ def _in_blocks(weight: Tensor, stride: int, block_in: tuple[int, int], block_out
 
 
 def _taps(stride: int, block_in: int, block_out: int) -> Tensor:
-    """Where the three taps of a convolution fall, [3, pixel out, pixel in, tap between blocks], 1 or 0."""
+    """Map each of three taps to blocks: [3, pixel out, pixel in, tap between blocks], 1 or 0."""
     first = -1 // block_in
     last = (stride * (block_out - 1) + 1) // block_in
     taps = torch.zeros(3, block_out, block_in, last - first + 1)
@@ -210,16 +187,12 @@ def _upsample(features: Tensor, factor: int) -> Tensor:
     return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
-def _unit(vectors: Tensor, dim: int) -> Tensor:
-    return vectors / vectors.norm(dim=dim, keepdim=True).clamp_min(1e-12)
-
-
 def _keypoint_scores(heatmap: Tensor, reliability: Tensor) -> Tensor:
-    """Heatmap [N, H, W] times reliability [N, H/8, W/8] at the heatmap's local maxima, 0 elsewhere."""
+    """Multiply heatmap [N, H, W] and reliability [N, H/8, W/8] at the heatmap's maxima; 0 elsewhere."""
     height, width = heatmap.shape[1:]
     strongest = F.max_pool2d(heatmap.unsqueeze(1), NMS_SIZE, stride=1, padding=NMS_SIZE // 2).squeeze(1)
     is_keypoint = (heatmap == strongest) & (heatmap > DETECTION_THRESHOLD)
-    # The reference drops (0, 0), which it pads with.
+    # The reference drops (0, 0), the value of its empty slots.
     is_keypoint = is_keypoint & (torch.arange(height).unsqueeze(1) + torch.arange(width) > 0)
     rows = _bilinear_weights(height, reliability.shape[1])
     columns = _bilinear_weights(width, reliability.shape[2])
@@ -228,11 +201,11 @@ def _keypoint_scores(heatmap: Tensor, reliability: Tensor) -> Tensor:
 
 
 def _bilinear_weights(pixels: int, cells: int) -> Tensor:
-    """[pixels, cells] with the weights of bilinear sampling, 0 outside, as the reference maps pixels.
+    """Compute weights [pixels, cells] of bilinear sampling with the reference's mapping of pixels to cells.
 
-    It maps pixel 0 to the outer edge of the first cell and the last pixel to that of the last cell (see
-    `XFeat.describe`), and drops keypoints in the last row and column, because its nearest-pixel lookup of the
-    heatmap rounds to a place outside there: that row of weights is 0.
+    The reference maps pixel 0 to the outer edge of the first cell, and the last pixel to the outer edge of
+    the last cell (see `XFeat.describe`). It drops keypoints in the last row and column, where its lookup of
+    the nearest heatmap pixel falls outside: there the weights are 0.
     """
     pixel = torch.arange(pixels, dtype=torch.float32).unsqueeze(1)
     position = pixel * (cells / (pixels - 1)) - 0.5

@@ -1,1 +1,1 @@
-"""Precisions of the exported graphs: fp16 and int8."""
+"""Conversion of networks to the precisions fp16 and int8."""

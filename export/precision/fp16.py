@@ -11,9 +11,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def to_fp16(network: Network) -> Network:
-    """A copy with float16 parameters, but for what the network names in `kept_in_fp32`.
+    """Copy a network with float16 parameters; the submodules in its `kept_in_fp32` stay in float32.
 
-    The networks' forward steps go by the type of their parameters.
+    The forward steps of our networks follow the type of their parameters.
     """
     rounded = copy.deepcopy(network).half()
     for part in rounded.kept_in_fp32:

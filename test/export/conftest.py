@@ -1,8 +1,9 @@
-"""Exports made once for all tests of this folder, and small ones for what needs no more.
+"""Exports that are made once per session, and small networks for tests that need no trained matcher.
 
-Weights that nobody has published, or that the tests may not have, are random ones (random_weights.py).
+Models whose weights are not published, or may not be used in tests, get random weights (random_weights.py).
 """
 
+import functools
 import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,94 +11,95 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from random_weights import lightglue_weights, superpoint_weights
+from make_goldens import MAX_KEYPOINTS
+from random_weights import SEED, lightglue_weights, superpoint_weights
 
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export import MODELS, export_model, exporter, selfcheck
+from lightglue_ros.export.onnx_file import write_graph
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.weights import resolve
-
-SEED = 0  # of the random weights, and of make_goldens_superpoint.py
 
 
 @dataclass(frozen=True)
 class Export:
-    """What `export_model` wrote and said."""
+    """Files and report lines of `export_model`."""
 
     files: list[Path]
     lines: list[str]
 
 
-@pytest.fixture(scope="session")
-def split_export(tmp_path_factory):
-    """Extractor and matcher of xfeat with K = 1024."""
-    lines = []
-    files = export_model("xfeat", output=tmp_path_factory.mktemp("split"), split=True, report=lines.append)
-    forget_garbage()
-    return Export(files, lines)
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Run PyTorch in one thread: waiting threads cost more than they gain on such small inputs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
-def pipeline_export(tmp_path_factory):
-    """A pipeline of xfeat with K = 512, half of the other export's."""
-    return export("xfeat", tmp_path_factory.mktemp("pipeline"), max_keypoints=512)
+def export(tmp_path_factory):
+    """Export a model with the self-check on random images, or on the scenes that `find_scenes` finds."""
 
+    def export(name, *, find_scenes=lambda report: [selfcheck.random_scene()], **options):
+        lines = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(selfcheck, "find_scenes", find_scenes)
+            files = export_model(name, output=tmp_path_factory.mktemp(name), report=lines.append, **options)
+        forget_garbage()
+        return Export(files, lines)
 
-@pytest.fixture(scope="session")
-def disk_export(tmp_path_factory):
-    """Extractor and matcher of disk with K = 512, as more would take long."""
-    return export("disk", tmp_path_factory.mktemp("disk"), split=True, max_keypoints=512)
-
-
-@pytest.fixture(scope="session")
-def aliked_export(tmp_path_factory):
-    """Extractor and matcher of aliked with K = 512. The other ALIKEDs of 128 channels are the same code."""
-    return export("aliked", tmp_path_factory.mktemp("aliked"), split=True, max_keypoints=512)
-
-
-@pytest.fixture(scope="session")
-def t16_export(tmp_path_factory, own_weights):
-    """Extractor and matcher of aliked-t16 with K = 512, with a random LightGlue of two layers."""
-    spec = with_layers("aliked-t16", 2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, spec.name, spec)
-        options = {"split": True, "max_keypoints": 512, "weights": own_weights(spec)}
-        return export(spec.name, tmp_path_factory.mktemp(spec.name), **options)
-
-
-@pytest.fixture(scope="session")
-def superpoint_export(tmp_path_factory, own_weights):
-    """Extractor and matcher of superpoint with K = 256 and random weights."""
-    options = {"split": True, "max_keypoints": 256, "weights": own_weights(MODELS["superpoint"])}
-    return export("superpoint", tmp_path_factory.mktemp("superpoint"), **options)
-
-
-def export(name, folder, **options):
-    """Checked on random images only: what the stereo pair gives is compared with the original's results."""
-    lines = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selfcheck, "find_scenes", lambda report: [selfcheck._random_scene()])
-        files = export_model(name, output=folder, report=lines.append, **options)
-    forget_garbage()
-    return Export(files, lines)
+    return export
 
 
 def forget_garbage():
-    """Spare later collections what PyTorch keeps of an export: a second and more for each of them."""
+    """Exempt PyTorch's leftovers of an export from later collections, each of which would take a second."""
     gc.collect()
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def export_of(export, own_weights):
+    """Export a model's extractor and matcher once. The matcher of aliked-t16 has two random layers.
+
+    Only xfeat passes the self-check; test_goldens.py compares the other models with the originals.
+    """
+
+    @functools.cache
+    def make(name):
+        spec = with_layers(name, 2) if name == "aliked-t16" else MODELS[name]
+        options = {"split": True, "max_keypoints": MAX_KEYPOINTS[name], "weights": own_weights(spec)}
+        find_scenes = selfcheck.find_scenes if name == "xfeat" else lambda report: []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(MODELS, name, spec)
+            return export(name, find_scenes=find_scenes, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def split_export(export_of):
+    """Extractor and matcher of xfeat with K = 1024."""
+    return export_of("xfeat")
+
+
+@pytest.fixture(scope="session")
+def pipeline_export(export):
+    """Pipeline of xfeat with K = 512, half the slots of `split_export`."""
+    return export("xfeat", max_keypoints=512)
+
+
 def with_layers(name, layers):
-    """The model with so many of its matcher's layers."""
+    """Return a model whose matcher has only its first layers."""
     spec = MODELS[name]
     return replace(spec, matcher=replace(spec.matcher, layers=layers))
 
 
 @pytest.fixture(scope="session")
 def own_weights(tmp_path_factory):
-    """Makes the files of random weights that a model wants, extractor first; most want none."""
+    """Write random weights for the models that need them, extractor first; other models need no files."""
 
     def make(spec):
         folder = tmp_path_factory.mktemp("weights")
@@ -113,81 +115,68 @@ def own_weights(tmp_path_factory):
     return make
 
 
+@dataclass(frozen=True)
+class Small:
+    """Networks in PyTorch whose matcher has few layers, so that tracing takes seconds."""
+
+    options: ExportOptions
+    info: exporter.GraphInfo
+    networks: exporter.Networks
+    folder: Path
+
+    @property
+    def graphs(self):
+        return exporter.build_graphs(self.networks, self.options)
+
+    def write(self, graph):
+        """Export one graph without the self-check, and return its path."""
+        path = self.folder / f"{graph}.onnx"
+        opset = self.options.opset or exporter.PORTABLE_OPSET
+        write_graph(self.graphs[graph], replace(self.info, graph=graph), opset, path)
+        forget_garbage()
+        return path
+
+
 @pytest.fixture(scope="session")
-def networks(own_weights):
-    """Makes a model's extractor and matcher in PyTorch, with so few layers that an export takes seconds."""
+def small(own_weights, tmp_path_factory):
+    """Build small networks of a model in the precision of the options."""
 
     def make(name, *, layers=1, deform_conv=False, **options):
         spec = with_layers(name, layers)
         files = resolve(spec.weights, own_weights(spec), print)
         settled = ExportOptions(**options).settle(spec)
-        parts = exporter.load_networks(spec, files, settled, deform_conv=deform_conv)
-        info = exporter._describe(spec, [], settled)
-        return spec, exporter._rounded(parts, settled, [selfcheck._random_scene()], info)
+        networks = exporter.load_networks(spec, files, settled, deform_conv=deform_conv)
+        info = exporter.describe(spec, [], settled)
+        networks = exporter.to_precision(networks, settled, [selfcheck.random_scene()], info)
+        return Small(settled, info, networks, tmp_path_factory.mktemp(name))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def write_graph(tmp_path_factory):
-    """Exports one graph of these networks, without the check that `export_model` makes."""
-
-    def write(graph, spec, parts, options):
-        options = options.settle(spec)
-        module = exporter._graphs(*parts, options)[graph]
-        info = replace(exporter._describe(spec, [], options), graph=graph)
-        path = tmp_path_factory.mktemp(spec.name) / f"{graph}.onnx"
-        exporter._write(module, info, options.opset or 18, path)
-        forget_garbage()
-        return path
-
-    return write
-
-
-EXPORTS = {
-    "xfeat": "split_export",
-    "disk": "disk_export",
-    "aliked": "aliked_export",
-    "aliked-t16": "t16_export",
-    "superpoint": "superpoint_export",
-}
-
-
-@pytest.fixture(scope="session")
 def model(request):
-    """Name of the model whose graphs the fixtures below run; tests are parametrised with it."""
+    """Name of the model that the fixtures below run; tests parametrise it."""
     return request.param
 
 
 @pytest.fixture(scope="session")
-def export_of(request):
-    """The export of a model, made when first asked for."""
-    return lambda name: request.getfixturevalue(EXPORTS[name])
+def extractor(export_of, model):
+    return GraphSession(export_of(model).files[0], "extractor", provider="cpu")
 
 
 @pytest.fixture(scope="session")
-def model_export(export_of, model):
-    return export_of(model)
-
-
-@pytest.fixture(scope="session")
-def extractor(model_export):
-    return GraphSession(model_export.files[0], "extractor", provider="cpu")
-
-
-@pytest.fixture(scope="session")
-def matcher(model_export):
-    return GraphSession(model_export.files[1], "matcher", provider="cpu")
+def matcher(export_of, model):
+    return GraphSession(export_of(model).files[1], "matcher", provider="cpu")
 
 
 @pytest.fixture(scope="session")
 def pipeline(pipeline_export):
-    return GraphSession(pipeline_export.files[0], "pipeline", provider="cpu")
+    return GraphSession(pipeline_export.files[0], "pipeline", provider="cpu", num_threads=1)
 
 
 @pytest.fixture(scope="session")
 def place(model):
-    """Puts images on canvases: the extractor's inputs for all slots, and image_sizes."""
+    """Place images on canvases: inputs of the extractor, and image_sizes."""
 
     def place(images, image_size=(640, 480), limit=1024):
         spec = MODELS[model]
@@ -199,7 +188,7 @@ def place(model):
 
 @pytest.fixture(scope="session")
 def extract(extractor, place):
-    """Features of images, with the image_sizes that the matcher wants beside them."""
+    """Extract features of images, with their image_sizes."""
 
     def extract(images, image_size=(640, 480), limit=1024):
         batch = place(images, image_size, limit)
@@ -211,7 +200,7 @@ def extract(extractor, place):
 
 @pytest.fixture(scope="session")
 def match(matcher):
-    """Matches of pairs between features."""
+    """Match pairs between features."""
 
     def match(features, pairs, threshold=0.1):
         pairs = np.array(pairs, np.int64).reshape(-1, 2)

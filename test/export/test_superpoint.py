@@ -1,23 +1,22 @@
-"""SuperPoint + LightGlue with random weights (goldens: see make_goldens_superpoint.py)."""
+"""SuperPoint + LightGlue with random weights against transformers (see make_goldens_superpoint.py)."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from random_weights import lightglue_weights, superpoint_weights
+from random_weights import SEED, lightglue_weights, superpoint_weights
 
 from lightglue_ros.core.contract import INPUTS
 from lightglue_ros.core.session import GraphSession
-from lightglue_ros.export import MODELS, export_model
+from lightglue_ros.export import MODELS
 from lightglue_ros.export.graphs import ExtractorGraph, MatcherGraph
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.models.superpoint import SuperPoint
 from lightglue_ros.export.selfcheck import compare
 
-SEED = 0  # of make_goldens_superpoint.py
 PAIRS = np.array([[0, 1]])
-of_superpoint = pytest.mark.parametrize("model", ["superpoint"], indirect=True)
+pytestmark = pytest.mark.parametrize("model", ["superpoint"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +38,11 @@ def found(extract, match, golden_images):
 
 @pytest.fixture(scope="module")
 def slots_of_golden(golden, found):
-    """For each keypoint of the goldens [2, K] our slot of the keypoint at its place."""
+    """Find for each keypoint of the golden [2, K] our slot of the keypoint at its place."""
     offsets = golden["keypoints"][:, :, None] - found["keypoints"][:, None]
     return np.abs(offsets).max(axis=3).argmin(axis=2)
 
 
-@of_superpoint
 def test_keypoints_and_matches_are_those_of_the_original(golden, found):
     assert (golden["matches"] >= 0).sum() >= 100
     names = ("keypoints", "keypoint_scores", "keypoint_mask", "matches", "match_scores", "layers")
@@ -58,16 +56,14 @@ def test_keypoints_and_matches_are_those_of_the_original(golden, found):
     assert differences.largest["layers"] == 0
 
 
-@of_superpoint
 def test_descriptors_are_those_of_the_original(golden, found, slots_of_golden):
     for image, slots in enumerate(slots_of_golden[:, ::4]):
-        expected = golden["descriptors"][image].astype(np.float32)  # of half the precision in the file
+        expected = golden["descriptors"][image].astype(np.float32)  # float16 in the file
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         cosines = (found["descriptors"][image][slots] * expected).sum(axis=1)
         assert cosines.min() >= 0.9999
 
 
-@of_superpoint
 def test_without_a_threshold_there_are_as_many_keypoints_as_in_the_original(golden, golden_images, place):
     extractor = SuperPoint.from_state_dict(superpoint_weights(SEED), detection_threshold=0.0)
     batch = place(golden_images)
@@ -78,11 +74,9 @@ def test_without_a_threshold_there_are_as_many_keypoints_as_in_the_original(gold
     np.testing.assert_allclose(counts, golden["counts"], rtol=1e-3)
 
 
-@of_superpoint
 def test_the_log_assignment_is_that_of_the_original(golden, found, slots_of_golden):
-    matcher = LightGlue.from_state_dict(
-        MODELS["superpoint"].matcher, lightglue_weights(MODELS["superpoint"].matcher, SEED)
-    )
+    config = MODELS["superpoint"].matcher
+    matcher = LightGlue.from_state_dict(config, lightglue_weights(config, SEED))
     assignments = []
     matcher.assignment.register_forward_hook(lambda *call: assignments.append(call[2]))
     inputs = found | {"pairs": PAIRS, "match_threshold": np.zeros(1, np.float32)}
@@ -90,53 +84,25 @@ def test_the_log_assignment_is_that_of_the_original(golden, found, slots_of_gold
         MatcherGraph(matcher)(*(torch.from_numpy(inputs[name]) for name in INPUTS["matcher"]))
     rows, columns = (slots[::2] for slots in slots_of_golden)
     found_logs = assignments[0][0].log().numpy()[np.ix_(rows, columns)]
-    held = golden["log_assignment"] > np.log(1e-30)  # float32 holds their exponentials
+    held = golden["log_assignment"] > np.log(1e-30)  # float32 can hold their exponentials
     assert held.mean() > 0.9
     np.testing.assert_allclose(found_logs[held], golden["log_assignment"][held], atol=1e-3)
 
 
-def test_the_files_say_that_they_are_of_own_weights(superpoint_export):
-    for path in superpoint_export.files:
+def test_the_files_say_that_they_are_of_own_weights(export_of, model):
+    exported = export_of(model)
+    for path in exported.files:
         info = GraphSession(path, path.stem, provider="cpu").info
         assert (info.model, info.extractor, info.divisor) == ("superpoint", "superpoint", 8)
         assert info.descriptor_dim == 256
         assert info.licence == "unknown (weights of your own)"
         for line, published, sha256 in zip(
-            superpoint_export.lines, MODELS["superpoint"].weights, info.weights_sha256, strict=False
+            exported.lines, MODELS[model].weights, info.weights_sha256, strict=False
         ):
             assert f"is not the published {published.name}" in line
             assert sha256 in line
 
 
-def test_weights_of_another_extractor_are_refused(own_weights, tmp_path):
-    weights = own_weights(MODELS["superpoint"])
-    with pytest.raises(Exception, match=r"lightglue\.pth do not fit superpoint: .*conv1a"):
-        export_model("superpoint", output=tmp_path, weights=weights[::-1], report=lambda line: None)
-
-
-def test_colours_count_as_much_as_in_their_grey():
-    extractor = SuperPoint.from_state_dict(superpoint_weights(SEED))
-    colours = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    grey = (colours * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-    with torch.inference_mode():
-        (scores, features), (grey_scores, grey_features) = map(
-            extractor, (colours, grey.expand(-1, 3, -1, -1))
-        )
-    assert (scores > 0).any()
-    torch.testing.assert_close(scores, grey_scores, atol=1e-6, rtol=0)
-    torch.testing.assert_close(features, grey_features, atol=1e-5, rtol=0)
-
-
-def test_an_image_of_one_colour_has_no_keypoints():
-    extractor = SuperPoint.from_state_dict(superpoint_weights(SEED))
-    images = torch.rand(2, 3, 32, 48)
-    images[0] = torch.tensor([0.0, 0.25, 0.8]).view(3, 1, 1)
-    with torch.inference_mode():
-        scores, _ = extractor(images)
-    assert (scores > 0).flatten(1).any(dim=1).tolist() == [False, True]
-
-
-@of_superpoint
 def test_fewer_keypoints_are_the_best(found, extract, golden_images):
     few = extract(golden_images[:1], limit=50)
     assert few["keypoint_mask"].sum() == 50

@@ -1,6 +1,4 @@
-"""Exports other than the default one: static, in half precision, for grey cameras, for TensorRT."""
-
-from dataclasses import replace
+"""Exports other than the default: static, in half precision, for grey cameras, for TensorRT."""
 
 import numpy as np
 import onnx
@@ -18,18 +16,16 @@ from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.precision.fp16 import to_fp16
 from lightglue_ros.export.registry import MODELS
 
-# One of each architecture: sizes of the same network have the same operators.
+# One model of each architecture: other sizes of a network have the same operators.
 ARCHITECTURES = ("xfeat", "disk", "aliked", "superpoint")
-SMALL = ExportOptions(max_keypoints=64, image_size=(96, 96), portable=True)
+SMALL = {"max_keypoints": 64, "image_size": (96, 96), "portable": True}
 
 
 @pytest.fixture(scope="module")
-def fp16_export(tmp_path_factory):
-    """XFeat in half precision for three grey cameras, of 640 x 480."""
+def fp16_export(export):
+    """XFeat in half precision for three grey cameras of 640 x 480."""
     options = {"batch": 3, "pairs": 2, "channels": 1, "image_size": (640, 480), "precision": "fp16"}
-    folder = tmp_path_factory.mktemp("fp16")
-    exporter.export_model("xfeat", split=True, output=folder, report=lambda line: None, **options)
-    return folder
+    return export("xfeat", split=True, **options).files[0].parent
 
 
 def read_info(path):
@@ -46,7 +42,7 @@ def test_a_static_fp16_export_says_so_and_is_for_tensorrt(fp16_export):
 
 
 def test_half_precision_is_where_it_is_meant_to_be(fp16_export):
-    """Positions, scores and the assignment are float32; what takes the time is float16."""
+    """Positions, scores and the assignment are float32; the large layers are float16."""
     model = onnx.load(fp16_export / "matcher.onnx")
     inferred = onnx.shape_inference.infer_shapes(model)
     types = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
@@ -54,7 +50,7 @@ def test_half_precision_is_where_it_is_meant_to_be(fp16_export):
     half = onnx.TensorProto.FLOAT16
     products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
     in_half = [node for node in products if types[node.input[0]] == half]
-    # The rotary frequencies, and in the assignment two projections and the similarity.
+    # In float32: the rotary frequencies, and the assignment's two projections and similarity.
     assert len(products) - len(in_half) == 4
     assert all(types[node.input[0]] != half for node in model.graph.node if node.op_type in ("Sin", "Cos"))
     sizes = {tensor.name: np.prod(tensor.dims) for tensor in model.graph.initializer}
@@ -66,7 +62,7 @@ def test_a_static_fp16_export_gives_nearly_the_matches_of_the_dynamic_fp32_one(
 ):
     grey = [image.mean(axis=2).astype(np.uint8) for image in motorcycle]
     pipeline = MatchPipeline(fp16_export, "cpu")
-    found = pipeline.match([None, *grey], [(1, 2)])  # one pair less than it was exported for
+    found = pipeline.match([None, *grey], [(1, 2)])  # one pair fewer than it was exported for
     (expected,) = MatchPipeline(split_export.files[0], "cpu").match(grey, [(0, 1)])
     assert len(found) == 1
     points = [
@@ -95,7 +91,7 @@ def test_a_static_export_takes_fewer_images_and_pairs_but_not_more(fp16_export, 
 
 
 def test_tensors_that_stay_where_they_are_hold_the_results_of_each_run(fp16_export, motorcycle):
-    """What CUDA graphs need, on the CPU."""
+    """CUDA graphs need this; here it is tested on the CPU."""
     path = fp16_export / "extractor.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     bound = CudaGraphRunner(session, "cpu")
@@ -136,11 +132,8 @@ def test_on_a_gpu_a_cuda_graph_gives_the_matches_of_the_cpu(fp16_export, motorcy
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_static_portable_exports_have_only_operators_of_tensorrts_list(
-    networks, write_graph, name, precision
-):
-    spec, parts = networks(name, precision=precision)
-    path = write_graph("pipeline", spec, parts, replace(SMALL, precision=precision))
+def test_static_portable_exports_have_only_operators_of_tensorrts_list(small, name, precision):
+    path = small(name, precision=precision, **SMALL).write("pipeline")
     assert tensorrt.find_obstacles(onnx.load(path)) == []
     info = read_info(path)
     assert (info.tensorrt, info.compaction, info.fused) == (True, False, False)
@@ -169,9 +162,8 @@ def test_tensorrts_list_notices_what_it_does_not_take():
     ]
 
 
-def test_with_deform_conv_an_export_says_which_runtime_it_needs(networks, write_graph):
-    spec, parts = networks("aliked", deform_conv=True)
-    path = write_graph("pipeline", spec, parts, replace(SMALL, portable=False, opset=19))
+def test_with_deform_conv_an_export_says_which_runtime_it_needs(small):
+    path = small("aliked", deform_conv=True, **SMALL | {"portable": False, "opset": 19}).write("pipeline")
     info = read_info(path)
     operators = {node.op_type for node in onnx.load(path).graph.node}
     assert "DeformConv" in operators
@@ -181,22 +173,22 @@ def test_with_deform_conv_an_export_says_which_runtime_it_needs(networks, write_
 def test_where_onnxruntime_has_no_deform_conv_the_portable_form_is_exported(monkeypatch):
     lines = []
     monkeypatch.setattr(exporter, "onnxruntime_is_older_than", lambda version: version == "1.25")
-    settled, deform_conv = exporter._settle(ExportOptions(), MODELS["aliked"], lines.append)
+    settled, deform_conv = exporter.settle(ExportOptions(), MODELS["aliked"], lines.append)
     assert (deform_conv, settled.opset) == (False, 18)
-    assert "has no DeformConv (that takes 1.25): exporting the extractor without it" in lines[0]
+    assert "has no DeformConv (added in 1.25): exporting the extractor without it" in lines[0]
     monkeypatch.undo()
-    settled, deform_conv = exporter._settle(ExportOptions(), MODELS["xfeat"], lines.append)
+    settled, deform_conv = exporter.settle(ExportOptions(), MODELS["xfeat"], lines.append)
     assert (deform_conv, settled.opset) == (False, 18)
 
 
 @pytest.mark.parametrize("counts", [(30, 12, 0), (48, 48, 48), (1, 0, 0), (0, 0, 0)])
-def test_compaction_matches_with_the_slots_that_are_needed_and_gives_the_same(networks, counts):
-    """On three images with so many keypoints each, the second like the first."""
-    spec, (_, matcher) = networks("xfeat")
+def test_compaction_matches_with_the_slots_that_are_needed_and_gives_the_same(small, counts):
+    """Three images have these counts of keypoints; the second image equals the first."""
+    _, matcher = small("xfeat").networks
     slots, seen = 48, []
     random = torch.Generator().manual_seed(0)
     descriptors = torch.nn.functional.normalize(
-        torch.randn(3, slots, spec.matcher.input_dim, generator=random), dim=2
+        torch.randn(3, slots, matcher.config.input_dim, generator=random), dim=2
     )
     keypoints = 640 * torch.rand(3, slots, 2, generator=random)
     keypoints[1], descriptors[1] = keypoints[0], descriptors[0]
@@ -215,8 +207,8 @@ def test_compaction_matches_with_the_slots_that_are_needed_and_gives_the_same(ne
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_pair_without_keypoints_is_finite_in_every_precision(networks, dtype):
-    _, (_, matcher) = networks("xfeat")
+def test_a_pair_without_keypoints_is_finite_in_every_precision(small, dtype):
+    _, matcher = small("xfeat").networks
     matcher = to_fp16(matcher) if dtype == torch.float16 else matcher
     keypoints, mask = torch.full((2, 8, 2), torch.nan), torch.zeros(2, 8, dtype=torch.bool)
     descriptors, sizes = torch.full((2, 8, 64), torch.inf), torch.full((2, 2), torch.nan)
@@ -227,20 +219,16 @@ def test_a_pair_without_keypoints_is_finite_in_every_precision(networks, dtype):
     assert (scores == 0).all()
 
 
-def test_the_pipeline_graph_is_one_run_of_both_parts(networks):
-    """A pipeline's matches are those of its parts run one after the other, in half precision as well."""
-    _, (extractor, matcher) = networks("xfeat")
-    for extractor_network, matcher_network in ((extractor, matcher), (to_fp16(extractor), to_fp16(matcher))):
-        graphs = exporter._graphs(
-            extractor_network, matcher_network, ExportOptions(split=True, max_keypoints=32)
-        )
-        whole = PipelineGraph(graphs["extractor"], matcher_network)
-        images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8))
-        sizes, scales = torch.tensor([[96.0, 64.0]] * 2), torch.ones(2, 2)
-        valid, pairs = torch.ones(2, dtype=torch.bool), torch.tensor([[0, 1]])
-        cap, threshold = torch.tensor([32]), torch.tensor([0.0])
-        keypoints, scores, mask, descriptors = graphs["extractor"](images, sizes, scales, valid, cap)
-        apart = graphs["matcher"](keypoints, scores, mask, descriptors, sizes, pairs, threshold)
-        at_once = whole(images, sizes, scales, valid, pairs, cap, threshold)[3:]
-        for one, other in zip(at_once, apart, strict=True):
-            torch.testing.assert_close(one, other)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_pipeline_graph_is_one_run_of_both_parts(small, precision):
+    made = small("xfeat", split=True, max_keypoints=32, precision=precision)
+    extractor, matcher = made.graphs.values()
+    whole = PipelineGraph(extractor, matcher.matcher)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8))
+    sizes, scales = torch.tensor([[96.0, 64.0]] * 2), torch.ones(2, 2)
+    valid, pairs = torch.ones(2, dtype=torch.bool), torch.tensor([[0, 1]])
+    cap, threshold = torch.tensor([32]), torch.tensor([0.0])
+    apart = matcher(*extractor(images, sizes, scales, valid, cap), sizes, pairs, threshold)
+    at_once = whole(images, sizes, scales, valid, pairs, cap, threshold)[3:]
+    for one, other in zip(at_once, apart, strict=True):
+        torch.testing.assert_close(one, other)

@@ -1,0 +1,83 @@
+"""One graph of the contract, traced and written to an .onnx file with its metadata."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import onnx
+import torch
+
+from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
+from lightglue_ros.errors import ModelError
+from lightglue_ros.export import tensorrt
+from lightglue_ros.export.assembly import assemble
+from lightglue_ros.export.graphs import Graph, tensor_specs
+from lightglue_ros.export.tracing import Free, trace
+
+MIN_ONNXRUNTIME = "1.20"
+MIN_ONNXRUNTIME_OF_OPSET = {22: "1.21", 23: "1.23"}
+MIN_ONNXRUNTIME_WITH_DEFORM_CONV = "1.25"
+
+
+def write_graph(module: Graph, info: GraphInfo, opset: int, path: Path) -> None:
+    """Trace a graph and write it to a file.
+
+    Args:
+        module: the graph in PyTorch.
+        info: metadata of the graph; TensorRT and the ONNX Runtime version are filled in.
+        opset: version of the standard operators.
+        path: the file to write.
+
+    Raises:
+        ModelError: this PyTorch cannot trace the graph.
+    """
+    try:
+        model = _traced(module, info, opset)
+    except Exception as error:
+        raise ModelError(
+            f"PyTorch {torch.__version__} cannot export {info.graph}: {first_line(error)}",
+            fix="pip install 'torch==2.13.*' 'onnxscript>=0.6'",
+        ) from error
+    _tidy(model, info)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if it has no message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _traced(module: Graph, info: GraphInfo, opset: int) -> onnx.ModelProto:
+    trace_part = partial(trace, opset=opset, fused=info.fused)
+    parts = module.parts(tensor_specs(info))
+    if len(parts) == 1:
+        return trace_part(parts[0])
+    return assemble(parts, INPUTS[info.graph], OUTPUTS[info.graph], trace_part)
+
+
+def _tidy(model: onnx.ModelProto, info: GraphInfo) -> None:
+    """Write the metadata, name the free axes and remove the tracer's notes on local source files."""
+    (opset,) = (entry.version for entry in model.opset_import if not entry.domain)
+    has_deform_conv = any(node.op_type == "DeformConv" for node in model.graph.node)
+    minimum = MIN_ONNXRUNTIME_OF_OPSET.get(opset, MIN_ONNXRUNTIME)
+    info = replace(
+        info,
+        # TensorRT 10 lists DeformConv, older Jetsons' versions lack it, and it was tried on neither.
+        tensorrt=info.is_static and not has_deform_conv and not tensorrt.find_obstacles(model),
+        min_onnxruntime=MIN_ONNXRUNTIME_WITH_DEFORM_CONV if has_deform_conv else minimum,
+    )
+    onnx.helper.set_model_props(model, info.to_metadata())
+    del model.graph.value_info[:]
+    model.graph.ClearField("metadata_props")
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    specs = tensor_specs(info)
+    for value in (*model.graph.input, *model.graph.output):
+        value.ClearField("metadata_props")
+        for number, axis in enumerate(specs[value.name].axes):
+            if isinstance(axis, Free):
+                value.type.tensor_type.shape.dim[number].dim_param = axis.name

@@ -1,0 +1,135 @@
+"""Rotary encoding and attention of LightGlue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from onnxscript import opset18
+from torch import Tensor
+
+from lightglue_ros.export.operators.registration import (
+    FLOAT,
+    INTEGER,
+    onnx_form,
+    onnxruntime_operator,
+    operator,
+)
+
+_rotary_embedding = onnxruntime_operator(
+    "RotaryEmbedding",
+    ("input", "position_ids", "cos_cache", "sin_cache"),
+    num_heads=INTEGER,
+    rotary_embedding_dim=INTEGER,
+)
+_multi_head_attention = onnxruntime_operator(
+    "MultiHeadAttention", ("query", "key", "value"), num_heads=INTEGER, scale=FLOAT
+)
+
+
+@operator
+def rotate(values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: int, channels: int) -> Tensor:
+    """Apply the rotary encoding of position: turn channel c of each head with channel c + channels / 2.
+
+    Args:
+        values: [S, K, heads * C], C at least `channels`.
+        rows: int64 [S, K], row of each vector in `cosines` and `sines`.
+        cosines: [R, channels / 2].
+        sines: [R, channels / 2].
+        heads: number of heads.
+        channels: number of channels to turn in each head; the others stay as they are.
+
+    Returns:
+        The turned values, same shape.
+    """
+    by_head = values.unflatten(2, (heads, -1))
+    first, second = by_head[..., : channels // 2], by_head[..., channels // 2 : channels]
+    cosine, sine = (table[rows].unsqueeze(2) for table in (cosines, sines))
+    turned = [first * cosine - second * sine, second * cosine + first * sine, by_head[..., channels:]]
+    return torch.cat(turned, dim=3).flatten(2)
+
+
+@rotate.register_fake
+def _(values: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(values)
+
+
+@onnx_form("rotate")
+def _(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: int) -> Any:
+    half = channels // 2
+    by_head = opset18.Reshape(values, opset18.Constant(value_ints=[0, 0, heads, values.shape[2] // heads]))
+    last, end = opset18.Constant(value_ints=[3]), opset18.Constant(value_ints=[2**31 - 1])
+    at = {place: opset18.Constant(value_ints=[place]) for place in (0, half, channels)}
+    first = opset18.Slice(by_head, at[0], at[half], last)
+    second = opset18.Slice(by_head, at[half], at[channels], last)
+    rest = opset18.Slice(by_head, at[channels], end, last)
+    heads_axis = opset18.Constant(value_ints=[2])
+    cosine, sine = (opset18.Unsqueeze(opset18.Gather(it, rows), heads_axis) for it in (cosines, sines))
+    turned = opset18.Concat(
+        opset18.Sub(opset18.Mul(first, cosine), opset18.Mul(second, sine)),
+        opset18.Add(opset18.Mul(second, cosine), opset18.Mul(first, sine)),
+        rest,
+        axis=3,
+    )
+    return opset18.Reshape(turned, opset18.Constant(value_ints=[0, 0, values.shape[2]]))
+
+
+@onnx_form("rotate", fused=True)
+def _(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: int) -> Any:
+    return _rotary_embedding(values, rows, cosines, sines, num_heads=heads, rotary_embedding_dim=channels)
+
+
+@operator
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, key_channels: int, value_channels: int
+) -> Tensor:
+    """Compute softmax attention of all heads, without a scale and without a mask.
+
+    Args:
+        query: [S, K, heads * key_channels].
+        key: [S, K, heads * key_channels].
+        value: [S, K, heads * value_channels].
+        heads: number of heads.
+        key_channels: channels of query and key per head.
+        value_channels: channels of value per head.
+
+    Returns:
+        Messages, in the shape of `value`.
+    """
+    query, key, value = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (query, key, value))
+    messages = (query @ key.transpose(2, 3)).softmax(-1) @ value
+    return messages.transpose(1, 2).flatten(2)
+
+
+@attend.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(value)
+
+
+@onnx_form("attend")
+def _attend(query: Any, key: Any, value: Any, heads: int, key_channels: int, value_channels: int) -> Any:
+    if heads == 1:  # without by_head, whose transpositions would copy
+        return _softmax_attention(query, opset18.Transpose(key, perm=[0, 2, 1]), value)
+
+    def by_head(part: Any, channels: int, *perm: int) -> Any:
+        shape = opset18.Constant(value_ints=[0, 0, heads, channels])
+        return opset18.Transpose(opset18.Reshape(part, shape), perm=perm)
+
+    messages = _softmax_attention(
+        by_head(query, key_channels, 0, 2, 1, 3),
+        by_head(key, key_channels, 0, 2, 3, 1),
+        by_head(value, value_channels, 0, 2, 1, 3),
+    )
+    side_by_side = opset18.Constant(value_ints=[0, 0, heads * value_channels])
+    return opset18.Reshape(opset18.Transpose(messages, perm=[0, 2, 1, 3]), side_by_side)
+
+
+def _softmax_attention(query: Any, turned_key: Any, value: Any) -> Any:
+    return opset18.MatMul(opset18.Softmax(opset18.MatMul(query, turned_key), axis=-1), value)
+
+
+@onnx_form("attend", fused=True)
+def _(query: Any, key: Any, value: Any, heads: int, key_channels: int, value_channels: int) -> Any:
+    if heads == 1:  # measured: the fused operator is no faster
+        return _attend(query, key, value, heads, key_channels, value_channels)
+    return _multi_head_attention(query, key, value, num_heads=heads, scale=1.0)

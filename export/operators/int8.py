@@ -1,0 +1,272 @@
+"""Products of 8-bit numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from onnxscript import opset18
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightglue_ros.export.operators.registration import onnx_form, onnxruntime_operator, operator
+
+PADDED = -1e4  # logit of padded keys: exp() makes it 0 next to any real logit
+PROBABILITY_STEPS = 255  # from 0 to 1 in 8 bits
+
+_matmul_integer_to_float = onnxruntime_operator(
+    "MatMulIntegerToFloat",
+    ("A", "B", "a_scale", "b_scale", "a_zero_point", "b_zero_point?", "bias?"),
+    output="tensor(float)",
+)
+
+
+@operator
+def quantise(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Divide by the scale, add the zero point and round to uint8."""
+    return (values / scale).round().add(zero_point).clamp(0, 255).to(torch.uint8)
+
+
+@quantise.register_fake
+def _(values: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(values, dtype=torch.uint8)
+
+
+@onnx_form("quantise")
+def _(values: Any, scale: Any, zero_point: Any) -> Any:
+    return opset18.QuantizeLinear(values, scale, zero_point)
+
+
+@operator
+def dequantise(values: Tensor, scale: Tensor) -> Tensor:
+    """Multiply uint8 by the scale: float32. The zero point is 0."""
+    return values.float() * scale
+
+
+@dequantise.register_fake
+def _(values: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(values, dtype=torch.float32)
+
+
+@onnx_form("dequantise")
+def _(values: Any, scale: Any) -> Any:
+    return opset18.DequantizeLinear(values, scale, opset18.Cast(opset18.Constant(value_int=0), to=2))
+
+
+@operator
+def convolve_int8(
+    values: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    weight: Tensor,
+    weight_scales: Tensor,
+    bias: Tensor,
+    scale_out: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> Tensor:
+    """Convolve quantised values with quantised kernels, apply ReLU and quantise the result.
+
+    Args:
+        values: uint8 [N, C, H, W].
+        scale: float32, scale of the values.
+        zero_point: uint8, zero point of the values.
+        weight: int8 [D, C, h, w].
+        weight_scales: float32 [D].
+        bias: int32 [D], in steps of scale * weight_scales.
+        scale_out: float32, scale of the result; its zero point is 0.
+        stride: (rows, columns).
+        padding: zeros around the values: left, right, top, bottom.
+
+    Returns:
+        uint8 [N, D, H', W'].
+    """
+    padded = F.pad(values.float() - zero_point.float(), list(padding))
+    sums = F.conv2d(padded, weight.float(), bias.float(), stride=list(stride))
+    steps = sums * (scale * weight_scales / scale_out).view(-1, 1, 1)
+    return steps.round().clamp(0, 255).to(torch.uint8)
+
+
+@convolve_int8.register_fake
+def _(values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    stride, padding = others[-2:]
+    result = F.conv2d(F.pad(values.float(), list(padding)), weight.float(), stride=list(stride))
+    return result.to(torch.uint8)
+
+
+@onnx_form("convolve_int8")
+def _(
+    values: Any,
+    scale: Any,
+    zero_point: Any,
+    weight: Any,
+    weight_scales: Any,
+    bias: Any,
+    scale_out: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> Any:
+    left, right, top, bottom = padding
+    zeros = opset18.Cast(opset18.Mul(weight_scales, opset18.Constant(value_float=0.0)), to=3)
+    zero = opset18.Cast(opset18.Constant(value_int=0), to=2)
+    return opset18.QLinearConv(
+        values,
+        scale,
+        zero_point,
+        weight,
+        weight_scales,
+        zeros,
+        scale_out,
+        zero,
+        bias,
+        pads=[top, left, bottom, right],
+        strides=list(stride),
+    )
+
+
+@operator
+def multiply_int8(
+    values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, weight_scales: Tensor, bias: Tensor
+) -> Tensor:
+    """Multiply quantised values with quantised weights and add the bias.
+
+    Args:
+        values: uint8 [R, I].
+        scale: float32, scale of the values.
+        zero_point: uint8, zero point of the values.
+        weight: int8 [I, O].
+        weight_scales: float32 [O].
+        bias: float32 [O].
+
+    Returns:
+        float32 [R, O].
+    """
+    centred = values.float() - zero_point.float()
+    return centred @ weight.float() * (scale * weight_scales) + bias  # sums below 2^24 are exact in float32
+
+
+@multiply_int8.register_fake
+def _(values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, *_: Any) -> Tensor:
+    return values.new_empty((values.shape[0], weight.shape[1]), dtype=torch.float32)
+
+
+@onnx_form("multiply_int8")
+def _(values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any, bias: Any) -> Any:
+    return opset18.Add(_scaled_product(values, weight, scale, weight_scales, zero_point), bias)
+
+
+@onnx_form("multiply_int8", fused=True)
+def _(values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any, bias: Any) -> Any:
+    return _matmul_integer_to_float(values, weight, scale, weight_scales, zero_point, None, bias)
+
+
+@operator
+def attend_int8(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    query_scale: Tensor,
+    key_scale: Tensor,
+    value_scale: Tensor,
+    heads: int,
+    channels: int,
+) -> Tensor:
+    """Compute `attend` with a mask and with quantised queries, keys, probabilities and values.
+
+    The mask is one more channel of each head. Queries hold the largest 8-bit number there; keys hold 0, and
+    padded keys hold the smallest number. All other channels of a padded key are 0. The scale of a padded key
+    makes its logits PADDED.
+
+    Args:
+        query: [S, K, heads * channels].
+        key: [S, K, heads * channels].
+        value: [S, K, heads * channels].
+        mask: bool [S, K], True for keys that are not padded.
+        query_scale: float32, one step of the queries; the largest query has 127 steps.
+        key_scale: float32, one step of the keys.
+        value_scale: float32, one step of the values.
+        heads: number of heads.
+        channels: channels of each head.
+
+    Returns:
+        Messages, in the shape of `value`.
+    """
+    query, key, value = (
+        (part / scale).round().unflatten(2, (heads, channels)).transpose(1, 2)
+        for part, scale in ((query, query_scale), (key, key_scale), (value, value_scale))
+    )
+    known = mask[:, None, :, None]
+    query = F.pad(query.clamp(-128, 127), (0, 1), value=127)
+    key = torch.where(known, key.clamp(-128, 127), 0)
+    padding = torch.where(known, 0.0, -128.0).expand(-1, heads, -1, 1)
+    scales = query_scale * torch.where(mask, key_scale, -PADDED / (127 * 128) / query_scale)
+    logits = query @ torch.cat([key, padding], dim=3).transpose(2, 3) * scales[:, None, None]
+    steps = (logits.softmax(-1) * PROBABILITY_STEPS).round()
+    messages = steps @ value.clamp(-128, 127) * (value_scale / PROBABILITY_STEPS)
+    return messages.transpose(1, 2).flatten(2)
+
+
+@attend_int8.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(value)
+
+
+def _split(values: Any, axis: int, parts: int) -> Sequence[Any]:
+    return opset18.Split(values, axis=axis, num_outputs=parts) if parts > 1 else [values]
+
+
+def _attend_int8_with(multiply: Callable) -> Callable:
+    def translate(
+        query: Any,
+        key: Any,
+        value: Any,
+        mask: Any,
+        query_scale: Any,
+        key_scale: Any,
+        value_scale: Any,
+        heads: int,
+        channels: int,
+    ) -> Any:
+        shape = opset18.Constant(value_ints=[0, 0, heads, channels])
+        middle = opset18.Cast(opset18.Constant(value_int=128), to=2)
+        query = opset18.Reshape(opset18.QuantizeLinear(query, query_scale, middle), shape)
+        ends = opset18.Constant(value_ints=[0, 0, 0, 0, 0, 0, 0, 1])
+        query = opset18.Pad(query, ends, opset18.Cast(opset18.Constant(value_int=255), to=2))
+        zero = opset18.Cast(opset18.Constant(value_int=0), to=3)
+        key = opset18.Reshape(opset18.QuantizeLinear(key, key_scale, zero), shape)
+        known = opset18.Unsqueeze(mask, opset18.Constant(value_ints=[2, 3]))
+        least = opset18.Cast(opset18.Constant(value_int=-128), to=3)
+        by_head = opset18.Constant(value_ints=[1, 1, heads, 1])
+        padding = opset18.Tile(opset18.Where(known, zero, least), by_head)
+        key = opset18.Concat(opset18.Where(known, key, zero), padding, axis=3)
+        padded_scale = opset18.Div(opset18.Constant(value_float=-PADDED / (127 * 128)), query_scale)
+        scales = opset18.Where(
+            opset18.Unsqueeze(mask, opset18.Constant(value_ints=[1])), key_scale, padded_scale
+        )
+        probability_scale = opset18.Constant(value_float=1 / PROBABILITY_STEPS)
+        none = opset18.Cast(opset18.Constant(value_int=0), to=2)
+        value = opset18.QuantizeLinear(value, value_scale, zero)
+        # One head at a time: the intermediate results then fit into the processor's caches.
+        messages = []
+        parts = (query, 2), (opset18.Transpose(key, perm=[0, 2, 3, 1]), 1), (value, 2)
+        for query, key, value in zip(*(_split(part, axis, heads) for part, axis in parts), strict=True):
+            query = opset18.Squeeze(query, opset18.Constant(value_ints=[2]))
+            key = opset18.Squeeze(key, opset18.Constant(value_ints=[1]))
+            logits = multiply(query, key, query_scale, scales, middle, zero)
+            probabilities = opset18.QuantizeLinear(opset18.Softmax(logits, axis=-1), probability_scale, none)
+            messages.append(multiply(probabilities, value, probability_scale, value_scale, none, zero))
+        return opset18.Concat(*messages, axis=2) if heads > 1 else messages[0]
+
+    return translate
+
+
+def _scaled_product(values: Any, others: Any, scale: Any, other_scale: Any, *zero_points: Any) -> Any:
+    """Build `_matmul_integer_to_float` from standard operators."""
+    sums = opset18.MatMulInteger(values, others, *zero_points)
+    return opset18.Mul(opset18.Cast(sums, to=1), opset18.Mul(scale, other_scale))
+
+
+onnx_form("attend_int8")(_attend_int8_with(_scaled_product))
+onnx_form("attend_int8", fused=True)(_attend_int8_with(_matmul_integer_to_float))

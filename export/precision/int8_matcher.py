@@ -1,0 +1,186 @@
+"""int8 for CPUs: 8-bit products in the transformer's linear layers and attention.
+
+The scales of inputs are fixed at export, by running the float32 network on the scenes of the self-check.
+Scales computed at run time would depend on the whole batch, and so would a pair's result. Weights have one
+scale per output channel.
+
+In float32 stay: softmax, layer norm and GELU, which are no products; the projection of descriptors, a small
+product whose error all layers would carry; and the heads (assignment, matchability, confidence), whose
+thresholds decide about matches.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lightglue_ros.export.models.lightglue import LightGlue
+from lightglue_ros.export.models.transformer import Attention, Expansion, LightGlueConfig
+from lightglue_ros.export.operators import attend_int8, multiply_int8, quantise
+from lightglue_ros.export.precision.ranges import (
+    LEVELS,
+    MIDDLE,
+    STEPS,
+    Range,
+    observed,
+    quantise_weight,
+    scale_for,
+)
+
+Matcher = TypeVar("Matcher", bound=LightGlue)
+AFTER_GELU = ".shrink"  # its input is hardly ever negative
+WITH_MASK_CHANNELS = (".query", ".key", ".query_key")
+
+
+class _Product(nn.Module):
+    """Product of quantised inputs with int8 weights.
+
+    Args:
+        weight: float32 [in, out].
+        bias: float32 [out].
+        scale: one step of the inputs.
+        zero_point: the 8-bit number that stands for 0.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, scale: float, zero_point: int) -> None:
+        super().__init__()
+        quantised, weight_scales = quantise_weight(weight, channel=1)
+        self.out_features = weight.shape[1]
+        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.uint8))
+        self.register_buffer("weight", quantised)
+        self.register_buffer("weight_scales", weight_scales)
+        self.register_buffer("bias", bias.clone())
+
+    def multiply(self, quantised: Tensor) -> Tensor:
+        """Multiply uint8 [R, in] to float32 [R, out]."""
+        return multiply_int8(
+            quantised, self.scale, self.zero_point, self.weight, self.weight_scales, self.bias
+        )
+
+
+class QuantisedLinear(_Product):
+    """Linear layer with int8 weights, for inputs from `least` to `largest`."""
+
+    def __init__(self, layer: nn.Linear, least: float, largest: float) -> None:
+        scale = scale_for(LEVELS, largest - least)
+        zero_point = min(max(round(-least / scale), 0), LEVELS)
+        super().__init__(layer.weight.detach().t(), layer.bias.detach(), scale, zero_point)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Multiply values float32 [R, in] to float32 [R, out]."""
+        return self.multiply(quantise(values, self.scale, self.zero_point))
+
+
+class QuantisedExpansion(_Product):
+    """`Expansion` with int8 weights.
+
+    Tokens are quantised with the same scale as in attention's linear layers. Messages have a scale of their
+    own, and the weights that multiply them are adapted to the scale of the tokens.
+    """
+
+    def __init__(self, expansion: Expansion, largest_token: float, largest_message: float) -> None:
+        token, message = scale_for(MIDDLE, largest_token), scale_for(MIDDLE, largest_message)
+        for_tokens, for_messages = expansion.linear.weight.detach().t().chunk(2)
+        weight = torch.cat([for_tokens, for_messages * (message / token)])
+        super().__init__(weight, expansion.linear.bias.detach(), token, MIDDLE)
+        self.register_buffer("message_scale", torch.tensor(message))
+
+    def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
+        """Expand tokens and messages, both [S, K, width], to [S, K, 2 * width]."""
+        parts = [
+            quantise(part.flatten(0, 1), scale, self.zero_point)
+            for part, scale in ((tokens, self.scale), (messages, self.message_scale))
+        ]
+        return self.multiply(torch.cat(parts, dim=1)).view(*tokens.shape[:2], self.out_features)
+
+
+class QuantisedAttention(nn.Module):
+    """`Attention` with 8-bit queries, keys, probabilities and values.
+
+    Steps of 1/255 round the probabilities of a query to 0 if it attends to hundreds of keys. So the mean of
+    the image's values is subtracted from the values and added to the messages again: lost probability then
+    counts as spread over all keys.
+    """
+
+    def __init__(
+        self, config: LightGlueConfig, largest_query: float, largest_key: float, largest_value: float
+    ) -> None:
+        super().__init__()
+        self.config = config
+        for name, largest in (("query", largest_query), ("key", largest_key), ("value", largest_value)):
+            self.register_buffer(f"{name}_scale", torch.tensor(scale_for(STEPS, largest)))
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Compute messages [S, K, width] from query, key and value [S, K, width] and mask bool [S, K]."""
+        scales = self.query_scale, self.key_scale, self.value_scale
+        mean = _masked_mean(value, mask)
+        heads, channels = self.config.heads, self.config.head_dim
+        return attend_int8(query, key, value - mean, mask, *scales, heads, channels) + mean
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Average values [S, K, C] where the mask [S, K] is true: [S, 1, C]; 0 where it never is."""
+    count = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return (mask / count).unsqueeze(1) @ values
+
+
+def to_int8(matcher: Matcher, scenes: Sequence[tuple[Tensor, ...]]) -> Matcher:
+    """Copy a matcher with quantised linear layers and attention.
+
+    Args:
+        matcher: in float32.
+        scenes: inputs of its forward step; the values in its layers on these scenes fix the scales.
+    """
+    modules = dict(matcher.layers.named_modules())
+    expansions = tuple(f"{name}." for name, module in modules.items() if isinstance(module, Expansion))
+    replaced = {
+        name: module
+        for name, module in modules.items()
+        if isinstance(module, nn.Linear | Attention | Expansion) and not name.startswith(expansions)
+    }
+
+    def select(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Sequence[Tensor]:
+        if not isinstance(module, Attention):
+            return inputs
+        query, key, value, mask = inputs
+        heads = matcher.config.heads, matcher.config.head_dim + 1
+        query, key = (part.unflatten(2, heads)[..., :-1] for part in (query, key))
+        return query, key, (value - _masked_mean(value, mask))[mask]
+
+    with observed(replaced, select) as seen, torch.inference_mode():
+        for inputs in scenes:
+            LightGlue.forward(matcher, *inputs)
+    quantised = copy.deepcopy(matcher)
+    for name, module in replaced.items():
+        parent, _, own = name.rpartition(".")
+        layer = _quantised(module, name, seen[name], matcher.config)
+        setattr(quantised.layers.get_submodule(parent), own, layer)
+    return quantised
+
+
+def _quantised(module: nn.Module, name: str, seen: Sequence[Range], config: LightGlueConfig) -> nn.Module:
+    """Build the quantised form of a module from the ranges of its inputs."""
+    if isinstance(module, Expansion):
+        return QuantisedExpansion(module, *(it.magnitude for it in seen))
+    if isinstance(module, Attention):
+        return QuantisedAttention(config, *(it.magnitude for it in seen))
+    if name.endswith(WITH_MASK_CHANNELS):
+        module = _without_mask_channels(module, config)
+    (inputs,) = seen
+    if name.endswith(AFTER_GELU):
+        return QuantisedLinear(module, inputs.least, inputs.largest)
+    return QuantisedLinear(module, -inputs.magnitude, inputs.magnitude * STEPS / MIDDLE)
+
+
+def _without_mask_channels(layer: nn.Linear, config: LightGlueConfig) -> nn.Linear:
+    shorter = nn.Linear(config.width, config.width)
+    with torch.no_grad():
+        for kind in ("weight", "bias"):
+            by_head = getattr(layer, kind).unflatten(0, (config.heads, config.head_dim + 1))
+            getattr(shorter, kind).copy_(by_head[:, :-1].flatten(0, 1))
+    return shorter

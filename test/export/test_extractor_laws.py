@@ -1,0 +1,250 @@
+"""Laws 1 to 3 of the contract on the exported extractors of every model, and on XFeat's pipeline.
+
+1. An image's features do not depend on the rest of the batch, nor on the number of padded slots.
+2. Bytes, sizes and scales of invalid images, and bytes next to an image, change nothing.
+3. All features are finite; black images have no keypoints.
+
+aliked stands for aliked-n16rot and aliked-n32, whose network is the same with other weights and sample counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from laws import (
+    FEATURES,
+    SLOTS,
+    THRESHOLD,
+    TOLERANCES,
+    assert_are_matches,
+    assert_same_bits,
+    poison,
+    quick,
+    random_bytes,
+    rows,
+    run_in_torch,
+    with_pairs,
+)
+
+from lightglue_ros.core.canvas import Canvas
+from lightglue_ros.core.session import GraphSession
+from lightglue_ros.export.graphs import ExtractorGraph
+
+EXTRACTORS = ("xfeat", "xfeat-fp16", "xfeat-int8", "disk", "aliked", "aliked-t16", "superpoint")
+BORDERS = {"superpoint": 4}  # pixels along the edges of an image without keypoints; 0 for other models
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A file in ONNX Runtime, and its network in PyTorch (ALIKED's without DeformConv)."""
+
+    session: GraphSession
+    network: torch.nn.Module = field(repr=False)
+
+    @property
+    def precision(self):
+        return self.session.info.precision
+
+    def place(self, images, image_size, limit=SLOTS):
+        batch = place(images, image_size, self.session.info)
+        return batch | {"max_keypoints": np.array([limit])}
+
+    def extract(self, batch):
+        """Extract features into SLOTS slots."""
+        found = self.session.run(batch)
+        assert not found["keypoint_mask"][:, SLOTS:].any()
+        return {name: array[:, :SLOTS] for name, array in found.items()}
+
+    def extract_in_torch(self, batch, slots):
+        return run_in_torch(ExtractorGraph(self.network, slots), batch)
+
+
+def place(images, image_size, info):
+    batch = vars(Canvas(image_size, info.channels, info.divisor).place(images))
+    batch.pop("image_sizes")
+    return batch
+
+
+@pytest.fixture(scope="session")
+def extractor(request, small, export_of):
+    name, _, precision = request.param.rpartition("-")
+    if precision not in ("fp16", "int8"):
+        name, precision = request.param, "fp32"
+    made = small(name, split=True, max_keypoints=SLOTS, precision=precision)
+    path = export_of(name).files[0] if precision == "fp32" else made.write("extractor")
+    session = GraphSession(path, "extractor", provider="cpu", num_threads=1)
+    return Extractor(session, made.networks[0])
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A part of a photo, or noise or black of that size."""
+
+    kind: str
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Pictures, None for empty slots, and the (width, height) of a canvas, which is rounded up."""
+
+    pictures: tuple[Picture | None, ...]
+    image_size: tuple[int, int]
+
+
+pictures = st.builds(
+    Picture,
+    kind=st.sampled_from(["photo", "photo", "noise", "black"]),
+    x=st.integers(0, 500),
+    y=st.integers(0, 300),
+    width=st.integers(1, 160),
+    height=st.integers(1, 120),
+)
+frames = st.builds(
+    Frame,
+    st.lists(st.none() | pictures, min_size=1, max_size=3).map(tuple),
+    st.tuples(st.integers(1, 128), st.integers(1, 96)),
+)
+PHOTO = Picture("photo", 230, 200, 120, 90)
+USUAL_FRAME = Frame((PHOTO, None, Picture("photo", 238, 200, 160, 120)), (128, 96))
+BLACK_FRAME = Frame((Picture("black", 0, 0, 128, 96), PHOTO), (128, 96))
+TINY_FRAME = Frame(USUAL_FRAME.pictures, (1, 1))
+EMPTY_FRAME = Frame((None,), (64, 64))
+
+
+@pytest.fixture(scope="session")
+def paint(motorcycle):
+    """Paint the pictures of a frame: uint8 [H, W, 3] or None."""
+
+    def paint(picture):
+        if picture is None:
+            return None
+        height, width = picture.height, picture.width
+        if picture.kind == "photo":
+            return motorcycle[0][picture.y :, picture.x :][:height, :width]
+        return random_bytes(height, width, 3) * np.uint8(picture.kind == "noise")
+
+    return lambda frame: [paint(picture) for picture in frame.pictures]
+
+
+of_each = pytest.mark.parametrize("extractor", EXTRACTORS, indirect=True, scope="session")
+values = st.lists(poison, min_size=4, max_size=4)
+
+
+@of_each
+@settings(quick, max_examples=10)
+@given(
+    frame=frames, slot=st.integers(0, 2), slots=st.integers(1, 100), limit=st.integers(1, SLOTS), dirt=values
+)
+@example(frame=USUAL_FRAME, slot=2, slots=100, limit=SLOTS, dirt=[np.nan] * 4)
+@example(frame=BLACK_FRAME, slot=1, slots=30, limit=SLOTS, dirt=[np.inf, 1e30, 0.0, -np.inf])
+@example(frame=TINY_FRAME, slot=0, slots=1, limit=1, dirt=[0.0] * 4)
+@example(frame=EMPTY_FRAME, slot=0, slots=7, limit=7, dirt=[-np.inf] * 4)
+def test_the_laws_are_kept(extractor, paint, frame, slot, slots, limit, dirt):
+    images = paint(frame)
+    slot %= len(images)
+    batch = extractor.place(images, frame.image_size, limit)
+    found = extractor.extract(batch)
+    assert_are_features(found, batch, limit, BORDERS.get(extractor.session.info.model, 0))
+    for picture, mask in zip(frame.pictures, found["keypoint_mask"], strict=True):
+        assert (picture is not None and picture.kind != "black") or not mask.any()
+    tolerance = TOLERANCES[extractor.precision].features
+    alone = extractor.extract(extractor.place([images[slot]], frame.image_size, limit))
+    assert_same_features(rows(found, slot), alone, tolerance)
+    assert_same_bits(extractor.extract(with_dirt(batch, dirt)), found)
+    assert_are_as_with(slots, extractor, batch, found, tolerance)
+
+
+def assert_are_features(found, batch, limit, border):
+    """Keypoints come first, the best first, inside the image; the other slots are zero."""
+    for name in FEATURES:
+        assert np.isfinite(found[name]).all(), name
+    mask, scores = found["keypoint_mask"], found["keypoint_scores"]
+    assert (mask.sum(axis=1) <= limit * batch["valid"]).all()
+    assert (np.diff(mask.astype(int), axis=1) <= 0).all()
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert (scores[mask] > 0).all()
+    np.testing.assert_allclose(np.linalg.norm(found["descriptors"][mask], axis=1), 1, atol=1e-5)
+    for name in FEATURES:
+        assert not found[name][~mask].view(np.uint8).any(), name
+    scales, sizes = batch["scales"][:, None], batch["sizes"][:, None]
+    on_canvas = (found["keypoints"] + 0.5) * scales - 0.5
+    inside = (on_canvas >= border - 1e-3) & (on_canvas <= sizes - 1 - border + 1e-3)
+    assert inside[mask].all()
+
+
+def assert_same_features(found, expected, tolerance):
+    np.testing.assert_array_equal(found["keypoint_mask"], expected["keypoint_mask"])
+    best = max(1, expected["keypoint_scores"].max(initial=0))
+    for name in FEATURES:
+        scale = best if name == "keypoint_scores" else 1
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def assert_are_as_with(slots, extractor, batch, found, tolerance):
+    """Law 1: with another number of slots PyTorch finds the same.
+
+    fp32 and int8 files are compared with PyTorch. fp16 rounds in other places there and so chooses other
+    keypoints, so PyTorch is compared with itself.
+    """
+    limit = min(slots, int(batch["max_keypoints"][0]))
+    batch = batch | {"max_keypoints": np.array([limit])}
+    expected = extractor.extract_in_torch(batch, slots)
+    if extractor.precision != "fp32":
+        found = extractor.extract_in_torch(batch, SLOTS)
+    elif limit < SLOTS:
+        found = extractor.extract(batch)
+    assert not found["keypoint_mask"][:, limit:].any()
+    assert not expected["keypoint_mask"][:, limit:].any()
+    cut, expected = ({name: it[:, :limit] for name, it in some.items()} for some in (found, expected))
+    assert_same_features(cut, expected, tolerance)
+
+
+def with_dirt(batch, dirt):
+    """Fill invalid images, their sizes and scales, and the canvas next to each image with rubbish."""
+    dirty = {name: array.copy() for name, array in batch.items()}
+    dirty["images"] = random_bytes(*batch["images"].shape)
+    for slot in np.flatnonzero(batch["valid"]):
+        width, height = batch["sizes"][slot].astype(int)
+        dirty["images"][slot, :height, :width] = batch["images"][slot, :height, :width]
+    invalid = ~batch["valid"]
+    dirty["sizes"][invalid], dirty["scales"][invalid] = dirt[:2], dirt[2:]
+    return dirty
+
+
+@of_each
+def test_grey_images_are_as_colours_that_are_equal(extractor, paint):
+    images = [image if image is None else image[..., 1] for image in paint(USUAL_FRAME)]
+    batch = extractor.place(images, USUAL_FRAME.image_size)
+    grey = batch["images"][..., :1]
+    found, expected = (extractor.extract(batch | {"images": grey.repeat(count, axis=3)}) for count in (1, 3))
+    assert_same_bits(found, expected)
+
+
+@settings(quick, max_examples=10)
+@given(frame=frames, slot=st.integers(0, 3), dirt=values)
+@example(frame=USUAL_FRAME, slot=1, dirt=[np.nan] * 4)
+@example(frame=BLACK_FRAME, slot=0, dirt=[np.inf] * 4)
+@example(frame=TINY_FRAME, slot=3, dirt=[1e30] * 4)
+def test_the_pipeline_keeps_the_laws_with_invalid_images_and_without_pairs(
+    pipeline, paint, frame, slot, dirt
+):
+    images = paint(frame)
+    images.insert(slot, None)
+    clean = place(images, frame.image_size, pipeline.info) | {"max_keypoints": np.array([SLOTS])}
+    dirty = with_dirt(clean, dirt)
+    empty = clean["valid"].argmin()
+    for pairs in ([(0, empty), (empty, 0), (0, len(images) - 1)], []):
+        found, expected = (pipeline.run(with_pairs(batch, pairs, THRESHOLD)) for batch in (dirty, clean))
+        assert_same_bits(found, expected)
+        assert_are_matches(found, THRESHOLD)
+        assert found["matches"].shape == (len(pairs), 512)
+        assert (found["matches"][:2] == -1).all()

@@ -1,0 +1,283 @@
+"""Laws 1 to 3 of the contract on exported matchers: every model, and every combination of options.
+
+1. A pair's result does not depend on the rest of the batch, nor on the number of padded slots.
+2. Values in padded slots, and sizes of images without keypoints, change nothing.
+3. With few keypoints, none, or no pairs there are few matches or none, and no NaN.
+
+The matchers have two or three layers: the second layer would show what the first leaves in padded slots, and
+further layers are the same code. Combinations of options are tested on LighterGlue, which has one head.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from laws import (
+    SLOTS,
+    SPARSE_RIG,
+    THIN_RIG,
+    THRESHOLD,
+    TOLERANCES,
+    USUAL_RIG,
+    Rig,
+    assert_are_matches,
+    assert_same_bits,
+    assert_same_matches,
+    features_of,
+    poison,
+    poisoned,
+    quick,
+    rigs,
+    rows,
+    run_in_torch,
+    views,
+    with_pairs,
+    with_slots,
+)
+
+from lightglue_ros.core import ConfigError
+from lightglue_ros.core.canvas import Canvas
+from lightglue_ros.core.contract import INPUTS
+from lightglue_ros.core.session import GraphSession
+from lightglue_ros.export import MODELS, onnx_file
+from lightglue_ros.export.models.adaptive import Active, Finished, Step
+from lightglue_ros.export.models.lightglue import NEVER
+from lightglue_ros.export.options import PRECISIONS, ExportOptions
+from lightglue_ros.export.tracing import trace
+
+# With these, some pairs of USUAL_RIG stop after the first layer, and points of other pairs are pruned.
+DEPTH, WIDTH = {"depth_confidence": 0.075}, {"width_confidence": 0.5}
+NO_DEPTH, NO_WIDTH = {"depth_confidence": NEVER}, {"width_confidence": NEVER}
+ADAPTIVE = {
+    "full": {},
+    "depth": {"adaptive": True} | DEPTH | NO_WIDTH,
+    "width": {"adaptive": True} | NO_DEPTH | WIDTH,
+    "both": {"adaptive": True} | DEPTH | WIDTH,
+}
+STATIC = {"image_size": (64, 64), "batch": 4, "pairs": 4}  # the most that a rig has
+COMBINATIONS = {
+    "-".join(names): {
+        "precision": names[0],
+        "portable": names[1] == "portable",
+        "compaction": names[2] == "compacted",
+        **ADAPTIVE[names[3]],
+        **(STATIC if names[4] == "static" else {}),
+    }
+    for names in product(
+        PRECISIONS, ("fused", "portable"), ("compacted", "padded"), ADAPTIVE, ("dynamic", "static")
+    )
+}
+
+
+def is_refused(options):
+    """Compaction and pruning make shapes depend on the images, and pruning needs compaction."""
+    adaptive = options.get("adaptive", False)
+    follows_images = options["compaction"] or adaptive
+    return follows_images if "image_size" in options else adaptive and not options["compaction"]
+
+
+ALLOWED = {name: options for name, options in COMBINATIONS.items() if not is_refused(options)}
+REFUSED = [options for options in COMBINATIONS.values() if is_refused(options)]
+# fp16 and static exports are never fused, so that their portable form is the same file.
+DISTINCT = {
+    name: ("xfeat", 2, options)
+    for name, options in ALLOWED.items()
+    if name.split("-")[1] == "portable" or ("fp16" not in name and "static" not in name)
+}
+MODEL_ADAPTIVE = {"adaptive": True, "depth_confidence": 0.5, "width_confidence": 0.9}
+OTHER_MODELS = {
+    **{name: (name, 2, {}) for name in ("disk", "aliked", "aliked-t16", "superpoint")},
+    "aliked-adaptive": ("aliked", 3, MODEL_ADAPTIVE),
+    "disk-adaptive-int8": ("disk", 3, MODEL_ADAPTIVE | {"precision": "int8"}),
+}
+VARIANTS = DISTINCT | OTHER_MODELS
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """A file in ONNX Runtime, its graph in PyTorch, and features of five images."""
+
+    session: GraphSession
+    module: torch.nn.Module = field(repr=False)
+    pool: dict[str, np.ndarray] = field(repr=False)
+
+    @property
+    def info(self):
+        return self.session.info
+
+    @property
+    def tolerance(self):
+        return TOLERANCES[self.info.precision].match_scores
+
+    def match(self, features, pairs, threshold=THRESHOLD):
+        """Match; a static file gets empty images, and pairs of an empty image, up to its batch."""
+        if not self.info.is_static:
+            return self.session.run(with_pairs(features, pairs, threshold))
+        images = self.info.batch - len(features["keypoints"])
+        filled = {
+            name: np.pad(array, [(0, images), *[(0, 0)] * (array.ndim - 1)])
+            for name, array in features.items()
+        }
+        all_pairs = [*pairs, *[(self.info.batch - 1,) * 2] * (self.info.pairs - len(pairs))]
+        return rows(self.session.run(with_pairs(filled, all_pairs, threshold)), *range(len(pairs)))
+
+    def match_in_torch(self, features, pairs):
+        return run_in_torch(self.module, with_pairs(features, pairs, THRESHOLD))
+
+
+@pytest.fixture(scope="module")
+def pool_of(export_of, motorcycle):
+    """Extract features of five images, in SLOTS slots."""
+
+    @functools.cache
+    def make(name):
+        spec, images = MODELS[name], views(motorcycle)
+        batch = vars(Canvas((160, 128), spec.channels, spec.divisor).place(images))
+        sizes = batch.pop("image_sizes")
+        session = GraphSession(export_of(name).files[0], "extractor", provider="cpu", num_threads=1)
+        features = session.run(batch | {"max_keypoints": np.array([SLOTS])})
+        return {it: array[:, :SLOTS] for it, array in features.items()} | {"image_sizes": sizes}
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def matcher(request, small, pool_of, traced):
+    name, layers, options = VARIANTS[request.param]
+    made = small(name, layers=layers, split=True, max_keypoints=SLOTS, **options)
+
+    def trace_once(part, **kind):
+        """Adaptive exports of one precision differ only in the layer that knows the confidences."""
+        if not made.options.adaptive:
+            return trace(part, **kind)
+        confidences = part.traced_as and (made.options.depth_confidence, made.options.width_confidence)
+        key = name, made.options.precision, part.name, confidences, kind["fused"]
+        if key not in traced:
+            traced[key] = trace(part, **kind)
+        return traced[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_file, "trace", trace_once)
+        session = GraphSession(made.write("matcher"), "matcher", provider="cpu", num_threads=1)
+    return Matcher(session, made.graphs["matcher"], pool_of(name))
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """Parts that are already traced."""
+    return {}
+
+
+of_each = pytest.mark.parametrize("matcher", VARIANTS, indirect=True, scope="module")
+
+
+def test_only_options_that_go_together_are_taken():
+    assert (len(ALLOWED), len(DISTINCT), len(REFUSED)) == (36, 28, 60)
+    for options in REFUSED:
+        with pytest.raises(ConfigError, match=r"in an adaptive export|in a static export"):
+            ExportOptions(**options).settle(MODELS["xfeat"])
+
+
+@of_each
+def test_images_of_one_place_are_matched_in_fewer_layers_and_with_fewer_points_if_wanted(matcher):
+    """Without this check, a matcher that finds nothing, or that never stops or prunes, would pass the laws."""
+    info, features = matcher.info, features_of(USUAL_RIG, matcher.pool)
+    assert (features["keypoint_mask"].sum(axis=1) >= [30, 0, 30, 20]).all()
+    found = matcher.match(features, USUAL_RIG.pairs)
+    assert ((found["matches"] >= 0).sum(axis=1) >= [10, 5, 0, 5]).all()
+    layers = set(found["layers"][[0, 1, 3]])  # pair 2 lacks keypoints
+    if info.model == "xfeat":
+        assert layers == ({1, 2} if info.depth_confidence != NEVER else {2})
+    elif not info.adaptive:
+        assert layers == {2}
+    if info.model == "xfeat" and info.adaptive:
+        before, after = points_of_a_pair(matcher.module.matcher, features)
+        assert after < before if info.width_confidence != NEVER else after == before
+
+
+def points_of_a_pair(network, features):
+    """Count the keypoints of USUAL_RIG's first pair before and after the first layer."""
+    inputs = with_pairs(features, USUAL_RIG.pairs[:1], THRESHOLD)
+    *inputs, threshold = (torch.from_numpy(inputs[name]) for name in INPUTS["matcher"])
+    with torch.inference_mode():
+        start = network.start(inputs[0], *inputs[2:])
+        found = Step(network, 0, SLOTS)(*start, threshold, *Step.constants(0, network.config.layers))
+    before, after = Active(*start[:-2]), Active(*found[len(Finished._fields) :])
+    return int(before.mask.sum()), int(after.mask.sum())
+
+
+@of_each
+@settings(quick, max_examples=6)
+@given(
+    rig=rigs(),
+    slots=st.integers(1, 100),
+    values=st.lists(poison, min_size=3, max_size=3),
+    sizes=st.lists(poison, min_size=2, max_size=2),
+    threshold=st.floats(THRESHOLD, 1),
+)
+@example(rig=USUAL_RIG, slots=100, values=[np.nan] * 3, sizes=[np.nan] * 2, threshold=0.01)
+@example(rig=THIN_RIG, slots=30, values=[-np.inf] * 3, sizes=[np.nan, 0], threshold=0.1)
+@example(rig=SPARSE_RIG, slots=1, values=[1e30, np.inf, -np.inf], sizes=[0, np.inf], threshold=0.01)
+@example(rig=Rig(((0, SLOTS),), ()), slots=7, values=[np.inf] * 3, sizes=[1e30] * 2, threshold=0.5)
+def test_the_laws_are_kept(matcher, rig, slots, values, sizes, threshold):
+    features = features_of(rig, matcher.pool)
+    found = matcher.match(features, rig.pairs)
+    assert found["matches"].shape == found["match_scores"].shape == (len(rig.pairs), SLOTS)
+    assert_are_matches(found, THRESHOLD)
+    assert_are_as_alone(matcher, features, rig.pairs, found)
+    assert_are_as_with(slots, matcher, features, rig.pairs, found)
+    assert_same_bits(matcher.match(poisoned(features, values, sizes), rig.pairs), found)
+    counts = features["keypoint_mask"].sum(axis=1)
+    fewest = np.array([min(counts[first], counts[second]) for first, second in rig.pairs], int)
+    assert ((found["matches"] >= 0).sum(axis=1) <= fewest).all()
+    assert_follow(threshold, matcher, features, rig.pairs, found)
+    assert_are_mutual(matcher, features, rig.pairs, found)
+
+
+def assert_are_as_alone(matcher, features, pairs, found):
+    """Law 1: each pair has the matches that it has alone."""
+    for row, pair in enumerate(pairs):
+        alone = matcher.match(rows(features, *pair), [(0, 1)])
+        assert found["layers"][row] == alone["layers"][0]
+        assert_same_matches(rows(found, row), alone, matcher.tolerance)
+
+
+def assert_are_as_with(slots, matcher, features, pairs, found):
+    """Law 1: with another number of slots PyTorch finds the same.
+
+    fp32 files are compared with PyTorch. fp16 and int8 round in other places there, so PyTorch is compared
+    with itself.
+    """
+    slots = max(slots, features["keypoint_mask"].sum(axis=1).max())
+    if matcher.info.precision != "fp32":
+        found = matcher.match_in_torch(features, pairs)
+    expected = matcher.match_in_torch(with_slots(features, slots), pairs)
+    cut = {}
+    for name, nothing in (("matches", -1), ("match_scores", 0)):
+        assert (found[name][:, slots:] == nothing).all()
+        assert (expected[name][:, SLOTS:] == nothing).all()
+        expected[name] = expected[name][:, :SLOTS]
+        cut[name] = found[name][:, :slots]
+    assert_same_matches(cut, expected, matcher.tolerance)
+
+
+def assert_follow(threshold, matcher, features, pairs, found):
+    """A higher threshold keeps exactly the matches that score above it."""
+    strict = matcher.match(features, pairs, threshold)
+    kept = found["match_scores"] > np.float32(threshold)
+    np.testing.assert_array_equal(strict["matches"], np.where(kept, found["matches"], -1))
+    np.testing.assert_array_equal(strict["match_scores"], np.where(kept, found["match_scores"], 0))
+
+
+def assert_are_mutual(matcher, features, pairs, found):
+    """The second image's matches are the first image's."""
+    back = matcher.match(features, [pair[::-1] for pair in pairs])["matches"]
+    row, slot = np.nonzero(found["match_scores"] > THRESHOLD + matcher.tolerance)
+    np.testing.assert_array_equal(back[row, found["matches"][row, slot]], slot)

@@ -1,0 +1,135 @@
+"""Parts of the networks that are written differently from the originals."""
+
+import numpy as np
+import pytest
+import torch
+from random_weights import SEED, superpoint_weights
+from torch.nn import functional as F
+
+from lightglue_ros.export.models.aliked import DeformableConvolution
+from lightglue_ros.export.models.disk import DISK, _in_blocks, _keypoint_scores
+from lightglue_ros.export.models.superpoint import SuperPoint
+from lightglue_ros.export.models.transformer import Attention, LightGlueConfig
+from lightglue_ros.export.precision.int8_matcher import QuantisedAttention
+
+CONFIG = LightGlueConfig(input_dim=64, width=64, heads=4, layers=1)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def random_disk():
+    return DISK().eval()
+
+
+def random_superpoint():
+    return SuperPoint.from_state_dict(superpoint_weights(SEED))
+
+
+@pytest.mark.parametrize("build", [random_disk, random_superpoint])
+def test_an_image_of_one_colour_has_no_keypoints(build):
+    images = torch.rand(2, 3, 32, 48)
+    images[0] = torch.tensor([0.0, 0.25, 0.8]).view(3, 1, 1)
+    with torch.inference_mode():
+        scores, _ = build()(images)
+    assert (scores > 0).flatten(1).any(dim=1).tolist() == [False, True]
+
+
+def test_disk_computes_descriptors_at_single_pixels_as_a_convolution_does_up_to_the_borders():
+    disk, features = random_disk(), torch.randn(2, 80, 7, 9)
+    weight = disk.descriptor.weight.unflatten(1, (80, 5, 5))
+    dense = F.normalize(F.conv2d(features, weight, disk.descriptor.bias, padding=2), dim=1)
+    every_pixel = torch.stack([torch.arange(9).repeat(7), torch.arange(7).repeat_interleave(9)], dim=1)
+    found = disk.describe(features, every_pixel.float().expand(2, -1, -1), (9, 7))
+    torch.testing.assert_close(found, dense.flatten(2).transpose(1, 2))
+
+
+def test_disk_computes_the_heatmap_in_blocks_as_a_convolution_does():
+    features, kernel = torch.randn(2, 3, 16, 32), torch.randn(3, 5, 5)
+    found = F.pixel_shuffle(F.conv2d(features, _in_blocks(kernel), stride=4, padding=2), 4)
+    torch.testing.assert_close(found, F.conv2d(features, kernel[None], padding=2), atol=1e-4, rtol=1e-4)
+
+
+def test_the_first_of_equal_pixels_is_disks_keypoint():
+    """The heatmap has few whole numbers, some below 0, and an even area; max_pool2d's index is the judge."""
+    heatmap = torch.randint(-2, 9, (3, 32, 48)).float()
+    heatmap[0, 8:24, 8:24] = 9
+    heatmap[1] -= 9
+    _, first = F.max_pool2d(heatmap, 5, stride=1, padding=2, return_indices=True)
+    expected = (first == torch.arange(32 * 48).view(32, 48)) & (heatmap > 0)
+    assert expected[0].any()
+    torch.testing.assert_close(_keypoint_scores(heatmap), heatmap * expected)
+
+
+def test_superpoint_weighs_colours_as_their_grey():
+    extractor, colours = random_superpoint(), torch.rand(1, 3, 64, 96)
+    grey = (colours * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    with torch.inference_mode():
+        (scores, features), (grey_scores, grey_features) = map(
+            extractor, (colours, grey.expand(-1, 3, -1, -1))
+        )
+    assert (scores > 0).any()
+    torch.testing.assert_close(scores, grey_scores, atol=1e-6, rtol=0)
+    torch.testing.assert_close(features, grey_features, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 1), (6, 7)])
+def test_both_forms_of_alikeds_deformable_convolution_are_the_same_on_maps_of_any_size(size):
+    operator, portable = (DeformableConvolution(3, 4, portable=portable) for portable in (False, True))
+    portable.load_state_dict(operator.state_dict())
+    features = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected = portable(features)
+        assert expected.abs().max() > 0.1
+        np.testing.assert_allclose(operator(features), expected, atol=1e-5)
+
+
+def scaled_dot_product_attention(query, key, value, mask):
+    parts = (
+        part.unflatten(2, (CONFIG.heads, CONFIG.head_dim)).transpose(1, 2) for part in (query, key, value)
+    )
+    found = F.scaled_dot_product_attention(*parts, attn_mask=mask[:, None, None], scale=1.0)
+    return found.transpose(1, 2).flatten(2)
+
+
+def with_channel(values, last):
+    by_head = values.unflatten(2, (CONFIG.heads, CONFIG.head_dim))
+    return F.pad(by_head, (0, 1), value=last).flatten(2)
+
+
+@pytest.mark.parametrize("key_channel", [0.0, 1.0])
+def test_attention_with_a_mask_channel_is_scaled_dot_product_attention(key_channel):
+    query, key, value = torch.randn(3, 2, 9, CONFIG.width)
+    mask = torch.rand(2, 9) > 0.3
+    attention = Attention(CONFIG, key_channel)
+    expected = scaled_dot_product_attention(query, key, value, mask)
+    query, longer_key = with_channel(query, 1.0), with_channel(key, key_channel)
+    torch.testing.assert_close(attention(query, longer_key, value, mask), expected)
+    # Padded keys and values have no effect.
+    other = torch.where(mask[:, :, None], 0.0, 1e4)
+    again = attention(query, with_channel(key + other, key_channel), value + other, mask)
+    torch.testing.assert_close(again, expected)
+
+
+def test_attention_in_int8_is_nearly_the_same_and_ignores_padding():
+    query, key, value = torch.randn(3, 2, 9, CONFIG.width)
+    mask = torch.rand(2, 9) > 0.3
+    attention = QuantisedAttention(CONFIG, *(part.abs().max().item() for part in (query, key, value)))
+    found = attention(query, key, value, mask)
+    expected = scaled_dot_product_attention(query, key, value, mask)
+    assert (found - expected).abs().max() < 0.15
+    assert (found - expected).abs().mean() < 0.02
+    other = torch.where(mask[:, :, None], 0.0, 1e4)
+    assert torch.equal(attention(query, key + other, value + other, mask), found)
+
+
+def test_a_query_that_attends_to_a_thousand_keys_gets_their_mean_in_int8():
+    key, value = torch.randn(2, 2, 1024, CONFIG.width)
+    mask = torch.rand(2, 1024) > 0.1
+    attention = QuantisedAttention(CONFIG, 1.0, key.abs().max().item(), (value + 3).abs().max().item())
+    # Each probability is 1/1024, less than one step.
+    found = attention(torch.zeros_like(key), key, value + 3, mask)
+    expected = torch.stack([side[known].mean(dim=0) for side, known in zip(value + 3, mask, strict=True)])
+    torch.testing.assert_close(found, expected.unsqueeze(1).expand_as(found))
