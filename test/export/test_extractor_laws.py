@@ -4,7 +4,7 @@
 2. Bytes, sizes and scales of invalid images, and bytes next to an image, change nothing.
 3. All features are finite; black images have no keypoints.
 
-aliked stands for aliked-n16rot and aliked-n32, whose network is the same with other weights and sample counts.
+aliked stands for aliked-n16rot and aliked-n32, whose network differs in weights and sample counts only.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ def assert_same_features(found, expected, tolerance):
 def assert_are_as_with(slots, extractor, batch, found, tolerance):
     """Law 1: with another number of slots PyTorch finds the same.
 
-    fp32 and int8 files are compared with PyTorch. fp16 rounds in other places there and so chooses other
-    keypoints, so PyTorch is compared with itself.
+    fp32 files are compared with PyTorch. fp16 and int8 round in other places there, so PyTorch is compared
+    with itself.
     """
     limit = min(slots, int(batch["max_keypoints"][0]))
     batch = batch | {"max_keypoints": np.array([limit])}
@@ -234,9 +234,7 @@ def test_grey_images_are_as_colours_that_are_equal(extractor, paint):
 @example(frame=USUAL_FRAME, slot=1, dirt=[np.nan] * 4)
 @example(frame=BLACK_FRAME, slot=0, dirt=[np.inf] * 4)
 @example(frame=TINY_FRAME, slot=3, dirt=[1e30] * 4)
-def test_the_pipeline_keeps_the_laws_with_invalid_images_and_without_pairs(
-    pipeline, paint, frame, slot, dirt
-):
+def test_the_pipeline_ignores_invalid_images_and_takes_no_pairs(pipeline, paint, frame, slot, dirt):
     images = paint(frame)
     images.insert(slot, None)
     clean = place(images, frame.image_size, pipeline.info) | {"max_keypoints": np.array([SLOTS])}

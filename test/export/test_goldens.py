@@ -82,7 +82,7 @@ def test_matches_of_the_rectified_pair_lie_on_the_same_rows(found, count, shares
 
 @pytest.mark.parametrize("model", ["aliked"], indirect=True)
 def test_fewer_keypoints_are_some_of_the_same(features, extract, motorcycle):
-    """As in the original, the best keypoints are chosen by the scores of their pixels, not by refined scores."""
+    """As in the original, keypoints are chosen by the scores of their pixels, not by refined scores."""
     few = extract([motorcycle[0]], limit=50)
     assert few["keypoint_mask"].sum() == 50
     offsets = few["keypoints"][0, :50, None] - features["keypoints"][0][None]

@@ -187,7 +187,7 @@ def test_only_options_that_go_together_are_taken():
 
 @of_each
 def test_images_of_one_place_are_matched_in_fewer_layers_and_with_fewer_points_if_wanted(matcher):
-    """Without this check, a matcher that finds nothing, or that never stops or prunes, would pass the laws."""
+    """A matcher that finds nothing, or never stops or prunes, would pass the laws; here it fails."""
     info, features = matcher.info, features_of(USUAL_RIG, matcher.pool)
     assert (features["keypoint_mask"].sum(axis=1) >= [30, 0, 30, 20]).all()
     found = matcher.match(features, USUAL_RIG.pairs)
