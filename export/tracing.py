@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from lightglue_ros.export.operators import onnx_forms
+from lightglue_ros.export.operators.registration import onnx_forms
 
 LARGEST_DIM = 2**16  # upper bound of every free length, which the tracer requires
 EXAMPLE_LENGTH = 3  # length of free axes while tracing

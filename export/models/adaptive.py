@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lightglue_ros.core.contract import INPUTS, MATCHER, OUTPUTS
 from lightglue_ros.export.models.lightglue import NEVER, Assignment, LightGlue, mutual_matches
 from lightglue_ros.export.models.transformer import LightGlueConfig, Sides, both_sides, copy_linear, linear
-from lightglue_ros.export.operators import compact, first_slots, where_true
+from lightglue_ros.export.operators.slots import compact, first_slots, where_true
 from lightglue_ros.export.tracing import Free, Part, TensorSpec
 
 
@@ -80,20 +80,13 @@ class AdaptiveLightGlue(LightGlue):
             assignment.load(weights, f"log_assignment.{number}")
             copy_linear(confidence, weights, f"token_confidence.{number}.token.0")
 
-    def forward(
-        self,
-        keypoints: Tensor,
-        keypoint_mask: Tensor,
-        descriptors: Tensor,
-        image_sizes: Tensor,
-        pairs: Tensor,
-        match_threshold: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return matches [P, K], match scores [P, K] and layers [P], like `LightGlue`."""
-        *active, cosines, sines = self.start(keypoints, keypoint_mask, descriptors, image_sizes, pairs)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return matches [P, K], match scores [P, K] and layers [P] for the inputs of `LightGlue.forward`."""
+        *features, match_threshold = inputs
+        *active, cosines, sines = self.start(*features)
         finished, fields = [], len(Finished._fields)
         for number in range(self.config.layers):
-            step = Step(self, number, keypoints.shape[1])
+            step = Step(self, number, features[0].shape[1])
             constants = Step.constants(number, self.config.layers)
             found = step(*active, cosines, sines, match_threshold, *constants)
             finished.append(Finished(*found[:fields]))

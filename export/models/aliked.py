@@ -31,7 +31,7 @@ from lightglue_ros.export.models.maps import (
     sum_corners,
     unit,
 )
-from lightglue_ros.export.operators import deform_conv2d
+from lightglue_ros.export.operators.deformable import deform_conv2d
 
 DETECTION_THRESHOLD = 0.2  # the reference's default
 RADIUS = 2  # pixels, for non-maximum suppression, refinement and the border without keypoints

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightglue_ros.export.operators import attend, rotate
+from lightglue_ros.export.operators.attention import attend, rotate
 
 # Logit of a padded keypoint: exp() makes it 0 next to any real logit, and sums of it stay finite.
 MASKED = {torch.float32: -1e9, torch.float16: -3e4}
@@ -21,7 +21,7 @@ MASKED = {torch.float32: -1e9, torch.float16: -3e4}
 
 @dataclass(frozen=True)
 class LightGlueConfig:
-    """Shape of a LightGlue network. The confidences default to the reference's (section 3.3).
+    """Shape of a LightGlue network; by default the reference's full size and confidences (section 3.3).
 
     Attributes:
         input_dim: width of the descriptors.
@@ -34,9 +34,9 @@ class LightGlueConfig:
     """
 
     input_dim: int
-    width: int
-    heads: int
-    layers: int
+    width: int = 256
+    heads: int = 4
+    layers: int = 9
     depth_confidence: float = 0.95
     width_confidence: float = 0.99
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightglue_ros.export.models.extractor import Extractor
-from lightglue_ros.export.operators import convolve_int8, dequantise, quantise
+from lightglue_ros.export.operators.int8 import convolve_int8, dequantise, quantise
 from lightglue_ros.export.precision.ranges import LEVELS, Range, observed, quantise_weight, scale_for
 
 Network = TypeVar("Network", bound=Extractor)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.models.transformer import Attention, Expansion, LightGlueConfig
-from lightglue_ros.export.operators import attend_int8, multiply_int8, quantise
+from lightglue_ros.export.operators.int8 import attend_int8, multiply_int8, quantise
 from lightglue_ros.export.precision.ranges import (
     LEVELS,
     MIDDLE,
