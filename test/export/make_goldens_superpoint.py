@@ -1,25 +1,24 @@
-"""Run SuperPoint + LightGlue of transformers with random weights and store what they find.
+"""Run SuperPoint + LightGlue of transformers with random weights and store their results.
 
-Needs, beside the packages of `lightglue_ros[export]`, an implementation that is not ours:
+In addition to the packages of `lightglue_ros[export]` this needs an independent implementation:
 
     pip install transformers==5.23.0
     python test/export/make_goldens_superpoint.py
 
-The published SuperPoint is for research only, so the weights are those of random_weights.py. With them hardly
-more than an image's own cells are found again: the two images are parts of the left motorcycle image, 8
-pixels apart, each in the top-left corner of a black 640 x 480 canvas.
+The published SuperPoint is for research only, so the weights are those of random_weights.py. With these,
+hardly anything but the same cells matches. So the two images are parts of the left motorcycle image, 8 pixels
+apart, each in the top-left corner of a black 640 x 480 canvas.
 
 The detector runs on the whole canvas without a threshold. Keypoints within 4 pixels of an edge of the image,
-or beyond it, are dropped before the K best are taken, as our extractor does. (transformers, asked to, would
-drop them at the canvas's left and upper edges only.) Early stopping and pruning are off, and the match
-threshold is 0.
+or outside it, are dropped before the K best are taken, as in our extractor. (transformers itself can drop them
+only at the canvas's left and upper edges.) Early stopping and pruning are off, and the match threshold is 0.
 """
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from random_weights import lightglue_weights, superpoint_weights
+from random_weights import SEED, lightglue_weights, superpoint_weights
 from transformers import LightGlueConfig, LightGlueForKeypointMatching, SuperPointConfig
 
 from lightglue_ros.core.canvas import Canvas
@@ -28,11 +27,10 @@ from lightglue_ros.export.registry import MODELS
 from lightglue_ros.export.weights import motorcycle_pair
 
 GOLDEN = Path(__file__).parent.parent / "data" / "superpoint_random.npz"
-SEED = 0
 MAX_KEYPOINTS = 256
 BORDER = 4
 LAYERS = 9
-# Of the reference's names, in the order of replacement: SuperPoint's ...
+# Parts of names here and in transformers, in the order of replacement: SuperPoint's ...
 SUPERPOINT_NAMES = {
     f"conv{n}{layer}.": f"encoder.conv_blocks.{n - 1}.conv_{layer}." for n in range(1, 5) for layer in "ab"
 }
@@ -124,7 +122,7 @@ def rename(name, names):
 
 
 def split(name, value):
-    """Query, key and value by themselves, where the reference has them in one matrix."""
+    """Split query, key and value, which the reference has in one matrix."""
     if ".self_attn.Wqkv." in name:
         query, key, rest = value.unflatten(0, (-1, 3)).unbind(1)
         parts = {"q_proj": query, "k_proj": key, "v_proj": rest}

@@ -1,7 +1,7 @@
-"""Random weights, the same on every machine, for models whose published ones the tests may not have.
+"""Random weights, the same on every machine, for models whose published weights the tests may not use.
 
-Drawn by NumPy in a fixed order, so that they depend on no version of PyTorch, and named as in the reference,
-cvg/LightGlue. Their scales are chosen so that features tell places apart and similar features match.
+NumPy draws them in a fixed order, so that they do not depend on the version of PyTorch. Their names are those
+of the reference, cvg/LightGlue. With their scales, features differ between places and similar features match.
 """
 
 import numpy as np
@@ -10,9 +10,9 @@ import torch
 from lightglue_ros.export.models.transformer import LightGlueConfig
 
 SEED = 0  # of the weights in all tests and goldens
-UPDATE = 0.1  # gain of what each layer of the transformer adds to the tokens
-SHARPNESS = 10.0  # gain of the projection whose products are the similarities
-SUPERPOINT = {  # channels in, channels out, size of the kernel
+UPDATE = 0.1  # gain of the update that each layer of the transformer adds to the tokens
+SHARPNESS = 10.0  # gain of the projection that similarities are computed from
+SUPERPOINT = {  # channels in, channels out, kernel size
     "conv1a": (1, 64, 3),
     "conv1b": (64, 64, 3),
     "conv2a": (64, 64, 3),
@@ -29,7 +29,7 @@ SUPERPOINT = {  # channels in, channels out, size of the kernel
 
 
 def superpoint_weights(seed: int) -> dict[str, torch.Tensor]:
-    """Kernels sum to 0 and biases are small, or brightness would drown what is in the image."""
+    """Draw SuperPoint. Kernels sum to 0 and biases are small, so that brightness does not dominate."""
     random = np.random.default_rng(seed)
     weights = {}
     for name, (channels_in, channels_out, size) in SUPERPOINT.items():
@@ -42,7 +42,7 @@ def superpoint_weights(seed: int) -> dict[str, torch.Tensor]:
 
 
 def lightglue_weights(config: LightGlueConfig, seed: int) -> dict[str, torch.Tensor]:
-    """The heads of the earlier layers are drawn last, as only adaptive matchers have them."""
+    """Draw LightGlue. The heads of earlier layers come last, because only adaptive matchers have them."""
     random = np.random.default_rng(seed)
     weights = {}
 

