@@ -10,8 +10,8 @@ hardly anything but the same cells matches. So the two images are parts of the l
 apart, each in the top-left corner of a black 640 x 480 canvas.
 
 The detector runs on the whole canvas without a threshold. Keypoints within 4 pixels of an edge of the image,
-or outside it, are dropped before the K best are taken, as in our extractor. (transformers itself can drop them
-only at the canvas's left and upper edges.) Early stopping and pruning are off, and the match threshold is 0.
+or outside it, are dropped before the K best are taken, as in our extractor. (transformers can drop them only
+at the canvas's left and upper edges.) Early stopping and pruning are off, and the match threshold is 0.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Laws 1 to 3 of the contract on the exported extractors of every model, and on XFeat's pipeline.
 
 1. An image's features do not depend on the rest of the batch, nor on the number of padded slots.
-2. Bytes, sizes and scales of invalid images, and bytes next to an image, change nothing.
+2. Bytes, sizes and scales of invalid images change nothing.
 3. All features are finite; black images have no keypoints.
 
 aliked stands for aliked-n16rot and aliked-n32, whose network differs in weights and sample counts only.
@@ -153,7 +153,9 @@ def test_the_laws_are_kept(extractor, paint, frame, slot, slots, limit, dirt):
     slot %= len(images)
     batch = extractor.place(images, frame.image_size, limit)
     found = extractor.extract(batch)
-    assert_are_features(found, batch, limit, BORDERS.get(extractor.session.info.model, 0))
+    border = BORDERS.get(extractor.session.info.model, 0)
+    assert_are_features(found, batch, limit, border)
+    assert_are_features(extractor.extract(littered(batch)), batch, limit, border)
     for picture, mask in zip(frame.pictures, found["keypoint_mask"], strict=True):
         assert (picture is not None and picture.kind != "black") or not mask.any()
     tolerance = TOLERANCES[extractor.precision].features
@@ -209,15 +211,20 @@ def assert_are_as_with(slots, extractor, batch, found, tolerance):
 
 
 def with_dirt(batch, dirt):
-    """Fill invalid images, their sizes and scales, and the canvas next to each image with rubbish."""
+    """Fill invalid images with random bytes, and their sizes and scales with the values of `dirt`."""
     dirty = {name: array.copy() for name, array in batch.items()}
-    dirty["images"] = random_bytes(*batch["images"].shape)
-    for slot in np.flatnonzero(batch["valid"]):
-        width, height = batch["sizes"][slot].astype(int)
-        dirty["images"][slot, :height, :width] = batch["images"][slot, :height, :width]
     invalid = ~batch["valid"]
+    dirty["images"][invalid] = random_bytes(*batch["images"].shape[1:])
     dirty["sizes"][invalid], dirty["scales"][invalid] = dirt[:2], dirt[2:]
     return dirty
+
+
+def littered(batch):
+    """Fill the canvas outside the images with random bytes."""
+    images = random_bytes(*batch["images"].shape)
+    for slot, (width, height) in enumerate(batch["sizes"].astype(int)):
+        images[slot, :height, :width] = batch["images"][slot, :height, :width]
+    return batch | {"images": images}
 
 
 @of_each
