@@ -156,8 +156,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ModelError(
-            f"weights {path} cannot be read: {first_line(error)}",
-            allowed="a state dict saved by PyTorch",
+            f"weights {path} cannot be read: {first_line(error)}", allowed="a state dict saved by PyTorch"
         ) from error
 
 

@@ -201,10 +201,7 @@ class ResidualBlock(nn.Module):
     """Two convolutions, and a shortcut through a third convolution."""
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        convolution: Callable[[int, int], nn.Module],
+        self, channels_in: int, channels_out: int, convolution: Callable[[int, int], nn.Module]
     ) -> None:
         super().__init__()
         self.conv1 = convolution(channels_in, channels_out)

@@ -91,10 +91,7 @@ def to_int8_extractor(extractor: Network, run: Callable[[], object]) -> Network:
         for name, (first, last) in extractor.int8_layers.items()
         for number in range(first, last)
     }
-    with (
-        observed(convolutions, lambda _, inputs, result: (inputs[0], result)) as seen,
-        torch.no_grad(),
-    ):
+    with observed(convolutions, lambda _, inputs, result: (inputs[0], result)) as seen, torch.no_grad():
         run()
     quantised = copy.deepcopy(extractor)
     for name, (first, last) in extractor.int8_layers.items():

@@ -36,11 +36,7 @@ class Tolerance:
 # In float16 a sum that crosses a rounding step moves by 2^-11 of itself, and the matcher amplifies this to
 # 1e-2 of a score. ONNX Runtime and PyTorch, which round in different places, differ by as much. In int8 a
 # value that crosses a step moves by 1/127 of the largest; sums of 8-bit numbers are exact.
-TOLERANCES = {
-    "fp32": Tolerance(1e-4, 1e-4),
-    "fp16": Tolerance(2e-3, 2e-2),
-    "int8": Tolerance(2e-2, 5e-2),
-}
+TOLERANCES = {"fp32": Tolerance(1e-4, 1e-4), "fp16": Tolerance(2e-3, 2e-2), "int8": Tolerance(2e-2, 5e-2)}
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,7 @@ def test_a_stored_name_says_the_options_and_gives_back_the_command(options, name
         ({"image_size": (640, 480), "pairs": 0}, r"pairs is 0; allowed: 1 or more"),
         ({"image_size": (640, 480), "channels": 4}, r"channels is 4; allowed: 1 \(grey\) or 3"),
         ({"image_size": (640, 480), "compaction": True}, r"compaction is on in a static export"),
-        (
-            {"adaptive": True, "compaction": False},
-            r"compaction is off in an adaptive export",
-        ),
+        ({"adaptive": True, "compaction": False}, r"compaction is off in an adaptive export"),
         ({"image_size": (640, 480), "adaptive": True}, r"adaptive is on in a static export"),
         (
             {"depth_confidence": 0.9},

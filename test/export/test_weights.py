@@ -232,6 +232,4 @@ def test_own_weights_take_the_place_of_unpublished_ones(index, given_files, give
     files = resolve(WITHOUT_MATCHER, [given_files[0].parent / name for name in given], lines.append)
     assert [file.sha256 for file in files] == [sha256_of(path) for path in given_files]
     assert files[1].path == given_files[1]
-    assert lines == [
-        f"{files[1].path} (SHA-256 {files[1].sha256}) is taken as a matcher for tiny images",
-    ]
+    assert lines == [f"{files[1].path} (SHA-256 {files[1].sha256}) is taken as a matcher for tiny images"]
