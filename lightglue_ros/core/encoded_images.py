@@ -116,7 +116,7 @@ def decode_image(data: bytes | memoryview) -> np.ndarray:
     header = read_header(data)
     name = f"{header.format} image" if header else f"image beginning with {data[:8]!r}"
     cause = f"broken_{header.format if header else 'image'}"
-    if header and data.find(_END[header.format], header.offset) < 0:
+    if header and data.rfind(_END[header.format], header.offset) < 0:
         raise RejectedImageError(
             cause, f"{name} of {len(data)} bytes is cut off: its end is missing", allowed="a whole file"
         )
