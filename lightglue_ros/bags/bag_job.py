@@ -39,8 +39,6 @@ class BagJob:
         progress: shows frames and lines to the user.
 
     Attributes:
-        bag: the argument of that name.
-        output: the argument of that name.
         summary: None unless the bag is done.
     """
 

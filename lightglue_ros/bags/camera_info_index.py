@@ -32,25 +32,21 @@ def index_camera_infos(bag: Bag, settings: MatcherParameters) -> tuple[CameraInf
     if settings.frame.geometry != "essential":
         return infos, []
     topics = make_calibration(settings).topics
-    notes = {}
+    notes = []
     for message in bag.messages({topic for topic in topics if bag.types.get(topic) == _TYPE}):
         try:
             content = _without_stamp(message.data)
         # The exception depends on which bytes are broken.
         except Exception:
-            notes[message.topic] = f"broken {_TYPE} on {message.topic} dropped"
+            notes.append(f"broken {_TYPE} on {message.topic} dropped")
             continue
         for of_camera, topic in zip(infos, topics, strict=True):
             if topic == message.topic and not (of_camera and of_camera[-1][1] == content):
                 of_camera.append((message.time, content))
-    return infos, [
-        *notes.values(),
-        *(
-            f"camera {name}: its pairs are not verified because there is no {_TYPE} on {topic}"
-            for name, topic, of_camera in zip(settings.cameras, topics, infos, strict=True)
-            if not of_camera
-        ),
-    ]
+    for name, topic, of_camera in zip(settings.cameras, topics, infos, strict=True):
+        if not of_camera:
+            notes.append(f"camera {name}: its pairs are not verified because there is no {_TYPE} on {topic}")
+    return infos, list(dict.fromkeys(notes))
 
 
 def camera_info_at(infos: list[tuple[int, str]], time: int) -> Any:

@@ -106,13 +106,9 @@ def _load(source: ChunkSource, before: ChunkMatcher | None) -> MatchPipeline:
 class ChunkMatcher:
     """Matches chunks of one bag.
 
-    Args:
+    Attributes:
         source: the bag.
         pipeline: the loaded model.
-
-    Attributes:
-        source: the argument of that name.
-        pipeline: the argument of that name.
     """
 
     def __init__(self, source: ChunkSource, pipeline: MatchPipeline) -> None:
@@ -180,11 +176,10 @@ class ChunkMatcher:
         times = [ref.time for _, ref in wanted]
         values = self.source.settings
         recorded = read_images(self._bag, values, min(times), max(times) + 1)
-        found: dict[tuple[int, ImageRef | None], CameraImage | None] = {}
+        found: dict[tuple[int, ImageRef], CameraImage] = {}
         for time, frame in zip(self._index.times[first:last], frames, strict=True):
-            places = list(enumerate(frame.images))
-            found |= {place: None for place in places if place[1] is None}
-            while not found.keys() >= set(places):
+            needed = {place for place in enumerate(frame.images) if place[1] is not None}
+            while not needed <= found.keys():
                 camera, ref, message = next(recorded, (0, None, None))
                 if message is None:
                     raise ConfigError(
@@ -193,4 +188,5 @@ class ChunkMatcher:
                     )
                 if (camera, ref) in wanted:
                     found[camera, ref] = check_recorded_image(message.data, values)
-            yield time, replace(frame, images=tuple(found.pop(place) for place in places))
+            images = tuple(ref and found.pop((camera, ref)) for camera, ref in enumerate(frame.images))
+            yield time, replace(frame, images=images)

@@ -92,10 +92,10 @@ def matched(recorded, match_bag, tmp_path_factory):
     )
     for done, count in ((raw, 2), (compressed, 1)):
         assert done.returncode == 0, done.stderr
-        assert f"{count * 96} frames in" in done.stderr
+        assert f"{count * 64} frames in" in done.stderr
         header, *rows = (line.split() for line in done.stdout.splitlines())
         assert header[:4] == ["bag", "frames", "pairs", "missing"]
-        assert [row[1:4] for row in rows] == [["96", "192", "1"]] * count
+        assert [row[1:4] for row in rows] == [["64", "128", "1"]] * count
     assert sorted(path.name for path in (folder / "raw").iterdir()) == ["mcap", "sqlite3"]
     return {
         "sqlite3": folder / "raw" / "sqlite3",

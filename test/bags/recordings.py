@@ -1,5 +1,6 @@
 """Bags of two small cameras, and how to read them without the code that is tested."""
 
+import bag_files
 import cv2
 import numpy as np
 from rosbags import rosbag2
@@ -19,8 +20,8 @@ HEADER, TIME, IMAGE, JPEG, TEXT, REGION, CAMERA_INFO = (
     )
 )
 CAMERAS = ("left", "right")
-# Six chunks.
-FRAMES = 96
+# Four chunks; more than 1 MiB, which is a chunk of an MCAP file.
+FRAMES = 64
 BEGIN, PERIOD, DELAY = 1_600_000_000_000_000_000, 50_000_000, 5_000_000
 SIZE = (120, 84)
 DEADLINE = 120.0
@@ -80,17 +81,14 @@ def stereo(motorcycle, make=image_message, frames=FRAMES, suffix=""):
 
 
 def write_bag(folder, storage, messages):
-    """Record (topic, message or its bytes with their type, time in ns)."""
-    with rosbag2.Writer(folder, version=9, storage_plugin=rosbag2.StoragePlugin[storage.upper()]) as writer:
-        topics = {}
-        for topic, message, time_ns in messages:
-            if not isinstance(message, tuple):
-                message = STORE.serialize_cdr(message, message.__msgtype__), message.__msgtype__
-            data, kind = message
-            if topic not in topics:
-                topics[topic] = writer.add_connection(topic, kind, typestore=STORE)
-            writer.write(topics[topic], time_ns, data)
-    return folder
+    """Record (topic, message or (type, bytes), time in ns)."""
+
+    def with_type(message):
+        kind = getattr(message, "__msgtype__", None)
+        return message if kind is None else (kind, STORE.serialize_cdr(message, kind))
+
+    rows = ((topic, *with_type(message), time_ns) for topic, message, time_ns in messages)
+    return bag_files.write_bag(folder, storage.upper(), rows)
 
 
 def read_bag(folder):

@@ -42,7 +42,7 @@ def test_compressed_images_have_the_matches_of_match_pipeline(matched, motorcycl
 
     messages = decoded_matches(matched["compressed"])
     assert len(messages) == FRAMES
-    for frame in (1, 60, FRAMES - 1):
+    for frame in (1, 30, FRAMES - 1):
         expected = pipeline.match([*seen(frame), seen(frame - 1)[0]], [(0, 1), (2, 0)])
         for found, pair in zip(messages[frame].pairs, expected, strict=True):
             assert len(pair) > 5
@@ -83,7 +83,7 @@ def test_matches_are_verified_with_the_camera_info_of_the_bag(motorcycle, match_
     def messages(cameras):
         for camera in cameras:
             yield f"/{camera}/camera_info", camera_info(camera), BEGIN + 2 * PERIOD
-        yield "/right/camera_info", (b"\0\1\0\0", "sensor_msgs/msg/CameraInfo"), BEGIN + 2 * PERIOD
+        yield "/right/camera_info", ("sensor_msgs/msg/CameraInfo", b"\0\1\0\0"), BEGIN + 2 * PERIOD
         yield from stereo(motorcycle, frames=20)
 
     bags = [
@@ -117,7 +117,7 @@ def test_of_several_bags_those_that_can_be_are_matched_as_far_as_they_go(
     for storage, bag in cut.items():
         shutil.copytree(recorded[storage], bag)
         (file,) = (path for path in bag.iterdir() if path.suffix != ".yaml")
-        os.truncate(file, file.stat().st_size * 3 // 4)
+        os.truncate(file, file.stat().st_size * 9 // 10)
     bad, absent, killed = tmp_path / "bad.mcap", tmp_path / "absent", killed_recorder(motorcycle, tmp_path)
     bad.write_bytes(b"no bag")
     before = sorted((file.name, file.read_bytes()) for file in killed.iterdir())
@@ -130,7 +130,7 @@ def test_of_several_bags_those_that_can_be_are_matched_as_far_as_they_go(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"cut_sqlite3", "cut_mcap", "killed"}
     for storage, bag in cut.items():
         found, whole = read_bag(tmp_path / "out" / bag.name), read_bag(matched[storage])
-        assert len(whole) // 5 < len(found) < len(whole) * 4 // 5
+        assert len(whole) // 5 < len(found) < len(whole) * 9 // 10
         # At the very end a frame may be lost of which a message is there.
         assert found[:-4] == whole[: len(found) - 4]
     assert len(read_bag(tmp_path / "out" / "killed")) == 4 * 20
