@@ -161,11 +161,11 @@ class ChunkMatcher:
         settings = self.source.settings.frame
         epoch_begin, begin = self._index.epoch_begin(first), first
         reach = max((view.back for pair in settings.rig.pairs for view in pair), default=0)
-        self._processor.clear_history()
-        while not self._processor.history_is_full and begin > epoch_begin:
+        self._processor.history.clear()
+        while not self._processor.history.is_full and begin > epoch_begin:
             # Further back where cameras are between two images, or images are broken.
             begin, reach = max(epoch_begin, first - reach), 2 * reach
-            self._processor.clear_history()
+            self._processor.history.clear()
             for _, frame in self._read(begin, first):
                 self._processor.add_to_history(frame, settings)
 

@@ -42,6 +42,7 @@ class FrameProcessor(Generic[ImageT]):
 
     Attributes:
         extracted: number of images extracted so far.
+        history: past images; whoever jumps to another frame clears it and fills it by `add_to_history`.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class FrameProcessor(Generic[ImageT]):
         self.extracted = 0
         self._pipeline = pipeline
         self._calibration = calibration
-        self._history: History[ImageT] = History(settings.rig)
+        self.history: History[ImageT] = History(settings.rig)
         self._settings: FrameSettings | None = None
         self._epoch = 0
 
@@ -73,7 +74,7 @@ class FrameProcessor(Generic[ImageT]):
         self._clear_if_time_was_set_back(frame)
         present = _extracted_images(images, features, keep_pixels)
         pairs = self._match(present, settings.rig)  # all pairs in one run
-        self._history.add(present, frame.between)
+        self.history.add(present, frame.between)
         pairs, unverified = self._verify(pairs, settings)
         inference = (self._pipeline.times - before).inference
         return FrameResult(settings, images, features, rejected, pairs, unverified, inference)
@@ -85,16 +86,7 @@ class FrameProcessor(Generic[ImageT]):
         features = self._extract(decoded)
         if any(image is not None for image in images):
             self._clear_if_time_was_set_back(frame)
-            self._history.add(_extracted_images(images, features, keep_pixels=False), frame.between)
-
-    def clear_history(self) -> None:
-        """Forget all past frames."""
-        self._history.clear()
-
-    @property
-    def history_is_full(self) -> bool:
-        """True if no older frame could matter to the next one."""
-        return self._history.is_full
+            self.history.add(_extracted_images(images, features, keep_pixels=False), frame.between)
 
     def _apply(self, settings: FrameSettings) -> None:
         """Take over settings that have changed since the last frame."""
@@ -104,12 +96,12 @@ class FrameProcessor(Generic[ImageT]):
             self._pipeline.set_image_size(settings.image_size)
         self._pipeline.max_keypoints = settings.max_keypoints or self._pipeline.info.max_keypoints
         self._pipeline.match_threshold = settings.match_threshold
-        self._history.set_rig(settings.rig)
+        self.history.set_rig(settings.rig)
         self._settings = settings
 
     def _clear_if_time_was_set_back(self, frame: RigFrame[ImageT]) -> None:
         if frame.epoch != self._epoch:
-            self._history.clear()
+            self.history.clear()
             self._epoch = frame.epoch
 
     def _extract(self, decoded: Sequence[np.ndarray | Features | None]) -> list[Features | None]:
@@ -125,7 +117,7 @@ class FrameProcessor(Generic[ImageT]):
     def _match(self, present: Sequence[ExtractedImage[ImageT] | None], rig: Rig) -> list[RigPair[ImageT]]:
         """Match all pairs in one run; a pair with a missing image is left out and comes out empty."""
         pairs = [
-            (self._history.look_up(first, present), self._history.look_up(second, present))
+            (self.history.look_up(first, present), self.history.look_up(second, present))
             for first, second in rig.pairs
         ]
         matches = iter(self._match_present([(a, b) for a, b in pairs if a is not None and b is not None]))
@@ -167,14 +159,11 @@ class FrameProcessor(Generic[ImageT]):
         return verified, "; ".join(problems)
 
     def _verify_pair(self, pair: RigPair[ImageT], views: tuple[View, View], geometry: str) -> Verification:
-        images = [image for image in (pair.image0, pair.image1) if image is not None]
-        sizes = [(image.width, image.height) for image in images]
+        sizes = [(image.width, image.height) for image in (pair.image0, pair.image1) if image is not None]
         intrinsics = None
         if geometry == "essential" and self._calibration is not None:
-            intrinsics = (
-                self._calibration.intrinsics(views[0].camera, sizes[0]),
-                self._calibration.intrinsics(views[1].camera, sizes[1]),
-            )
+            known = self._calibration.intrinsics
+            intrinsics = known(views[0].camera, sizes[0]), known(views[1].camera, sizes[1])
         return verify_pair(pair.matches, geometry, sizes, self._pipeline.image_size, intrinsics)
 
 

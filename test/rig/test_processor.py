@@ -157,7 +157,7 @@ def test_no_more_is_kept_than_the_pairs_need_and_no_pixels(pipeline, motorcycle)
     frames = Frames(pipeline, ["left", "right"], ["left:right", "left@-3:left"])
     for number in range(6):
         frames.match(motorcycle, [number, number])
-    past = frames.processor._history._past
+    past = frames.processor.history._past
     assert [[kept.image.name for kept in images] for images in past] == [[3, 4, 5], []]
     kept = past[0][0]
     assert kept.image.content is None
@@ -166,7 +166,7 @@ def test_no_more_is_kept_than_the_pairs_need_and_no_pixels(pipeline, motorcycle)
     rig = Rig.parse(["left", "right"], ["left@-1:left"])
     frames.settings = replace(frames.settings, rig=rig)
     assert not frames.match(motorcycle, [6, 6])[0].is_missing
-    assert [[kept.image.name for kept in images] for images in frames.processor._history._past] == [[6], []]
+    assert [[kept.image.name for kept in images] for images in frames.processor.history._past] == [[6], []]
 
 
 def test_a_broken_image_is_rejected_and_the_frame_goes_on_without_its_camera(pipeline, motorcycle, runs):
