@@ -107,11 +107,12 @@ class FrameProcessor(Generic[ImageT]):
     def _extract(self, decoded: Sequence[np.ndarray | Features | None]) -> list[Features | None]:
         """Extract all images in one run; features that were extracted elsewhere stay as they are."""
         images = {slot: image for slot, image in enumerate(decoded) if isinstance(image, np.ndarray)}
-        extracted = self._pipeline.extract(list(images.values()))
         self.extracted += len(images)
         features = [image if isinstance(image, Features) else None for image in decoded]
-        for row, slot in enumerate(images):
-            features[slot] = extracted.of_image(row)
+        if images:  # a node that is given features loads no extractor
+            extracted = self._pipeline.extract(list(images.values()))
+            for row, slot in enumerate(images):
+                features[slot] = extracted.of_image(row)
         return features
 
     def _match(self, present: Sequence[ExtractedImage[ImageT] | None], rig: Rig) -> list[RigPair[ImageT]]:
