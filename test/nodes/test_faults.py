@@ -88,8 +88,9 @@ def test_all_cameras_silent_is_an_error_that_names_the_topics(robot, motorcycle)
     images = dict(zip(("left", "right"), motorcycle, strict=True))
     stereo = robot(camera_timeout=0.5)
     stereo.match(images)
-    stereo.wait_until(lambda: stereo.status and stereo.status.level == DiagnosticStatus.ERROR, "an error")
-    assert "no image comes on left/image_rect, right/image_rect" in stereo.status.message
+    silent = "no image comes on left/image_rect, right/image_rect"
+    stereo.wait_until(lambda: stereo.status and silent in stereo.status.message, "an error of silent cameras")
+    assert stereo.status.level == DiagnosticStatus.ERROR
     stereo.repeat_until(
         lambda: stereo.show(images),
         lambda: stereo.status.level == DiagnosticStatus.OK and float(stereo.diagnostics["rate (Hz)"]) > 0.0,
