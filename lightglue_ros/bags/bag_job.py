@@ -143,7 +143,8 @@ class BagJob:
         futures = {engine.submit(match_chunk, source, *chunk): chunk for chunk in left}
         try:
             for future in as_completed(futures):
-                first, last = futures[future]
+                # Without the future its result is gone: all chunks of a long bag are gigabytes.
+                first, last = futures.pop(future)
                 folder.write(folder.chunk(first, last), future.result())
                 self._progress.add(done=last - first)
         finally:
