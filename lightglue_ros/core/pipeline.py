@@ -236,9 +236,9 @@ class MatchPipeline:
             ImageError: an image has another type or shape.
             ModelError: the extractor is not loaded.
         """
-        extractor = self._session(EXTRACTOR)
-        if not len(images):
+        if not len(images):  # a matcher of features that came from elsewhere has no extractor
             return self._no_features(0)
+        extractor = self._session(EXTRACTOR)
         batch = self._place(images)
         with self._times.measured("extract"):
             outputs = extractor.run({**_image_tensors(batch), "max_keypoints": self._max_keypoints})

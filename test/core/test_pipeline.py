@@ -172,6 +172,7 @@ def test_a_pipeline_of_one_graph_does_its_half_and_refuses_the_other(pipeline, m
         extractor.match_features(features, [(0, 1)])
     with pytest.raises(ModelError, match="the extractor of model xfeat is not loaded, only matcher"):
         matcher.extract(motorcycle)
+    assert len(matcher.extract([]).keypoints) == 0
 
 
 @pytest.mark.parametrize(
