@@ -55,7 +55,8 @@ def match_bags(bags: Sequence[Path], output: Output, settings: MatcherParameters
         progress.close()
     if any(job.summary for job in jobs):
         progress.log_rate()
-        print(tabulate([_row(job) for job in jobs], _HEADER, "plain", colalign=_ALIGNMENT), flush=True)
+        rows = [_row(job) for job in jobs]
+        print(tabulate(rows, _HEADER, "plain", colalign=_ALIGNMENT, disable_numparse=True), flush=True)
     return int(any(job.summary is None for job in jobs))
 
 
