@@ -70,10 +70,13 @@ def read(node: Node, kind: type[P], changes: Mapping[str, Any] | None = None) ->
         try:
             validate_full_topic_name(expand_topic_name(topic, node.get_name(), node.get_namespace()))
         except (InvalidTopicNameException, ValueError) as error:
+            example = specs_of(kind)[name].example
+            if name == "camera_info_topics":  # its default is empty
+                example = "[left/camera_info, right/camera_info]"
             raise ConfigError(
                 f"parameter {name} has '{value}' ({error})",
                 allowed="names of letters, digits, '_' and '/', relative or absolute",
-                fix=f"for example {name}: {specs_of(kind)[name].example}",
+                fix=f"for example {name}: {example}",
             ) from error
     return values
 

@@ -13,7 +13,7 @@ def test_a_parameter_file_is_read_as_the_node_reads_it(tmp_path):
 robot: {matcher: {ros__parameters: {image_width: 128}}}
 """
     )
-    values = read_file(file, ["image_height:=160", "cameras:=[a, b]"])
+    values = read_file(file, ["image_height:=160", "cameras:=[a, b]", "pairs:=['a:b']"])
     assert (values.image_width, values.image_height, values.cameras) == (128, 160, ["a", "b"])
     assert values.match_threshold == 0.1
     for content, says in (
