@@ -140,7 +140,7 @@ values = st.lists(poison, min_size=4, max_size=4)
 
 
 @of_each
-@settings(quick, max_examples=10)
+@settings(quick, max_examples=5)
 @given(
     frame=frames, slot=st.integers(0, 2), slots=st.integers(1, 100), limit=st.integers(1, SLOTS), dirt=values
 )
@@ -236,7 +236,7 @@ def test_grey_images_are_as_colours_that_are_equal(extractor, paint):
     assert_same_bits(found, expected)
 
 
-@settings(quick, max_examples=10)
+@settings(quick, max_examples=5)
 @given(frame=frames, slot=st.integers(0, 3), dirt=values)
 @example(frame=USUAL_FRAME, slot=1, dirt=[np.nan] * 4)
 @example(frame=BLACK_FRAME, slot=0, dirt=[np.inf] * 4)

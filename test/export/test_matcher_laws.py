@@ -214,7 +214,7 @@ def points_of_a_pair(network, features):
 
 
 @of_each
-@settings(quick, max_examples=6)
+@settings(quick, max_examples=3)
 @given(
     rig=rigs(),
     slots=st.integers(1, 100),
