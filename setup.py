@@ -23,15 +23,15 @@ setup(
     packages=[*FOLDERS, *PARTS],
     package_dir=FOLDERS,
     package_data={"lightglue_ros.definitions": ["*.msg"]},
-    install_requires=["numpy", "opencv-python-headless", "tqdm"],
+    install_requires=["numpy", "opencv-python-headless", "tabulate", "tqdm"],
     # An extra chooses the build of ONNX Runtime: all builds fill the same folder `onnxruntime`, and an extra
     # cannot replace a requirement. Without an extra an installed build stays, such as NVIDIA's on a Jetson.
     extras_require={
         "cpu": ["onnxruntime>=1.20"],
         "gpu": ["onnxruntime-gpu>=1.20"],
-        "bag": ["mcap>=1.2", "pyyaml", "rosbags>=0.11", "tabulate"],
+        "bag": ["mcap>=1.2", "pyyaml", "rosbags>=0.11"],
         "h5": ["h5py>=3"],
-        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip", "tabulate"],
+        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip"],
         "ray": ["ray>=2.9"],
     },
     entry_points={"console_scripts": ["lightglue_ros = lightglue_ros.cli:main"]},

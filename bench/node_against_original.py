@@ -12,6 +12,7 @@ Hz in another process, which takes its share of the same cores. Each node is nam
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,6 +44,12 @@ def seconds(original: Original, batch: CanvasBatch, frames: int) -> list[float]:
     return spent
 
 
+def resident_memory(process: int) -> float:
+    """Return the resident memory of a process in MiB."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = parser_of(__doc__)
@@ -66,8 +73,9 @@ def main() -> None:
             parameters = {"model": node, "image_width": width, "image_height": height}
             with running_matcher(parameters, images) as matcher:
                 found = matcher.measure(arguments.frames)
+                memory = resident_memory(matcher.listener.processes[0].pid)
             milliseconds = (1e3 * time for time in (found.latency, found.inference, found.outside))
-            row = (found.rate, found.rate * spent, *milliseconds, found.memory / 2**20)
+            row = (found.rate, found.rate * spent, *milliseconds, memory)
             rounds[node].append(row)
             print(f"{node}: {found.rate:.1f} Hz, ratio {found.rate * spent:.2f}", file=sys.stderr)
     rows = [

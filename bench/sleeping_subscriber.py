@@ -14,6 +14,7 @@ import subprocess
 import sys
 
 from lightglue_ros.cli.bench import camera_images, machine, running_matcher
+from lightglue_ros.nodes.listener import Listener
 
 SLEEPER = """
 import rclpy, signal
@@ -42,17 +43,24 @@ def main() -> None:
             rates["without"].append(matcher.measure(FRAMES).rate)
             sleeper = subprocess.Popen([sys.executable, "-c", SLEEPER])
             try:
-                matcher.wait_for_subscribers(2)
+                wait_for_subscribers(matcher.listener, 2)
                 rates["does not spin"].append(matcher.measure(FRAMES).rate)
                 sleeper.send_signal(signal.SIGSTOP)
                 rates["is stopped"].append(matcher.measure(FRAMES).rate)
             finally:
                 sleeper.kill()
                 sleeper.wait()
-            matcher.wait_for_subscribers(1)
+            wait_for_subscribers(matcher.listener, 1)
     print("\n| subscriber that never reads | Hz, best window | share |\n| --- | ---: | ---: |")
     for name, found in rates.items():
         print(f"| {name} | {max(found):.1f} | {max(found) / max(rates['without']):.2f} |")
+
+
+def wait_for_subscribers(listener: Listener, count: int) -> None:
+    """Wait until `count` subscribers listen to `matches`, the listener included."""
+    listener.wait_until(
+        lambda: listener.count_subscribers("matches") == count, f"{count} subscribers on matches"
+    )
 
 
 if __name__ == "__main__":

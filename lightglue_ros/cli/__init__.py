@@ -7,13 +7,13 @@ command runs, so that `--help` needs neither NumPy nor ONNX Runtime.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Container
 from importlib import import_module
 
 from lightglue_ros import __version__
-from lightglue_ros.cli.nodes import NODES, run_node
-from lightglue_ros.errors import LightGlueRosError
+from lightglue_ros.errors import ConfigError, LightGlueRosError
 
 COMMANDS = {
     "export": "write a model as ONNX files into the model store (needs PyTorch)",
@@ -21,6 +21,12 @@ COMMANDS = {
     "bag": "match recorded bags",
     "bench": "measure where the time goes, and the rate of the running node",
     "demo": "play two images into the matcher over ROS 2 and look at the matches",
+}
+# ROS reads the arguments of the nodes (--ros-args -p name:=value).
+NODES = {
+    "matcher": "publish the matches of camera topics",
+    "viewer": "draw the matches on the images",
+    "player": "publish images, videos or a bag as cameras",
 }
 
 
@@ -42,11 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser(complete: Container[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Make the parser of the command line.
-
-    Args:
-        complete: names of the commands whose modules are imported for their arguments.
-    """
+    """Make the parser; only the commands named in `complete` are imported and have their arguments."""
     parser = argparse.ArgumentParser(
         prog="lightglue_ros", description="Matches keypoints between the cameras of a robot with LightGlue."
     )
@@ -59,10 +61,32 @@ def make_parser(complete: Container[str] = COMMANDS) -> argparse.ArgumentParser:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     for name, text in NODES.items():
-        commands.add_parser(
-            name,
-            help=f"node: {text}",
-            description=f"A ROS 2 node: {text}.",
-            epilog=f"ros2 run lightglue_ros {name} --ros-args -p name:=value",
-        )
+        usage = f"ros2 run lightglue_ros {name} --ros-args -p name:=value"
+        commands.add_parser(name, help=f"node: {text}", description=f"A ROS 2 node: {text}.", epilog=usage)
     return parser
+
+
+def run_node(name: str, arguments: list[str]) -> int:
+    """Run a node until it ends and return its exit status. Raises a ConfigError if ROS 2 is missing."""
+    # The node installs handlers of its own later.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    require_ros(name)
+    return import_module(f"lightglue_ros.nodes.{name}").main(arguments)
+
+
+def require_ros(command: str) -> None:
+    """Raise a ConfigError unless ROS 2 and the messages of this package can be imported."""
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as missing:
+        raise ConfigError(
+            f"{command} needs ROS 2, and rclpy cannot be imported ({missing})",
+            fix="source /opt/ros/jazzy/setup.bash, or the setup.bash of your ROS 2",
+        ) from missing
+    try:
+        import lightglue_ros.msg  # noqa: F401
+    except ImportError as missing:
+        raise ConfigError(
+            f"{command} needs the messages of lightglue_ros, which colcon builds ({missing})",
+            fix="colcon build, source install/setup.bash, and run it outside of the source folder",
+        ) from missing

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 LONGEST_SIDE = 8192  # pixels of a canvas, as in the node's parameters
 
 
 def add_model_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments that choose the model and how it runs."""
-    command.add_argument(
-        "--model", default="xfeat", help="name in the model store, folder or .onnx file (xfeat)"
-    )
-    command.add_argument("--provider", default="auto", help="auto, cpu, cuda, tensorrt or openvino (auto)")
-    command.add_argument(
-        "--image-size", type=size, default=(640, 480), metavar="WxH", help="canvas (640x480)"
-    )
-    command.add_argument(
-        "--max-keypoints", type=int, metavar="N", help="at most N per image (all of the model's)"
-    )
+    add = command.add_argument
+    add("--model", default="xfeat", help="name in the model store, folder or .onnx file (xfeat)")
+    add("--provider", default="auto", help="auto, cpu, cuda, tensorrt or openvino (auto)")
+    add("--image-size", type=size, default=(640, 480), metavar="WxH", help="canvas (640x480)")
+    add("--max-keypoints", type=int, metavar="N", help="at most N per image (all of the model's)")
+
+
+def matcher_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the matcher's parameters that the arguments of `add_model_arguments` stand for."""
+    return {
+        "model": arguments.model,
+        "provider": arguments.provider,
+        "image_width": arguments.image_size[0],
+        "image_height": arguments.image_size[1],
+        "max_keypoints": arguments.max_keypoints or 0,
+    }
 
 
 def size(text: str) -> tuple[int, int]:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from tabulate import tabulate
 
-from lightglue_ros.cli.arguments import add_model_arguments, positive
+from lightglue_ros.cli.arguments import add_model_arguments, matcher_parameters, positive
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import read_image, write_image
 from lightglue_ros.core.session import onnxruntime
@@ -35,9 +36,8 @@ CAMERA_HZ = 30.0
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_model_arguments(command)
-    command.add_argument(
-        "--frames", type=positive, default=50, metavar="N", help="stereo frames to measure (50)"
-    )
+    frames = "stereo frames to measure (50)"
+    command.add_argument("--frames", type=positive, default=50, metavar="N", help=frames)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,23 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError:
         print("running node: not measured, no ROS 2 here")
         return 0
-    parameters = {
-        "model": arguments.model,
-        "provider": arguments.provider,
-        "image_width": image_size[0],
-        "image_height": image_size[1],
-        "max_keypoints": arguments.max_keypoints or 0,
-    }
-    with running_matcher(parameters, images) as matcher:
+    with running_matcher(matcher_parameters(arguments), images) as matcher:
         figures = matcher.measure(frames)
-    _print_medians(
-        f"running node, cameras at {CAMERA_HZ:g} Hz",
-        {
-            "inside ONNX Runtime": figures.inference,
-            "outside ONNX Runtime": figures.outside,
-            "image stamp to matches": figures.latency,
-        },
-    )
+    seconds = {
+        "inside ONNX Runtime": figures.inference,
+        "outside ONNX Runtime": figures.outside,
+        "image stamp to matches": figures.latency,
+    }
+    _print_medians(f"running node, cameras at {CAMERA_HZ:g} Hz", seconds)
     print(f"{figures.rate:.1f} Hz")
     return 0
 
@@ -109,10 +100,9 @@ def time_stages(pipeline: MatchPipeline, images: Sequence[np.ndarray], frames: i
     return dict(zip(names, np.median(rows, axis=0).tolist(), strict=True))
 
 
-def _print_medians(title: str, seconds: dict[str, float]) -> None:
-    print(f"\n| {title} | median ms |\n| --- | ---: |")
-    for name, value in seconds.items():
-        print(f"| {name} | {1e3 * value:.2f} |")
+def _print_medians(title: str, seconds: Mapping[str, float]) -> None:
+    rows = [(name, 1e3 * value) for name, value in seconds.items()]
+    print(f"\n{tabulate(rows, (title, 'median ms'), tablefmt='github', floatfmt='.2f')}")
 
 
 @dataclass(frozen=True)
@@ -124,56 +114,40 @@ class NodeFigures:
         latency: median seconds from image stamp to arrival of the matches.
         inference: median seconds per frame inside ONNX Runtime.
         outside: median seconds per frame outside it: decoding, canvas, dropping the padding, publishing.
-        memory: resident memory of the node in bytes.
     """
 
     rate: float
     latency: float
     inference: float
     outside: float
-    memory: int
 
 
+@dataclass(frozen=True)
 class RunningMatcher:
-    """A matcher in a process of its own, and the two images that cameras will show it."""
+    """A matcher in a process of its own, its listener, and the images that its cameras will show it."""
 
-    def __init__(self, listener: Listener, paths: Sequence[str]) -> None:
-        self._listener = listener
-        self._paths = paths
-
-    def wait_for_subscribers(self, count: int) -> None:
-        """Wait until `count` subscribers listen to `matches`, ours included."""
-        self._listener.wait_until(
-            lambda: self._listener.count_subscribers("matches") == count, f"{count} subscribers on matches"
-        )
+    listener: Listener
+    images: Sequence[str]
 
     def measure(self, frames: int) -> NodeFigures:
         """Run cameras until the node has matched that many frames; the first two are not counted."""
         from lightglue_ros.nodes.processes import node_process
 
-        listener = self._listener
+        listener = self.listener
         start = listener.get_clock().now().to_msg()
-        with node_process("player", {"images": list(self._paths), "rate": CAMERA_HZ}):
+        with node_process("player", {"images": list(self.images), "rate": CAMERA_HZ}):
             # Matches of the cameras of an earlier measurement may still arrive before the first of these.
             listener.wait_until(lambda: _is_after(listener.messages, start), "matches of these cameras")
             listener.clear()
             listener.wait_for_matches(frames + 1, deadline=START_SECONDS + frames)
             values = listener.wait_for_diagnostics()
-            memory = resident_memory(listener.processes[0].pid)
         arrivals = listener.arrivals[: frames + 1]
         return NodeFigures(
             rate=frames / (arrivals[-1] - arrivals[0]),
             latency=float(np.median(listener.latencies[1 : frames + 1])),
             inference=1e-3 * float(values["inference p50 (ms)"]),
             outside=1e-3 * float(values["outside inference p50 (ms)"]),
-            memory=memory,
         )
-
-
-def resident_memory(process: int) -> int:
-    """Resident memory of a process in bytes."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return 1024 * int(re.search(r"VmRSS:\s*(\d+) kB", status)[1])
 
 
 def _is_after(messages: Sequence[Matches], start: Time) -> bool:
@@ -184,12 +158,7 @@ def _is_after(messages: Sequence[Matches], start: Time) -> bool:
 
 @contextmanager
 def running_matcher(parameters: Mapping[str, Any], images: Sequence[np.ndarray]) -> Iterator[RunningMatcher]:
-    """Run a matcher, isolated from other ROS systems.
-
-    Args:
-        parameters: of the node.
-        images: uint8 [H, W, 3] RGB of its two cameras.
-    """
+    """Run a matcher, isolated from other ROS systems; `images` are uint8 [H, W, 3] RGB of its two cameras."""
     from lightglue_ros.nodes.listener import running_nodes
 
     with TemporaryDirectory() as folder, running_nodes(matcher=parameters) as listener:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightglue_ros.cli.arguments import add_model_arguments
-from lightglue_ros.cli.nodes import require_ros
+from lightglue_ros.cli import require_ros
+from lightglue_ros.cli.arguments import add_model_arguments, matcher_parameters
 from lightglue_ros.core import PairMatches
 from lightglue_ros.core.draw import draw_matches
 from lightglue_ros.core.image_files import read_image, write_image
@@ -31,14 +31,13 @@ LEAST_MATCHES = 50
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    command.add_argument("left", nargs="?", type=Path, help="image file (Middlebury's motorcycle)")
-    command.add_argument("right", nargs="?", type=Path, help="image file")
+    add = command.add_argument
+    add("left", nargs="?", type=Path, help="image file (Middlebury's motorcycle)")
+    add("right", nargs="?", type=Path, help="image file")
     add_model_arguments(command)
-    command.add_argument("--seconds", type=float, default=10.0, help="how long to listen (10)")
-    command.add_argument("--rate", type=float, default=10.0, help="images per second and camera (10)")
-    command.add_argument(
-        "-o", "--output", type=Path, default=Path("demo.png"), metavar="PNG", help="picture (demo.png)"
-    )
+    add("--seconds", type=float, default=10.0, help="how long to listen (10)")
+    add("--rate", type=float, default=10.0, help="images per second and camera (10)")
+    add("-o", "--output", type=Path, default=Path("demo.png"), metavar="PNG", help="picture (demo.png)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,15 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def same_row_share(keypoints0: np.ndarray, keypoints1: np.ndarray, tolerance: float) -> float:
-    """Share of matches whose rows differ by at most `tolerance` pixels; in rectified stereo all should.
+    """Return the share of matches whose rows differ by at most `tolerance` pixels; 0 without matches.
 
-    Args:
-        keypoints0: float32 [M, 2], pixels of the first image.
-        keypoints1: float32 [M, 2], pixels of the second image.
-        tolerance: in pixels.
-
-    Returns:
-        0 to 1; 0 without matches.
+    The keypoints are float32 [M, 2], pixels of rectified images: in these all rows should be the same.
     """
     if not len(keypoints0):
         return 0.0
@@ -82,17 +75,9 @@ def _play_and_listen(arguments: argparse.Namespace, paths: tuple[Path, Path]) ->
     """Run player and matcher, print a line per second, and return the last message."""
     from lightglue_ros.nodes.listener import running_nodes
 
-    width, height = arguments.image_size
-    matcher = {
-        "model": arguments.model,
-        "provider": arguments.provider,
-        "image_width": width,
-        "image_height": height,
-        "max_keypoints": arguments.max_keypoints or 0,
-    }
     player = {"images": [str(path.resolve()) for path in paths], "rate": arguments.rate}
     start = time.monotonic()
-    with running_nodes(matcher=matcher, player=player) as listener:
+    with running_nodes(matcher=matcher_parameters(arguments), player=player) as listener:
         listener.wait_for_matches(1)
         print(f"first matches {time.monotonic() - start:.1f} s after the start of the nodes", flush=True)
         last = listener.messages[-1]
@@ -110,10 +95,8 @@ def _print_second(last: Matches, latencies: list[float]) -> None:
     pair = message_to_matches(last.pairs[0])
     rows = same_row_share(pair.keypoints0, pair.keypoints1, TOLERANCE)
     latency = f"{1e3 * np.median(latencies):4.0f} ms" if latencies else "   -"
-    print(
-        f"{len(latencies):3d} Hz  {len(pair):4d} matches  latency {latency}  same row {100 * rows:5.1f}%",
-        flush=True,
-    )
+    counts = f"{len(latencies):3d} Hz  {len(pair):4d} matches"
+    print(f"{counts}  latency {latency}  same row {100 * rows:5.1f}%", flush=True)
 
 
 def _judge(pair: PairMatches, is_rectified: bool) -> int:
@@ -129,7 +112,7 @@ def _judge(pair: PairMatches, is_rectified: bool) -> int:
 
 
 def epipolar_share(pair: PairMatches) -> float:
-    """Share of matches that agree with one fundamental matrix, 0 to 1; 0 with too few matches to tell."""
+    """Return the share of matches that agree with one fundamental matrix; 0 with too few to tell."""
     if len(pair) < LEAST_MATCHES:
         return 0.0
     return float(np.mean(verify(pair.keypoints0, pair.keypoints1, "fundamental", TOLERANCE).inliers))

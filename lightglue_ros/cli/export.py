@@ -3,111 +3,91 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightglue_ros.cli.arguments import size
-
-# The arguments that are options of `export_model` under the same name.
-EXPORT_OPTIONS = (
-    "split",
-    "max_keypoints",
-    "precision",
-    "image_size",
-    "batch",
-    "pairs",
-    "channels",
-    "opset",
-    "portable",
-    "compaction",
-    "adaptive",
-    "depth_confidence",
-    "width_confidence",
-)
+from lightglue_ros.core.contract import MODEL_NAMES
+from lightglue_ros.core.store import find_model
+from lightglue_ros.errors import ModelError
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    command.add_argument("model", help="which model, such as xfeat")
-    command.add_argument("--list", action=_ListModels, help="list the models and exit")
-    command.add_argument(
-        "--split",
-        action="store_true",
-        help="write extractor.onnx and matcher.onnx, which the node needs, instead of pipeline.onnx",
+    add = command.add_argument
+    add("model", help="which model, such as xfeat")
+    add("--list", action=_ListModels, help="list the models and exit")
+    split = "write extractor.onnx and matcher.onnx, which the node needs, instead of pipeline.onnx"
+    add("--split", action="store_true", help=split)
+    slots = "keypoint slots per image; a smaller cap can be set while running (1024)"
+    add("--max-keypoints", type=int, default=1024, metavar="K", help=slots)
+    precision = (
+        "fp32; fp16 for GPUs: half the bytes, positions, detector and assignment stay fp32; "
+        "int8 for CPUs: the matcher's linear layers and attention, and XFeat's convolutions (fp32)"
     )
-    command.add_argument(
-        "--max-keypoints",
-        type=int,
-        default=1024,
-        metavar="K",
-        help="keypoint slots per image; a smaller cap can be set while running (1024)",
+    add("--precision", default="fp32", help=precision)
+    shapes = "fix all shapes, which TensorRT and CUDA graphs need; dynamic leaves them free (dynamic)"
+    add("--image-size", type=_size_or_dynamic, metavar="WxH", help=shapes)
+    add("--batch", type=int, metavar="N", help="images, with --image-size (2)")
+    add("--pairs", type=int, metavar="P", help="pairs, with --image-size (1)")
+    channels = "1 for grey cameras, 3 for RGB, with --image-size"
+    add("--channels", type=int, metavar="C", help=channels)
+    add("--opset", type=int, help="version of the ONNX operators, 18 to 23 (the lowest that works)")
+    add("--portable", action="store_true", help="use only operators that other runtimes have as well")
+    compaction = (
+        "match with as many slots as the image with the most keypoints needs (unless shapes are fixed)"
     )
-    command.add_argument(
-        "--precision",
-        default="fp32",
-        help="fp32; fp16 for GPUs: half the bytes, positions, detector and assignment stay fp32; "
-        "int8 for CPUs: the matcher's linear layers and attention, and XFeat's convolutions (fp32)",
+    add("--compaction", action=argparse.BooleanOptionalAction, default=None, help=compaction)
+    adaptive = "let pairs stop early and prune points, as in the original LightGlue"
+    add("--adaptive", action="store_true", help=adaptive)
+    depth = "share of confident points at which a pair stops, with --adaptive; -1 is never (0.95, xfeat -1)"
+    add("--depth-confidence", type=float, metavar="C", help=depth)
+    width = (
+        "confidence that a point has no partner at which it is pruned, with --adaptive; -1 is never "
+        "(0.99, xfeat 0.95)"
     )
-    command.add_argument(
-        "--image-size",
-        type=_size_or_dynamic,
-        metavar="WxH",
-        help="fix all shapes, which TensorRT and CUDA graphs need; dynamic leaves them free (dynamic)",
-    )
-    command.add_argument("--batch", type=int, metavar="N", help="images, with --image-size (2)")
-    command.add_argument("--pairs", type=int, metavar="P", help="pairs, with --image-size (1)")
-    command.add_argument(
-        "--channels", type=int, metavar="C", help="1 for grey cameras, 3 for RGB, with --image-size"
-    )
-    command.add_argument(
-        "--opset", type=int, help="version of the ONNX operators, 18 to 23 (the lowest that works)"
-    )
-    command.add_argument(
-        "--portable", action="store_true", help="use only operators that other runtimes have as well"
-    )
-    command.add_argument(
-        "--compaction",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="match with as many slots as the image with the most keypoints needs (unless shapes are fixed)",
-    )
-    command.add_argument(
-        "--adaptive",
-        action="store_true",
-        help="let pairs stop early and prune points, as in the original LightGlue",
-    )
-    command.add_argument(
-        "--depth-confidence",
-        type=float,
-        metavar="C",
-        help="share of confident points at which a pair stops, with --adaptive; -1 is never (0.95, xfeat -1)",
-    )
-    command.add_argument(
-        "--width-confidence",
-        type=float,
-        metavar="C",
-        help="confidence that a point has no partner at which it is pruned, with --adaptive; -1 is never "
-        "(0.99, xfeat 0.95)",
-    )
-    command.add_argument(
-        "--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own"
-    )
-    command.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="folder to write to (the model store)"
-    )
+    add("--width-confidence", type=float, metavar="C", help=width)
+    add("--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own")
+    add("-o", "--output", type=Path, metavar="DIR", help="folder to write to (the model store)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export the model."""
     from lightglue_ros.export import export_model
 
-    export_model(
-        arguments.model,
-        output=arguments.output,
-        weights=arguments.weights,
-        **{name: getattr(arguments, name) for name in EXPORT_OPTIONS},
-    )
+    # All other arguments are options of `export_model` under the same name.
+    apart = ("run", "model", "list", "output", "weights")
+    options = {name: value for name, value in vars(arguments).items() if name not in apart}
+    export_model(arguments.model, output=arguments.output, weights=arguments.weights, **options)
     return 0
+
+
+def ensure_model(model: str) -> None:
+    """Export a model that is not in the store yet, if the exporter is installed.
+
+    Args:
+        model: name in the store, folder or file.
+
+    Raises:
+        ModelError: the model is missing and cannot be exported on this machine.
+    """
+    try:
+        find_model(model)
+    except ModelError:
+        if model not in MODEL_NAMES:
+            raise
+        try:
+            from lightglue_ros.export import export_model
+        except ModelError as error:
+            raise ModelError(
+                f"no model '{model}' in the store, and it cannot be exported here: {error.what}",
+                fix=f"lightglue_ros export {model} --split (on a machine with PyTorch; then copy the files)",
+            ) from error
+        report = partial(print, file=sys.stderr, flush=True)
+        report(f"no model '{model}' in the store yet: exporting it, once")
+        export_model(model, split=True, report=report)
 
 
 def _size_or_dynamic(text: str) -> tuple[int, int] | None:
@@ -126,18 +106,12 @@ class _ListModels(argparse.Action):
         from lightglue_ros.export import MODELS
         from lightglue_ros.export.weights import PinnedFile
 
-        rows = [
-            {
-                "model": spec.name,
-                "extractor": spec.extractor,
-                "descriptor": spec.matcher.input_dim,
-                "channels": spec.channels,
-                "divisor": spec.divisor,
-                "matcher weights": matcher.name if isinstance(matcher, PinnedFile) else "not published",
-                "licence": spec.licence,
-            }
-            for spec in MODELS.values()
-            for matcher in spec.weights[-1:]
-        ]
-        print(tabulate(rows, headers="keys", tablefmt="plain", numalign="left"))
+        head = ("model", "extractor", "descriptor", "channels", "divisor", "matcher weights", "licence")
+        rows = []
+        for spec in MODELS.values():
+            matcher = spec.weights[-1]
+            weights = matcher.name if isinstance(matcher, PinnedFile) else "not published"
+            shape = spec.matcher.input_dim, spec.channels, spec.divisor
+            rows.append((spec.name, spec.extractor, *shape, weights, spec.licence))
+        print(tabulate(rows, head, tablefmt="plain", numalign="left"))
         parser.exit()

@@ -9,17 +9,53 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from lightglue_ros.cli.matched_pair import MatchedPair
-from lightglue_ros.core import ConfigError, Features, MatchPipeline
+from lightglue_ros.core import ConfigError, Features, MatchPipeline, PairMatches
 from lightglue_ros.core.canvas import canvas_pixel
+from lightglue_ros.rig.verification import Verification
 
 _ARRAYS = ("keypoints0", "keypoints1", "scores", "indices0", "indices1")
+
+
+@dataclass(frozen=True)
+class MatchedPair:
+    """Matches of a pair of images.
+
+    Attributes:
+        first: index of the first image.
+        second: index of the second image.
+        features: of both images, one image each; None with a pipeline.onnx, which gives no features.
+        verification: None if the matches were not verified.
+    """
+
+    first: int
+    second: int
+    matches: PairMatches
+    features: tuple[Features, Features] | None
+    verification: Verification | None
+
+    @property
+    def unmatched(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Keypoints [U, 2] of each image that have no match; None without features."""
+        if self.features is None:
+            return None
+        matched = self.matches.indices0, self.matches.indices1
+        return tuple(
+            np.delete(of.keypoints[0][of.mask[0]], indices, axis=0)
+            for of, indices in zip(self.features, matched, strict=True)
+        )
+
+    def __str__(self) -> str:
+        """Return the number of matches, and of those that agree with the geometry."""
+        found = self.verification
+        inliers = "" if found is None else f", {np.count_nonzero(found.inliers)} inliers"
+        return f"{len(self.matches)} matches{inliers}"
 
 
 def write_json(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair]) -> None:
@@ -56,7 +92,7 @@ def write_npz(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair]) 
         OSError: the file cannot be written.
     """
     arrays = {
-        "images": np.array([str(image) for image in images]),
+        "images": np.array(list(map(str, images))),
         "pairs": np.array([(pair.first, pair.second) for pair in pairs], np.int32),
         "pair_of_match": np.repeat(np.arange(len(pairs), dtype=np.int32), [len(p.matches) for p in pairs]),
         **{name: np.concatenate([getattr(pair.matches, name) for pair in pairs]) for name in _ARRAYS},
@@ -84,7 +120,7 @@ class HlocFiles:
     The files get their names when everything is written.
 
     Args:
-        folder: folder to write to; it is made if it is missing.
+        folder: it is made if it is missing.
         images: paths of the images.
         pipeline: pipeline of a split model, which extracts the images.
 
@@ -167,9 +203,8 @@ def hloc_names(images: Sequence[Path]) -> list[str]:
             fix="rename the image",
         )
     if len({name.replace("/", "-") for name in names}) < len(set(names)):
-        raise ConfigError(
-            "two image names differ only in / and -, which are the same to hloc", fix="rename one"
-        )
+        what = "two image names differ only in / and -, which are the same to hloc"
+        raise ConfigError(what, fix="rename one")
     return names
 
 

@@ -3,54 +3,42 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from lightglue_ros.cli import matching
 from lightglue_ros.cli.arguments import add_model_arguments
-from lightglue_ros.cli.models import ensure_model
+from lightglue_ros.cli.export import ensure_model
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import find_images
-from lightglue_ros.core.pipeline import SPLIT
+from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD, SPLIT
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.verification import GEOMETRIES, Intrinsics
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or globs")
-    command.add_argument(
-        "--pairs", metavar="I:J,...", help="numbers of the images to match, from 0 (each with the next)"
-    )
+    add = command.add_argument
+    add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or globs")
+    pairs = "numbers of the images to match, from 0 (each with the next)"
+    add("--pairs", metavar="I:J,...", help=pairs)
     add_model_arguments(command)
-    command.add_argument(
-        "--match-threshold", type=float, metavar="SCORE", help="least score of a match (0.1)"
+    score = "least score of a match (0.1)"
+    add("--match-threshold", type=float, default=DEFAULT_MATCH_THRESHOLD, metavar="SCORE", help=score)
+    verify = (
+        "mark the matches that agree with one fundamental, homography or essential matrix, within a "
+        "pixel of the canvas"
     )
-    command.add_argument(
-        "--verify",
-        metavar="GEOMETRY",
-        help="mark the matches that agree with one fundamental, homography or essential matrix, within a "
-        "pixel of the canvas",
-    )
-    command.add_argument(
-        "--intrinsics", metavar="FX,FY,CX,CY", help="of the camera in pixels, for --verify essential"
-    )
-    command.add_argument(
-        "--draw",
-        type=Path,
-        metavar="PNG",
-        help="draw the first pair, side by side; or a folder, for all pairs",
-    )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the matches of all pairs")
-    command.add_argument("--npz", type=Path, metavar="FILE", help="write them as NumPy arrays")
-    command.add_argument(
-        "--h5",
-        type=Path,
-        metavar="DIR",
-        help="write features.h5, matches.h5 and pairs.txt for hloc",
-    )
+    add("--verify", metavar="GEOMETRY", help=verify)
+    intrinsics = "of the camera in pixels, for --verify essential"
+    add("--intrinsics", metavar="FX,FY,CX,CY", help=intrinsics)
+    draw = "draw the first pair, side by side; or a folder, for all pairs"
+    add("--draw", type=Path, metavar="PNG", help=draw)
+    add("--json", type=Path, metavar="FILE", help="write the matches of all pairs")
+    add("--npz", type=Path, metavar="FILE", help="write them as NumPy arrays")
+    h5 = "write features.h5, matches.h5 and pairs.txt for hloc"
+    add("--h5", type=Path, metavar="DIR", help=h5)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,18 +47,17 @@ def run(arguments: argparse.Namespace) -> int:
     pairs = _pairs(arguments.pairs, len(paths))
     if not pairs:
         raise ConfigError("there is nothing to match", allowed="at least two images, or --pairs")
-    geometry = parse_geometry(arguments.verify, arguments.intrinsics)
+    geometry = _geometry(arguments.verify, arguments.intrinsics)
     outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, arguments.h5)
     outputs.check()
-    ensure_model(arguments.model, lambda line: print(line, file=sys.stderr, flush=True))
-    options = {} if arguments.match_threshold is None else {"match_threshold": arguments.match_threshold}
+    ensure_model(arguments.model)
     pipeline = MatchPipeline(
         arguments.model,
         arguments.provider,
         arguments.image_size,
         max_keypoints=arguments.max_keypoints,
+        match_threshold=arguments.match_threshold,
         graphs=SPLIT if arguments.h5 else None,  # whose features the files keep
-        **options,
     )
     width, height = pipeline.image_size
     print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}", flush=True)
@@ -90,12 +77,7 @@ def _pairs(text: str | None, images: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def parse_geometry(name: str | None, intrinsics: str | None) -> matching.Geometry | None:
-    """Parse --verify and --intrinsics.
-
-    Raises:
-        ConfigError: one of them cannot be used, or is missing next to the other.
-    """
+def _geometry(name: str | None, intrinsics: str | None) -> matching.Geometry | None:
     if name is not None and name not in GEOMETRIES:
         raise ConfigError(f"--verify is '{name}'", allowed=", ".join(GEOMETRIES))
     if (name == "essential") != (intrinsics is not None):
@@ -105,14 +87,14 @@ def parse_geometry(name: str | None, intrinsics: str | None) -> matching.Geometr
         )
     if name is None:
         return None
-    return matching.Geometry(name, None if intrinsics is None else _intrinsics(intrinsics))
-
-
-def _intrinsics(text: str) -> Intrinsics:
+    if intrinsics is None:
+        return matching.Geometry(name)
     try:
-        fx, fy, cx, cy = map(float, text.split(","))
+        fx, fy, cx, cy = map(float, intrinsics.split(","))
     except ValueError as error:
-        raise ConfigError(f"--intrinsics is '{text}'", allowed="four numbers fx,fy,cx,cy") from error
+        raise ConfigError(f"--intrinsics is '{intrinsics}'", allowed="four numbers fx,fy,cx,cy") from error
     if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
-        raise ConfigError(f"--intrinsics is '{text}'", allowed="finite numbers, and fx and fy greater than 0")
-    return Intrinsics(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
+        allowed = "finite numbers, and fx and fy greater than 0"
+        raise ConfigError(f"--intrinsics is '{intrinsics}'", allowed=allowed)
+    camera = Intrinsics(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
+    return matching.Geometry(name, (camera, camera))

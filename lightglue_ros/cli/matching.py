@@ -11,13 +11,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lightglue_ros.cli.formats import HlocFiles, write_json, write_npz
-from lightglue_ros.cli.matched_pair import MatchedPair
-from lightglue_ros.core import Features, MatchPipeline, PairMatches
+from lightglue_ros.cli.formats import HlocFiles, MatchedPair, write_json, write_npz
+from lightglue_ros.core import Features, MatchPipeline
 from lightglue_ros.core.draw import draw_matches
 from lightglue_ros.core.files import require_parent_folder
 from lightglue_ros.core.image_files import read_image, write_image
-from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
+from lightglue_ros.rig.verification import Intrinsics, verify_pair
 
 # Limit of images, and of pairs, in one run of the graphs: at 640x480 DISK takes 330 MiB per image of a run.
 IMAGES_PER_RUN = 4
@@ -25,15 +24,10 @@ IMAGES_PER_RUN = 4
 
 @dataclass(frozen=True)
 class Geometry:
-    """Geometry that verifies the matches.
-
-    Attributes:
-        name: fundamental, homography or essential.
-        intrinsics: of the camera that took all images; essential needs them.
-    """
+    """Geometry that verifies matches: its name, and the intrinsics of both images, which essential needs."""
 
     name: str
-    intrinsics: Intrinsics | None = None
+    intrinsics: tuple[Intrinsics, Intrinsics] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +36,6 @@ class Outputs:
 
     Attributes:
         draw: picture of the first pair; a path without a suffix is a folder, for pictures of all pairs.
-        json: see `write_json`.
-        npz: see `write_npz`.
         h5: folder, see `HlocFiles`.
     """
 
@@ -53,14 +45,9 @@ class Outputs:
     h5: Path | None = None
 
     def check(self) -> None:
-        """Check before any work that the folders of all files exist.
-
-        Raises:
-            ConfigError: a folder is missing.
-        """
-        for path in (self.draw, self.json, self.npz, self.h5):
-            if path is not None:
-                require_parent_folder(path)
+        """Raise a ConfigError before any work if the folder of a file is missing."""
+        for path in filter(None, (self.draw, self.json, self.npz, self.h5)):
+            require_parent_folder(path)
 
 
 def match_and_write(
@@ -70,14 +57,7 @@ def match_and_write(
     outputs: Outputs,
     geometry: Geometry | None = None,
 ) -> None:
-    """Match pairs of image files, print a line for each and write the outputs.
-
-    Args:
-        pipeline: pipeline that matches the images.
-        paths: paths of the images.
-        pairs: (first, second), indices into `paths`.
-        outputs: files to write.
-        geometry: geometry that verifies the matches; None is no verification.
+    """Match pairs of image files as `match_files` does, print a line for each and write the outputs.
 
     Raises:
         ImageError: an image cannot be read, or a picture cannot be written.
@@ -120,11 +100,10 @@ def match_files(
     So a sequence, each image with the next, takes the memory of a few images, however long it is.
 
     Args:
-        pipeline: pipeline that matches the images. With a pipeline.onnx an image is extracted in every run
-            that needs it.
-        paths: paths of the images.
+        pipeline: with a pipeline.onnx an image is extracted in every run that needs it.
+        paths: the images.
         pairs: (first, second), indices into `paths`.
-        geometry: geometry that verifies the matches; None is no verification.
+        geometry: None is no verification.
 
     Raises:
         ImageError: an image cannot be read.
@@ -143,13 +122,14 @@ def match_files(
             images = [read_image(paths[number]) for number in numbers]
             matches, sizes = pipeline.match(images, slots), [image.shape[1::-1] for image in images]
         for (first, second), of_pair, (slot0, slot1) in zip(of_run, matches, slots, strict=True):
-            yield MatchedPair(
-                first,
-                second,
-                of_pair,
-                (held[first], held[second]) if held else None,
-                geometry and _verify(of_pair, geometry, (sizes[slot0], sizes[slot1]), pipeline.image_size),
-            )
+            verification = None
+            if geometry is not None:
+                of_both = sizes[slot0], sizes[slot1]
+                verification = verify_pair(
+                    of_pair, geometry.name, of_both, pipeline.image_size, geometry.intrinsics
+                )
+            of_images = (held[first], held[second]) if held else None
+            yield MatchedPair(first, second, of_pair, of_images, verification)
         done += len(of_run)
         held = {number: features for number, features in held.items() if last_pair[number] >= done}
 
@@ -177,16 +157,6 @@ def _extract(
     for slot, number in enumerate(numbers):
         # Copied, because a view would keep the features of all images of the run in memory.
         held[number] = features.of_image(slot).copy()
-
-
-def _verify(
-    matches: PairMatches,
-    geometry: Geometry,
-    image_sizes: Sequence[Sequence[float]],
-    canvas_size: tuple[int, int],
-) -> Verification:
-    intrinsics = None if geometry.intrinsics is None else (geometry.intrinsics, geometry.intrinsics)
-    return verify_pair(matches, geometry.name, image_sizes, canvas_size, intrinsics)
 
 
 def _draw(output: Path, paths: Sequence[Path], pair: MatchedPair, number: int) -> None:

@@ -1,4 +1,4 @@
-"""The contract between the exporter and the runtime: tensor names and metadata of the graphs.
+"""The contract between the exporter and the runtime: tensor names, metadata and model names of the graphs.
 
 N images (one per camera slot), P pairs, K keypoint slots, D descriptor width. K is fixed at export, and in a
 static export N, P, H, W and C are fixed as well: the runtime fills them up with empty slots.
@@ -27,36 +27,34 @@ layers              int32 [P]           transformer layers that the pair went th
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from lightglue_ros.core.export_command import export_command
 from lightglue_ros.errors import ModelError
 
 CONTRACT_VERSION = 3
 METADATA_PREFIX = "lightglue_ros."
 DYNAMIC = "dynamic"  # the metadata's word for a length that is not fixed
 
+# Models that the exporter can write.
+MODEL_NAMES = ("xfeat", "disk", "aliked", "aliked-n16rot", "aliked-n32", "aliked-t16", "superpoint")
+
 EXTRACTOR = "extractor"
 MATCHER = "matcher"
 PIPELINE = "pipeline"
 
+_FEATURES = ("keypoints", "keypoint_scores", "keypoint_mask", "descriptors")
 INPUTS: dict[str, tuple[str, ...]] = {
     EXTRACTOR: ("images", "sizes", "scales", "valid", "max_keypoints"),
-    MATCHER: (
-        "keypoints",
-        "keypoint_scores",
-        "keypoint_mask",
-        "descriptors",
-        "image_sizes",
-        "pairs",
-        "match_threshold",
-    ),
+    MATCHER: (*_FEATURES, "image_sizes", "pairs", "match_threshold"),
     PIPELINE: ("images", "sizes", "scales", "valid", "pairs", "max_keypoints", "match_threshold"),
 }
 OUTPUTS: dict[str, tuple[str, ...]] = {
-    EXTRACTOR: ("keypoints", "keypoint_scores", "keypoint_mask", "descriptors"),
+    EXTRACTOR: _FEATURES,
     MATCHER: ("matches", "match_scores", "layers"),
     PIPELINE: ("keypoints", "keypoint_scores", "keypoint_mask", "matches", "match_scores", "layers"),
 }
@@ -129,26 +127,22 @@ class GraphInfo:
             ModelError: the file is not an export of ours, its metadata is incomplete, or it follows another
                 version of the contract.
         """
-        own = {
-            key.removeprefix(METADATA_PREFIX): value
-            for key, value in metadata.items()
-            if key.startswith(METADATA_PREFIX)
-        }
         again = f"export it again: {export_command(path)}"
-        if not own:
+        if not any(key.startswith(METADATA_PREFIX) for key in metadata):
             raise ModelError(
                 f"{path} is an ONNX file without the metadata of lightglue_ros",
                 allowed="files written by 'lightglue_ros export'",
                 fix=again,
             )
-        version = own.get("contract_version")
+        version = metadata.get(METADATA_PREFIX + "contract_version")
         if version != str(CONTRACT_VERSION):
             raise ModelError(
                 f"{path} follows contract version {version}, this runtime follows {CONTRACT_VERSION}",
                 fix=again,
             )
         try:
-            return cls(**{f.name: _DECODERS[str(f.type)](own[f.name]) for f in fields(cls)})
+            texts = ((it, metadata[METADATA_PREFIX + it.name]) for it in fields(cls))
+            return cls(**{it.name: _DECODERS[str(it.type)](text) for it, text in texts})
         except (KeyError, ValueError) as error:
             raise ModelError(f"{path} has incomplete or unreadable metadata ({error})", fix=again) from error
 
@@ -180,3 +174,37 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
     "tuple[int, int] | None": _optional_size,
     "tuple[str, ...]": lambda text: tuple(item for item in text.split(",") if item),
 }
+
+# What may follow the model in the name of a folder such as disk-k512-int8, in the order of the exporter's
+# ExportOptions.suffixes, and the option of the command that it stands for.
+_OPTIONS = {
+    r"-k(\d+)": "--max-keypoints",
+    r"-(fp16|int8)": "--precision",
+    r"-opset(\d+)": "--opset",
+    r"-portable()": "--portable",
+    r"-all-slots()": "--no-compaction",
+    r"-adaptive()": "--adaptive",
+    r"-depth(-?[\d.]+)": "--depth-confidence",
+    r"-width(-?[\d.]+)": "--width-confidence",
+    r"-(\d+x\d+)": "--image-size",
+    r"(?<=\d)-n(\d+)": "--batch",  # not the end of the model aliked-n32
+    r"-p(\d+)": "--pairs",
+    r"-c(\d)": "--channels",
+}
+_NAME = re.compile(f"({'|'.join(MODEL_NAMES)})" + "".join(f"(?:{suffix})?" for suffix in _OPTIONS))
+
+
+def export_command(model: str | os.PathLike[str]) -> str:
+    """Build the command that exports a model: a name in the store, a folder with such a name, or its file."""
+    path = Path(model)
+    folder = path.absolute().parent if path.suffix == ".onnx" else path
+    name = _NAME.fullmatch(folder.name)
+    if name is None:
+        return "lightglue_ros export MODEL --split -o FOLDER"
+    words = ["lightglue_ros export", name[1]]
+    words += ["--split"] if path.name != "pipeline.onnx" else []
+    for option, value in zip(_OPTIONS.values(), name.groups()[1:], strict=True):
+        if value is not None:
+            words += [option, value] if value else [option]
+    words += ["-o", str(folder)] if str(model) != folder.name else []
+    return " ".join(words)

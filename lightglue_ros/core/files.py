@@ -8,13 +8,6 @@ from lightglue_ros.errors import ConfigError
 
 
 def require_parent_folder(path: Path) -> None:
-    """Check that the folder of an output exists.
-
-    Args:
-        path: of the file or folder to be written.
-
-    Raises:
-        ConfigError: the folder is missing.
-    """
+    """Raise a ConfigError if the folder that an output goes to is missing."""
     if not path.expanduser().absolute().parent.is_dir():
         raise ConfigError(f"cannot write {path}: there is no folder {path.parent}", fix="make it first")

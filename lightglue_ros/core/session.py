@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lightglue_ros.core import store
-from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
+from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo, export_command
 from lightglue_ros.core.cuda_graph import CudaGraphRunner
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
-from lightglue_ros.core.export_command import export_command
 from lightglue_ros.errors import ConfigError, ModelError, ProviderError
 
 if TYPE_CHECKING:

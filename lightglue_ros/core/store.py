@@ -12,8 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE
-from lightglue_ros.core.export_command import export_command
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, export_command
 from lightglue_ros.errors import ModelError
 
 

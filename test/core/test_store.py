@@ -59,7 +59,9 @@ def test_models_are_found_by_name_by_folder_and_by_file(home, tmp_path):
         ("/nowhere/disk/pipeline.onnx", "disk -o /nowhere/disk"),
         ("/nowhere/disk-k512/matcher.onnx", "disk --split --max-keypoints 512 -o /nowhere/disk-k512"),
         ("/nowhere/disk", "disk --split -o /nowhere/disk"),
-        ("half", "half --split"),
+        ("disk", "disk --split"),
+        ("no_such_model", "MODEL --split -o FOLDER"),
+        ("/nowhere/no_such_model-k512", "MODEL --split -o FOLDER"),
         ("aliked-n16rot", "aliked-n16rot --split"),
         ("aliked-n32", "aliked-n32 --split"),
         ("disk-k512-int8-adaptive", "disk --split --max-keypoints 512 --precision int8 --adaptive"),
@@ -74,7 +76,7 @@ def test_models_are_found_by_name_by_folder_and_by_file(home, tmp_path):
     ],
 )
 def test_what_is_not_there_is_named_with_the_command_that_makes_it(home, model, command):
-    make(home / "models" / "half", "extractor.onnx")
+    make(home / "models" / "disk", "extractor.onnx")
     with pytest.raises(ModelError) as caught:
         store.find_model(model)
     assert model in str(caught.value)

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from lightglue_ros.core import MatchPipeline, ModelError
-from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
+from lightglue_ros.core.contract import INPUTS, MODEL_NAMES, OUTPUTS, GraphInfo
 from lightglue_ros.export import export_model, exporter, selfcheck
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.export.weights import fetch
@@ -185,6 +185,10 @@ def test_without_the_stereo_pair_random_images_are_enough(exported_before, monke
     assert [file.name for file in files] == ["extractor.onnx", "matcher.onnx"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["extractor.onnx", "matcher.onnx"]
     assert any(line.startswith("checking on random images only: could not download") for line in lines)
+
+
+def test_the_models_are_those_that_errors_tell_to_export():
+    assert tuple(MODELS) == MODEL_NAMES
 
 
 def test_an_unknown_model_is_refused():

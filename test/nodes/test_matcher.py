@@ -190,15 +190,12 @@ def test_start_up_errors_are_one_line_and_a_non_zero_status(failing_matcher, mod
     whole = (truncated / "extractor.onnx").read_bytes()
     (truncated / "extractor.onnx").write_bytes(whole[: len(whole) // 2])
     not_ours(foreign / "matcher.onnx")
+    again = "lightglue_ros export MODEL --split -o FOLDER"
     # Values that do not fit each other are in rosdata/test_parameters.py.
     cases = [
-        (
-            {"model": "no_such_model"},
-            "no model 'no_such_model'",
-            "lightglue_ros export no_such_model --split",
-        ),
-        ({"model": str(truncated)}, "cannot load", "lightglue_ros export"),
-        ({"model": str(foreign)}, "without the metadata of lightglue_ros", "lightglue_ros export"),
+        ({"model": "no_such_model"}, "no model 'no_such_model'", again),
+        ({"model": str(truncated)}, "cannot load", again),
+        ({"model": str(foreign)}, "without the metadata of lightglue_ros", again),
         ({"cameras": ["left", "left"]}, "'left' more than once", "cameras: [left, right]"),
         ({"image_topics": ["left", "right image"]}, "image_topics has 'right image'", "image_topics: [left"),
         (
