@@ -21,35 +21,43 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--list", action=_ListModels, help="list the models and exit")
     split = "write extractor.onnx and matcher.onnx, which the node needs, instead of pipeline.onnx"
     add("--split", action="store_true", help=split)
-    slots = "keypoint slots per image; a smaller cap can be set while running (1024)"
+    slots = "highest number of keypoints per image; a run can use fewer, not more (1024)"
     add("--max-keypoints", type=int, default=1024, metavar="K", help=slots)
     precision = (
-        "fp32; fp16 for GPUs: half the bytes, positions, detector and assignment stay fp32; "
-        "int8 for CPUs: the matcher's linear layers and attention, and XFeat's convolutions (fp32)"
+        "fp32; fp16, for GPUs, with half the bytes (positions, detector and assignment stay fp32); or int8, "
+        "for CPUs, in the matcher's linear layers and attention and in XFeat's convolutions (fp32)"
     )
     add("--precision", default="fp32", help=precision)
-    shapes = "fix all shapes, which TensorRT and CUDA graphs need; dynamic leaves them free (dynamic)"
+    shapes = (
+        "canvas of a model with fixed shapes, which TensorRT and CUDA graphs need; dynamic leaves the shapes "
+        "free (dynamic)"
+    )
     add("--image-size", type=_size_or_dynamic, metavar="WxH", help=shapes)
-    add("--batch", type=int, metavar="N", help="images, with --image-size (2)")
-    add("--pairs", type=int, metavar="P", help="pairs, with --image-size (1)")
-    channels = "1 for grey cameras, 3 for RGB, with --image-size"
+    add("--batch", type=int, metavar="N", help="number of images, with --image-size (2)")
+    add("--pairs", type=int, metavar="P", help="number of pairs, with --image-size (1)")
+    channels = "1 for grey cameras, 3 for RGB, with --image-size (what the model uses)"
     add("--channels", type=int, metavar="C", help=channels)
     add("--opset", type=int, help="version of the ONNX operators, 18 to 23 (the lowest that works)")
     add("--portable", action="store_true", help="use only operators that other runtimes have as well")
     compaction = (
-        "match with as many slots as the image with the most keypoints needs (unless shapes are fixed)"
+        "pad images only to the number of keypoints of the image that has most, which saves time (on, but "
+        "off with --image-size)"
     )
     add("--compaction", action=argparse.BooleanOptionalAction, default=None, help=compaction)
-    adaptive = "let pairs stop early and prune points, as in the original LightGlue"
+    adaptive = "let pairs stop early and drop keypoints without a partner, as in the original LightGlue"
     add("--adaptive", action="store_true", help=adaptive)
-    depth = "share of confident points at which a pair stops, with --adaptive; -1 is never (0.95, xfeat -1)"
+    depth = (
+        "with --adaptive: a pair stops when this share of its keypoints is confident; -1 is never (0.95, "
+        "xfeat -1)"
+    )
     add("--depth-confidence", type=float, metavar="C", help=depth)
     width = (
-        "confidence that a point has no partner at which it is pruned, with --adaptive; -1 is never "
+        "with --adaptive: a keypoint is dropped when it has no partner with this confidence; -1 is never "
         "(0.99, xfeat 0.95)"
     )
     add("--width-confidence", type=float, metavar="C", help=width)
-    add("--weights", nargs="+", type=Path, default=[], metavar="PATH", help="weights files of your own")
+    weights = "weights files of your own, the extractor's first"
+    add("--weights", nargs="+", type=Path, default=[], metavar="PATH", help=weights)
     add("-o", "--output", type=Path, metavar="DIR", help="folder to write to (the model store)")
 
 

@@ -50,7 +50,8 @@ class CameraParameters:
     )
     image_qos: str = parameter(
         "sensor_data",
-        "Quality of service of the image subscriptions; qos_overrides.* change single topics.",
+        "Quality of service of the image subscriptions: sensor_data (best effort, works with every "
+        "publisher) or reliable; qos_overrides.* change single topics.",
         choices=IMAGE_QOS,
     )
     max_image_pixels: int = parameter(
@@ -126,8 +127,7 @@ class MatcherParameters(CameraParameters):
     )
     pairs: list[str] = parameter(
         ["left:right"],
-        "Pairs of images to match: first:second, or through time left@-1:left, a camera with itself one "
-        "frame before.",
+        "Pairs of images to match: left:right is two cameras, left@-1:left a camera one frame ago and now.",
         can_change=True,
     )
     model: str = parameter(
@@ -135,7 +135,7 @@ class MatcherParameters(CameraParameters):
     )
     provider: str = parameter(
         "auto",
-        "Execution provider of the model; auto is cuda if it really loads, else cpu; others by name only.",
+        "Where the model runs; auto is cuda if that loads, else cpu; tensorrt and openvino only by name.",
         choices=PROVIDERS,
     )
     allow_fallback: bool = parameter(
@@ -148,8 +148,8 @@ class MatcherParameters(CameraParameters):
     num_threads: int = parameter(0, "Threads of the CPU provider; 0 is one per core.", limits=(0, 256))
     image_width: int = parameter(
         640,
-        "Width of the canvas in pixels. Images are shrunk to fit the canvas, never enlarged. The width is "
-        "rounded up to the model's multiple.",
+        "Width of the canvas, the model's input, in pixels (XFeat: a multiple of 32, rounded up). Images are "
+        "shrunk to fit the canvas, never enlarged.",
         limits=(32, 8192),
         can_change=True,
     )
@@ -158,11 +158,13 @@ class MatcherParameters(CameraParameters):
     )
     max_keypoints: int = parameter(
         0,
-        "Highest number of keypoints per image; 0 is all slots of the model.",
+        "Highest number of keypoints per image; 0 is the number that the model was exported with.",
         limits=(0, 65536),
         can_change=True,
     )
-    match_threshold: float = parameter(0.1, "Lowest score of a match.", limits=(0.0, 1.0), can_change=True)
+    match_threshold: float = parameter(
+        0.1, "Matches with a lower score are left out.", limits=(0.0, 1.0), can_change=True
+    )
     verification: str = parameter(
         "none",
         "Geometry that the matches are checked against; matches and pictures show which of them agree. "
@@ -178,18 +180,18 @@ class MatcherParameters(CameraParameters):
     )
     sync_slop: float = parameter(
         0.0,
-        "Longest time between the images of one frame (s); 0 is 0.45 of the fastest camera's period.",
+        "Largest difference between the stamps of one frame (s); 0 is 0.45 of the fastest camera's period.",
         limits=(0.0, 10.0),
         can_change=True,
     )
     camera_timeout: float = parameter(
         1.0,
-        "A camera is missing after the others have waited this long for it (s); frames go on without it.",
+        "How long the other cameras wait for a camera (s); then it is missing, and frames go on without it.",
         limits=(0.01, 3600.0),
         can_change=True,
     )
     publish_matches: bool = parameter(
-        True, "Match and publish; false with publish_features extracts only, and ignores pairs."
+        True, "Publish matches; false, with publish_features: true, only extracts and ignores pairs."
     )
     publish_features: bool = parameter(
         False, "Publish the features of each image on features/CAMERA, for a matcher on another computer."

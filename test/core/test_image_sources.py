@@ -4,7 +4,7 @@ import pytest
 from unusual_files import turned
 
 from lightglue_ros.core import ImageError
-from lightglue_ros.core.image_files import open_source
+from lightglue_ros.core.image_sources import open_source
 
 
 def test_a_folder_is_repeated_in_the_order_of_names(tmp_path):
