@@ -45,7 +45,6 @@ class Canvas:
 
     Attributes:
         size: (width, height) after rounding up.
-        channels: as given.
 
     Raises:
         ConfigError: the size is not positive.
@@ -60,7 +59,7 @@ class Canvas:
                 fix="set image_width and image_height, for example 640 and 480",
             )
         self.size = (-(-width // divisor) * divisor, -(-height // divisor) * divisor)
-        self.channels = channels
+        self._channels = channels
         self._images = np.zeros((0, self.size[1], self.size[0], channels or 1), np.uint8)
         self._covered: list[tuple[int, int]] = []
 
@@ -78,18 +77,14 @@ class Canvas:
         """
         count = len(images)
         for slot, image in enumerate(images):
-            if image is not None:
-                _check_image(image, slot)
-        channels = self.channels or max(
-            (_channels(image) for image in images if image is not None), default=1
-        )
+            _check_image(image, slot)
+        present = (_channels(image) for image in images if image is not None)
+        channels = self._channels or max(present, default=1)
         if count > len(self._images) or channels != self._images.shape[3]:
             count_kept = max(count, len(self._images))
             self._images = np.zeros((count_kept, self.size[1], self.size[0], channels), np.uint8)
             self._covered = [(0, 0)] * count_kept
-        sizes = np.ones((count, 2), np.float32)
-        scales = np.ones((count, 2), np.float32)
-        image_sizes = np.ones((count, 2), np.float32)
+        sizes, scales, image_sizes = np.ones((3, count, 2), np.float32)
         valid = np.zeros(count, bool)
         for slot, image in enumerate(images):
             size = (0, 0)
@@ -136,12 +131,7 @@ def fitted_size(image_size: tuple[int, int], canvas_size: tuple[int, int]) -> tu
 
 
 def canvas_pixel(image_size: Sequence[float], canvas_size: tuple[int, int]) -> float:
-    """Return the side of a canvas pixel in pixels of the original image, 1 or more.
-
-    Args:
-        image_size: (width, height) of the original image.
-        canvas_size: (width, height) that it is shrunk to fit.
-    """
+    """Return the side of a canvas pixel in pixels of the original image, 1 or more."""
     return float(max(1.0, image_size[0] / canvas_size[0], image_size[1] / canvas_size[1]))
 
 
@@ -164,18 +154,14 @@ def _channels(image: np.ndarray) -> int:
     return 1 if image.ndim == 2 else image.shape[2]
 
 
-def _check_image(image: np.ndarray, slot: int) -> None:
-    is_image = (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3)))
-        and image.size > 0
-    )
-    if not is_image:
-        found = (
-            f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        )
-        raise ImageError(
-            f"image {slot} is {found}",
-            allowed="a NumPy array, uint8, [H, W] grey or [H, W, 3] RGB, not empty; None for no image",
-        )
+def _check_image(image: np.ndarray | None, slot: int) -> None:
+    if image is None:
+        return
+    found = type(image).__name__
+    if isinstance(image, np.ndarray):
+        has_shape = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
+        if has_shape and image.dtype == np.uint8 and image.size:
+            return
+        found = f"{image.dtype} {list(image.shape)}"
+    allowed = "a NumPy array, uint8, [H, W] grey or [H, W, 3] RGB, not empty; None for no image"
+    raise ImageError(f"image {slot} is {found}", allowed=allowed)

@@ -42,15 +42,7 @@ class CudaGraphRunner:
             self._binding.bind_ortvalue_output(name, value)
 
     def run(self, tensors: Mapping[str, np.ndarray], options: ort.RunOptions) -> dict[str, np.ndarray]:
-        """Run the graph.
-
-        Args:
-            tensors: all inputs, with the graph's shapes and types.
-            options: of ONNX Runtime.
-
-        Returns:
-            Copies of all outputs.
-        """
+        """Run the graph on all its inputs, with its shapes and types; return copies of all outputs."""
         for name, value in self._inputs.items():
             value.update_inplace(np.ascontiguousarray(tensors[name]))
         self._session.run_with_iobinding(self._binding, options)

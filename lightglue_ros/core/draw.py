@@ -18,15 +18,7 @@ OUTLIER_COLOUR = (255, 0, 255)
 
 @dataclass(frozen=True)
 class DrawnPair:
-    """Pair of a rig, to be drawn.
-
-    Attributes:
-        title: text above the images.
-        image0: uint8 [H, W] grey or [H, W, 3] RGB.
-        image1: likewise, of any size.
-        matches: in pixels of these images.
-        inliers: bool [M], see `draw_matches`; None if the matches were not verified.
-    """
+    """Pair of a rig, to be drawn; the attributes are arguments of `draw_matches`."""
 
     title: str
     image0: np.ndarray
@@ -36,25 +28,18 @@ class DrawnPair:
 
 
 def draw_pairs(pairs: Sequence[DrawnPair], longest_side: int) -> np.ndarray:
-    """Draw the pairs of a rig, one below the other.
+    """Draw one or more pairs of a rig, one below the other, as uint8 [H, W, 3] RGB.
 
-    Args:
-        pairs: at least one.
-        longest_side: in pixels; larger images are shrunk to it.
-
-    Returns:
-        uint8 [H, W, 3] RGB.
+    Images whose longest side has more than `longest_side` pixels are shrunk to it.
     """
-    rows = [_draw_shrunk(pair, longest_side) for pair in pairs]
+    rows = []
+    for pair in pairs:
+        image0, keypoints0 = _fit(pair.image0, pair.matches.keypoints0, longest_side)
+        image1, keypoints1 = _fit(pair.image1, pair.matches.keypoints1, longest_side)
+        matches = replace(pair.matches, keypoints0=keypoints0, keypoints1=keypoints1)
+        rows.append(draw_matches(image0, image1, matches, pair.title, inliers=pair.inliers))
     width = max(row.shape[1] for row in rows)
     return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
-
-
-def _draw_shrunk(pair: DrawnPair, longest_side: int) -> np.ndarray:
-    image0, keypoints0 = _fit(pair.image0, pair.matches.keypoints0, longest_side)
-    image1, keypoints1 = _fit(pair.image1, pair.matches.keypoints1, longest_side)
-    matches = replace(pair.matches, keypoints0=keypoints0, keypoints1=keypoints1)
-    return draw_matches(image0, image1, matches, pair.title, inliers=pair.inliers)
 
 
 def _fit(image: np.ndarray, keypoints: np.ndarray, longest_side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -89,8 +74,10 @@ def draw_matches(
     Returns:
         uint8 [max(H0, H1), W0 + W1, 3] RGB; lines go from red (score 0) over yellow to green (score 1).
     """
-    picture = _side_by_side(image0, image1)
-    offset = np.array([image0.shape[1], 0], np.float32)
+    height, width = max(len(image0), len(image1)), image0.shape[1]
+    picture = np.zeros((height, width + image1.shape[1], 3), np.uint8)
+    picture[: len(image0), :width], picture[: len(image1), width:] = _rgb(image0), _rgb(image1)
+    offset = np.array([width, 0], np.float32)
     ends = np.stack([matches.keypoints0, matches.keypoints1 + offset], axis=1)
     is_inlier = np.ones(len(matches), bool) if inliers is None else inliers
     # Without faint lines no copy is needed; the viewer draws many pictures per second.
@@ -133,14 +120,6 @@ def score_colours(scores: np.ndarray) -> np.ndarray:
     red = np.clip(2.0 - 2.0 * scores, 0.0, 1.0)
     green = np.clip(2.0 * scores, 0.0, 1.0)
     return (255 * np.stack([red, green, np.zeros_like(red)], axis=-1)).astype(np.uint8)
-
-
-def _side_by_side(image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
-    height = max(image0.shape[0], image1.shape[0])
-    picture = np.zeros((height, image0.shape[1] + image1.shape[1], 3), np.uint8)
-    picture[: image0.shape[0], : image0.shape[1]] = _rgb(image0)
-    picture[: image1.shape[0], image0.shape[1] :] = _rgb(image1)
-    return picture
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

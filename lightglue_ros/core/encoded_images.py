@@ -36,8 +36,6 @@ class ImageHeader:
 
     Attributes:
         format: ``png`` or ``jpeg``.
-        width: in pixels.
-        height: in pixels.
         offset: position in the data, in bytes; any thumbnail lies before it.
     """
 
@@ -55,23 +53,16 @@ def read_header(data: bytes | memoryview) -> ImageHeader | None:
     """
     begin = bytes(data[: len(_PNG_BEGIN)])
     if begin == _PNG_BEGIN:
-        header = _png_header(data)
+        place = len(_PNG_BEGIN)
+        header = ImageHeader("png", _number(data, place, 4), _number(data, place + 4, 4), place)
     elif begin.startswith(_JPEG_BEGIN):
         header = _jpeg_header(data)
     else:
         return None
     if not (header.width and header.height):
-        raise RejectedImageError(
-            f"broken_{header.format}",
-            f"{header.format} image without a size in its header",
-            allowed="a whole file",
-        )
+        what = f"{header.format} image without a size in its header"
+        raise RejectedImageError(f"broken_{header.format}", what, allowed="a whole file")
     return header
-
-
-def _png_header(data: bytes | memoryview) -> ImageHeader:
-    begin = len(_PNG_BEGIN)
-    return ImageHeader("png", _number(data, begin, 4), _number(data, begin + 4, 4), begin)
 
 
 def _jpeg_header(data: bytes | memoryview) -> ImageHeader:
@@ -85,9 +76,8 @@ def _jpeg_header(data: bytes | memoryview) -> ImageHeader:
         if marker == 0xFF:
             position += 1
         elif marker in _START_OF_FRAME:
-            return ImageHeader(
-                "jpeg", _number(data, position + 7, 2), _number(data, position + 5, 2), position
-            )
+            height, width = _number(data, position + 5, 2), _number(data, position + 7, 2)
+            return ImageHeader("jpeg", width, height, position)
         elif marker in (_START_OF_SCAN, _END_OF_IMAGE):
             break
         else:
@@ -103,8 +93,7 @@ def decode_image(data: bytes | memoryview) -> np.ndarray:
     """Decode an image of any format that OpenCV reads.
 
     Args:
-        data: all bytes of the image, in any object with the buffer protocol. Other bytes may follow a PNG or
-            JPEG.
+        data: all bytes of the image. Other bytes may follow a PNG or JPEG.
 
     Returns:
         uint8 or uint16, [H, W] grey or [H, W, 3] RGB, pixels as stored. An alpha channel is dropped.
@@ -117,9 +106,8 @@ def decode_image(data: bytes | memoryview) -> np.ndarray:
     name = f"{header.format} image" if header else f"image beginning with {data[:8]!r}"
     cause = f"broken_{header.format if header else 'image'}"
     if header and data.rfind(_END[header.format], header.offset) < 0:
-        raise RejectedImageError(
-            cause, f"{name} of {len(data)} bytes is cut off: its end is missing", allowed="a whole file"
-        )
+        what = f"{name} of {len(data)} bytes is cut off: its end is missing"
+        raise RejectedImageError(cause, what, allowed="a whole file")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -127,15 +115,11 @@ def decode_image(data: bytes | memoryview) -> np.ndarray:
             raise _too_large(name, header) from error
         image = None
     if image is None or (header and image.shape[:2] != (header.height, header.width)):
-        raise RejectedImageError(
-            cause,
-            f"{name} of {len(data)} bytes cannot be decoded",
-            allowed="a whole file of a format that OpenCV reads",
-        )
+        what = f"{name} of {len(data)} bytes cannot be decoded"
+        raise RejectedImageError(cause, what, allowed="a whole file of a format that OpenCV reads")
     if image.dtype not in (np.uint8, np.uint16):
-        raise RejectedImageError(
-            "unknown_depth", f"{name} has {image.dtype} values", allowed="8 or 16 bits per channel, unsigned"
-        )
+        what = f"{name} has {image.dtype} values"
+        raise RejectedImageError("unknown_depth", what, allowed="8 or 16 bits per channel, unsigned")
     if image.ndim == 2:
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)

@@ -67,20 +67,16 @@ class Features:
     @classmethod
     def concatenate(cls, parts: Sequence[Features]) -> Features:
         """Join the images of at least one part, in their order; all parts are of one model."""
-        return cls(
-            *(np.concatenate(arrays) for arrays in zip(*(part._arrays() for part in parts), strict=True))
-        )
+        arrays = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*map(np.concatenate, arrays))
 
     def of_image(self, slot: int) -> Features:
         """Return the features of one image, without a copy."""
-        return Features(*(array[slot : slot + 1] for array in self._arrays()))
+        return Features(*(array[slot : slot + 1] for array in vars(self).values()))
 
     def copy(self) -> Features:
         """Copy the arrays."""
-        return Features(*(array.copy() for array in self._arrays()))
-
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.keypoints, self.scores, self.mask, self.descriptors, self.image_sizes
+        return Features(*(array.copy() for array in vars(self).values()))
 
 
 @dataclass(frozen=True, eq=False)

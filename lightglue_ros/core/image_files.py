@@ -1,10 +1,10 @@
-"""Reads and writes image files."""
+"""Reads and writes image files, and reads folders of them and videos."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,8 +14,9 @@ from lightglue_ros.core.encoded_images import decode_image
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.errors import ImageError, RejectedImageError
 
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".webm", ".ogv", ".mjpg", ".mjpeg")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_ALLOWED = f"an image file ({', '.join(SUFFIXES)})"
+_NAMED = ", ".join(SUFFIXES)
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -31,11 +32,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def read_stored_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an image in its own depth: uint8 or uint16, [H, W] grey or [H, W, 3] RGB.
-
-    Raises:
-        ImageError: the file is missing, or it is not a whole image that OpenCV reads.
-    """
+    """Read an image in its own depth, uint8 or uint16, but otherwise as `read_image` does."""
     path = Path(path).expanduser()
     _require_file(path)
     try:
@@ -63,24 +60,22 @@ def _images_of(source: Path) -> list[Path]:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the image files of a folder, sorted by name.
-
-    Raises:
-        ImageError: the folder holds no images.
-    """
+    """List the image files of a folder, sorted by name; raise an ImageError if there are none."""
     return _require_images(Path(folder).iterdir(), f"folder {folder} holds no images")
 
 
 def _require_images(paths: Iterable[Path], otherwise: str) -> list[Path]:
     images = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
     if not images:
-        raise ImageError(otherwise, allowed=f"files ending in {', '.join(SUFFIXES)}")
+        raise ImageError(otherwise, allowed=f"files ending in {_NAMED}")
     return images
 
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise ImageError(f"there is no image file {path}", allowed=_ALLOWED, fix="check the path")
+        raise ImageError(
+            f"there is no image file {path}", allowed=f"an image file ({_NAMED})", fix="check the path"
+        )
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -94,6 +89,75 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     except cv2.error:
         is_written = False
     if not is_written:
+        raise ImageError(f"cannot write {path}", allowed=f"a file ending in {_NAMED} in a folder that exists")
+
+
+class ImageSource:
+    """Images, one by one, and from the beginning again after the last.
+
+    Args:
+        begin: begins a pass over the images.
+
+    Attributes:
+        rate: images per second; None if the source does not say.
+        passes: number of times that the end was reached.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[np.ndarray]], rate: float | None = None) -> None:
+        self.rate = rate
+        self.passes = 0
+        self._begin = begin
+        self._images = begin()
+
+    def next_image(self) -> np.ndarray:
+        """Return the next image as `read_stored_image` does."""
+        image = next(self._images, None)
+        if image is None:
+            self.passes += 1
+            self._images = self._begin()
+            image = next(self._images)
+        return image
+
+
+def open_source(path: str | Path) -> ImageSource:
+    """Open a folder of images, whose order is that of their names, a video or an image.
+
+    Raises:
+        ImageError: the path is missing or cannot be read.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        paths = list_images(path)
+        return ImageSource(lambda: map(read_stored_image, paths))
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        capture, _ = _open_video(path)
+        rate = capture.get(cv2.CAP_PROP_FPS) or None
+        capture.release()
+        return ImageSource(lambda: _video_images(path), rate)
+    image = read_stored_image(path)
+    return ImageSource(lambda: iter((image,)))
+
+
+def _video_images(path: Path) -> Iterator[np.ndarray]:
+    capture, image = _open_video(path)
+    try:
+        while image is not None:
+            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            image = capture.read()[1]
+    finally:
+        capture.release()
+
+
+def _open_video(path: Path) -> tuple[cv2.VideoCapture, np.ndarray]:
+    """Open a video and read its first image, because some files open that have no images."""
+    if not path.is_file():
+        raise ImageError(f"there is no video file {path}", fix="check the path")
+    capture = cv2.VideoCapture(str(path))
+    image = capture.read()[1]
+    if image is None:
         raise ImageError(
-            f"cannot write {path}", allowed=f"a file ending in {', '.join(SUFFIXES)} in a folder that exists"
+            f"{path} cannot be read as a video",
+            allowed="a video file that OpenCV can decode",
+            fix=f"convert it: ffmpeg -i {path.name} -c:v mjpeg -q:v 2 {path.stem}.avi",
         )
+    return capture, image

@@ -10,16 +10,17 @@ pair.keypoints0, pair.keypoints1, pair.scores
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from lightglue_ros.core.canvas import Canvas, CanvasBatch
-from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER, OUTPUTS, PIPELINE, GraphInfo
 from lightglue_ros.core.features import Features, PairMatches
 from lightglue_ros.core.session import GraphSession
-from lightglue_ros.core.stage_times import StageTimes
 from lightglue_ros.core.store import ModelFiles, find_model
 from lightglue_ros.errors import ConfigError, ModelError
 
@@ -27,6 +28,38 @@ DEFAULT_IMAGE_SIZE = (640, 480)
 # filter_threshold of the reference implementation (cvg/LightGlue, lightglue.py, default_conf).
 DEFAULT_MATCH_THRESHOLD = 0.1
 SPLIT = (EXTRACTOR, MATCHER)
+
+
+@dataclass
+class StageTimes:
+    """Seconds spent in each stage.
+
+    Attributes:
+        canvas: resizing and letterboxing.
+        extract: inside ONNX Runtime, images to features.
+        match: inside ONNX Runtime, features to matches; with a pipeline.onnx images to matches.
+        unpad: dropping the padding.
+    """
+
+    canvas: float = 0.0
+    extract: float = 0.0
+    match: float = 0.0
+    unpad: float = 0.0
+
+    @property
+    def inference(self) -> float:
+        """Seconds inside ONNX Runtime."""
+        return self.extract + self.match
+
+    def __sub__(self, before: StageTimes) -> StageTimes:
+        return StageTimes(*(getattr(self, it.name) - getattr(before, it.name) for it in fields(self)))
+
+    @contextmanager
+    def measured(self, stage: str) -> Iterator[None]:
+        """Add the duration of a block to a stage."""
+        start = time.perf_counter()
+        yield
+        setattr(self, stage, getattr(self, stage) + time.perf_counter() - start)
 
 
 class MatchPipeline:
@@ -67,7 +100,6 @@ class MatchPipeline:
         graphs: Sequence[str] | None = None,
     ) -> None:
         files = find_model(model)
-        has_one_graph_of_two = graphs is not None and len(graphs) == 1
         if graphs is None:
             graphs = SPLIT if files.is_split else (PIPELINE,)
         elif not files.is_split:
@@ -84,7 +116,7 @@ class MatchPipeline:
                 num_threads=num_threads,
                 allow_fallback=allow_fallback,
                 cuda_graph=cuda_graph,
-                shares_cores=has_one_graph_of_two,  # another process runs the other graph
+                shares_cores=set(graphs) < set(SPLIT),  # another process runs the other graph
             )
             for graph in graphs
         }
@@ -150,20 +182,21 @@ class MatchPipeline:
         images: int | None = None,
         pairs: int | None = None,
     ) -> None:
-        """Check values before they are used, from any thread; None is not checked.
-
-        Args:
-            image_size: (width, height) of the canvas.
-            max_keypoints: cap per image.
-            match_threshold: least score of a match.
-            images: number of images in one run.
-            pairs: number of pairs in one run.
+        """Check values, and the numbers of images and pairs of a run, from any thread; None is not checked.
 
         Raises:
             ConfigError: one of them cannot be set, or is too large for a static export.
         """
-        _check_count(images or 0, self.info.batch, "images", "--batch")
-        _check_count(pairs or 0, self.info.pairs, "pairs", "--pairs")
+        for name, count, length, option in (
+            ("images", images or 0, self.info.batch, "--batch"),
+            ("pairs", pairs or 0, self.info.pairs, "--pairs"),
+        ):
+            if length is not None and count > length:
+                raise ConfigError(
+                    f"{count} {name} do not fit a model exported for {length}",
+                    allowed=f"up to {length}",
+                    fix=f"export it with {option} {count}, or without --image-size for any number",
+                )
         slots = self.info.max_keypoints
         if max_keypoints is not None and max_keypoints not in range(1, slots + 1):
             raise ConfigError(
@@ -216,21 +249,11 @@ class MatchPipeline:
         indices = _pair_indices(pairs, len(images))
         if not len(images):
             return []
-        tensors = {
-            **_image_tensors(self._place(images)),
-            "pairs": self._fill_pairs(indices),
-            "max_keypoints": self._max_keypoints,
-            "match_threshold": self._match_threshold,
-        }
-        with self._times.measured("match"):
-            outputs = self._sessions[PIPELINE].run(tensors)
+        outputs = self._run("match", PIPELINE, {**vars(self._place(images)), "pairs": indices})
         return self._unpad(outputs["keypoints"], indices, outputs)
 
     def extract(self, images: Sequence[np.ndarray | None]) -> Features:
-        """Extract keypoints and descriptors of all images in one run.
-
-        Args:
-            images: uint8 [H, W] grey or [H, W, 3] RGB, any sizes; None for a missing camera.
+        """Extract keypoints and descriptors of all images in one run; for the images see `match`.
 
         Raises:
             ImageError: an image has another type or shape.
@@ -238,48 +261,36 @@ class MatchPipeline:
         """
         if not len(images):  # a matcher of features that came from elsewhere has no extractor
             return self._no_features(0)
-        extractor = self._session(EXTRACTOR)
+        self._require(EXTRACTOR)
         batch = self._place(images)
-        with self._times.measured("extract"):
-            outputs = extractor.run({**_image_tensors(batch), "max_keypoints": self._max_keypoints})
-        count = len(images)
-        return Features(
-            outputs["keypoints"][:count],
-            outputs["keypoint_scores"][:count],
-            outputs["keypoint_mask"][:count],
-            outputs["descriptors"][:count],
-            batch.image_sizes[:count],
-        )
+        outputs = self._run("extract", EXTRACTOR, vars(batch))
+        arrays = (*(outputs[name] for name in OUTPUTS[EXTRACTOR]), batch.image_sizes)
+        return Features(*(array[: len(images)] for array in arrays))
 
     def match_features(self, features: Features, pairs: Sequence[tuple[int, int]]) -> list[PairMatches]:
-        """Match pairs of images by features that were extracted before.
-
-        Args:
-            features: of N images.
-            pairs: (first, second), indices of images.
+        """Match pairs (first, second) of images by the features of all N images, which come from `extract`.
 
         Raises:
             ConfigError: a pair names an image that is not there.
             ModelError: the matcher is not loaded.
         """
-        matcher = self._session(MATCHER)
+        self._require(MATCHER)
         count = len(features.keypoints)
         indices = _pair_indices(pairs, count)
         if not count:
             return []
-        _check_count(count, self.info.batch, "images", "--batch")
+        self.check(images=count)
+        empty = (self.info.batch or count) - count
+        filled = Features.concatenate([features, self._no_features(empty)]) if empty else features
         tensors = {
-            "keypoints": _fill(features.keypoints, self.info.batch),
-            "keypoint_scores": _fill(features.scores, self.info.batch),
-            "keypoint_mask": _fill(features.mask, self.info.batch),
-            "descriptors": _fill(features.descriptors, self.info.batch),
-            "image_sizes": _fill(features.image_sizes, self.info.batch),
-            "pairs": self._fill_pairs(indices),
-            "match_threshold": self._match_threshold,
+            "keypoints": filled.keypoints,
+            "keypoint_scores": filled.scores,
+            "keypoint_mask": filled.mask,
+            "descriptors": filled.descriptors,
+            "image_sizes": filled.image_sizes,
+            "pairs": indices,
         }
-        with self._times.measured("match"):
-            outputs = matcher.run(tensors)
-        return self._unpad(features.keypoints, indices, outputs)
+        return self._unpad(features.keypoints, indices, self._run("match", MATCHER, tensors))
 
     def _new_canvas(self, image_size: tuple[int, int]) -> Canvas:
         canvas = Canvas(image_size, self.info.channels, self.info.divisor)
@@ -294,40 +305,45 @@ class MatchPipeline:
 
     def _place(self, images: Sequence[np.ndarray | None]) -> CanvasBatch:
         with self._times.measured("canvas"):
-            _check_count(len(images), self.info.batch, "images", "--batch")
+            self.check(images=len(images))
             empty = (self.info.batch or len(images)) - len(images)
             return self._canvas.place([*images, *[None] * empty])
 
-    def _fill_pairs(self, indices: np.ndarray) -> np.ndarray:
-        _check_count(len(indices), self.info.pairs, "pairs", "--pairs")
-        return _fill(indices, self.info.pairs)
+    def _run(self, stage: str, graph: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run a graph with the settings; a static export gets as many pairs as it was exported for."""
+        if "pairs" in tensors:
+            count = len(tensors["pairs"])
+            self.check(pairs=count)
+            filled = np.pad(tensors["pairs"], ((0, (self.info.pairs or count) - count), (0, 0)))
+            tensors = {**tensors, "pairs": filled}
+        values = {"max_keypoints": self._max_keypoints, "match_threshold": self._match_threshold}
+        with self._times.measured(stage):
+            return self._sessions[graph].run(tensors | values)
 
     def _unpad(
         self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]
     ) -> list[PairMatches]:
+        results = []
         with self._times.measured("unpad"):
-            return [
-                _pair_matches(keypoints[first], keypoints[second], partners, scores, int(layers))
-                for (first, second), partners, scores, layers in zip(
-                    # A static export has matched more pairs than were asked for.
-                    pairs,
-                    outputs["matches"],
-                    outputs["match_scores"],
-                    outputs["layers"],
-                    strict=not self.info.is_static,
-                )
-            ]
+            # A static export may have matched more pairs than were asked for.
+            for number, (first, second) in enumerate(pairs):
+                partners = outputs["matches"][number]
+                indices0 = np.flatnonzero(partners >= 0).astype(np.int32)
+                indices1 = partners[indices0]
+                points = keypoints[first][indices0], keypoints[second][indices1]
+                scores, layers = outputs["match_scores"][number][indices0], int(outputs["layers"][number])
+                results.append(PairMatches(*points, scores, indices0, indices1, layers))
+        return results
 
     def _no_features(self, images: int) -> Features:
         return Features.empty(images, self.info.max_keypoints, self.info.descriptor_dim)
 
-    def _session(self, graph: str) -> GraphSession:
+    def _require(self, graph: str) -> None:
         if graph not in self._sessions:
             raise ModelError(
                 f"the {graph} of model {self.info.model} is not loaded, only {', '.join(self._sessions)}",
                 allowed="a model exported with --split, and a MatchPipeline without the argument graphs",
             )
-        return self._sessions[graph]
 
 
 def _check_same_model(files: ModelFiles, extractor: GraphInfo, matcher: GraphInfo) -> None:
@@ -340,29 +356,6 @@ def _check_same_model(files: ModelFiles, extractor: GraphInfo, matcher: GraphInf
             )
 
 
-def _check_count(count: int, length: int | None, what: str, option: str) -> None:
-    """Check that a static export, with `length` images or pairs, has room for `count`."""
-    if length is not None and count > length:
-        raise ConfigError(
-            f"{count} {what} do not fit a model exported for {length}",
-            allowed=f"up to {length}",
-            fix=f"export it with {option} {count}, or without --image-size for any number",
-        )
-
-
-def _fill(values: np.ndarray, length: int | None) -> np.ndarray:
-    """Append zeros to [n, ...] up to the length of a static export; None is dynamic."""
-    if length is None or len(values) == length:
-        return values
-    filled = np.zeros((length, *values.shape[1:]), values.dtype)
-    filled[: len(values)] = values
-    return filled
-
-
-def _image_tensors(batch: CanvasBatch) -> dict[str, np.ndarray]:
-    return {"images": batch.images, "sizes": batch.sizes, "scales": batch.scales, "valid": batch.valid}
-
-
 def _pair_indices(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray:
     """Check pairs of `count` images and return them as int64 [P, 2]."""
     try:
@@ -370,24 +363,10 @@ def _pair_indices(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray:
     except ValueError:  # pairs of different lengths
         indices = np.zeros(0)
     if indices.ndim != 2 or indices.shape[1] != 2 or indices.dtype.kind not in "iu":
-        raise ConfigError(
-            f"pairs are {list(pairs)}", allowed="a list of (first, second), two whole numbers each"
-        )
+        allowed = "a list of (first, second), two whole numbers each"
+        raise ConfigError(f"pairs are {list(pairs)}", allowed=allowed)
     if len(indices) and (indices.min() < 0 or indices.max() >= count):
-        raise ConfigError(
-            f"pairs {[tuple(pair) for pair in indices.tolist()]} name images that are not there",
-            allowed=f"(first, second) with both from 0 to {count - 1}"
-            if count
-            else "no pairs without images",
-        )
+        allowed = f"(first, second) with both from 0 to {count - 1}" if count else "no pairs without images"
+        named = [tuple(pair) for pair in indices.tolist()]
+        raise ConfigError(f"pairs {named} name images that are not there", allowed=allowed)
     return indices.astype(np.int64)
-
-
-def _pair_matches(
-    keypoints0: np.ndarray, keypoints1: np.ndarray, partners: np.ndarray, scores: np.ndarray, layers: int
-) -> PairMatches:
-    indices0 = np.flatnonzero(partners >= 0).astype(np.int32)
-    indices1 = partners[indices0]
-    return PairMatches(
-        keypoints0[indices0], keypoints1[indices1], scores[indices0], indices0, indices1, layers
-    )

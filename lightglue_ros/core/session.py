@@ -69,18 +69,16 @@ def onnxruntime() -> Any:
 
 def onnxruntime_is_older_than(version: str) -> bool:
     """True if the installed ONNX Runtime is older than a version such as ``1.25``."""
-    return _numbers(onnxruntime().__version__) < _numbers(version)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
+    installed, wanted = (
+        [int(part) for part in text.split(".")[:2]] for text in (onnxruntime().__version__, version)
+    )
+    return installed < wanted
 
 
 class GraphSession:
     """One of our graphs, checked and loaded.
 
     Args:
-        path: the .onnx file.
         graph: the graph that the file must hold: ``extractor``, ``matcher`` or ``pipeline``.
         provider: ``auto`` (cuda if it really loads, else cpu), ``cpu``, ``cuda``, ``tensorrt`` (its engines
             are built for minutes at the first start and kept in the model store) or ``openvino``.
@@ -93,7 +91,6 @@ class GraphSession:
             with spinning threads (by a tenth in fp32 and a fifth in int8, with two threads).
 
     Attributes:
-        info: metadata of the file.
         provider: the provider that loaded.
 
     Raises:
@@ -124,61 +121,57 @@ class GraphSession:
         self._session, self.provider = _open(path, provider, threads, allow_fallback, cuda_graph)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = GraphInfo.from_metadata(metadata, str(path))
-        self._check_version()
-        self._check_kind(graph)
-        if cuda_graph:
-            self._check_static()
+        self._check(graph, cuda_graph)
         replays = cuda_graph and self.provider == "cuda"
         self._cuda_graph = CudaGraphRunner(self._session, "cuda") if replays else None
-        self._output_names = list(OUTPUTS[graph])
         self._run_options = onnxruntime().RunOptions()
         self._run_options.log_severity_level = _LOG_FATAL_ONLY
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run the graph on `tensors`, named and typed as in `contract`."""
+        """Run the graph on its inputs among `tensors`, named and typed as in `contract`."""
         if self._cuda_graph is not None:
             return self._cuda_graph.run(tensors, self._run_options)
+        inputs = {name: tensors[name] for name in INPUTS[self.info.graph]}
+        names = OUTPUTS[self.info.graph]
         with flushed_denormals():
-            values = self._session.run(self._output_names, dict(tensors), self._run_options)
-        return dict(zip(self._output_names, values, strict=True))
+            values = self._session.run(list(names), inputs, self._run_options)
+        return dict(zip(names, values, strict=True))
 
     def cancel(self) -> None:
         """End the present run and refuse all later ones, which raise; from any thread."""
         self._run_options.terminate = True
 
-    def _check_version(self) -> None:
-        if onnxruntime_is_older_than(self.info.min_onnxruntime):
+    def _check(self, graph: str, cuda_graph: bool) -> None:
+        """Check that the file holds the graph, and that it runs here."""
+        export = f"lightglue_ros export {self.info.model} --split"
+        least = self.info.min_onnxruntime
+        if onnxruntime_is_older_than(least):
             raise ModelError(
-                f"{self.path} is for ONNX Runtime {self.info.min_onnxruntime} or later, and "
+                f"{self.path} is for ONNX Runtime {least} or later, and "
                 f"{onnxruntime().__version__} is installed",
-                fix=f"pip install 'onnxruntime>={self.info.min_onnxruntime}', or export it for this one: "
-                f"lightglue_ros export {self.info.model} --split --portable",
+                fix=f"pip install 'onnxruntime>={least}', or export it for this one: {export} --portable",
             )
-
-    def _check_static(self) -> None:
-        if not self.info.is_static:
-            raise ConfigError(
-                f"cuda_graph is on, and {self.path} has free shapes",
-                allowed="a model with fixed shapes",
-                fix=f"lightglue_ros export {self.info.model} --split --image-size 640x480",
-            )
-
-    def _check_kind(self, graph: str) -> None:
         inputs = {tensor.name for tensor in self._session.get_inputs()}
         outputs = {tensor.name for tensor in self._session.get_outputs()}
         if self.info.graph != graph or inputs != set(INPUTS[graph]) or outputs != set(OUTPUTS[graph]):
             raise ModelError(
                 f"{self.path} is a {self.info.graph} with inputs {sorted(inputs)}, not a {graph}",
                 allowed=f"a {graph} with inputs {sorted(INPUTS[graph])}",
-                fix=f"export it again: lightglue_ros export {self.info.model} --split",
+                fix=f"export it again: {export}",
+            )
+        if cuda_graph and not self.info.is_static:
+            raise ConfigError(
+                f"cuda_graph is on, and {self.path} has free shapes",
+                allowed="a model with fixed shapes",
+                fix=f"{export} --image-size 640x480",
             )
 
 
 class _Threads(NamedTuple):
-    """Threads of the CPU provider: their number, and True if they spin within a run."""
+    """Threads of the CPU provider."""
 
     number: int
-    spin: bool
+    spin: bool  # while they wait within a run
 
 
 def _open(
@@ -270,8 +263,9 @@ def _create(
             return ort.InferenceSession(str(path), options, providers=providers)
     # ONNX Runtime's exceptions have no common base below RuntimeError and Exception.
     except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"ONNX Runtime {ort.__version__} cannot load {path} ({_first_line(error)})",
+            f"ONNX Runtime {ort.__version__} cannot load {path} ({reason})",
             allowed="a whole .onnx file written by 'lightglue_ros export'",
             fix=f"copy the file again, or export it again: {export_command(path)}",
         ) from error
@@ -283,7 +277,8 @@ def _loading_problem(provider: str) -> str | None:
     available = ort.get_available_providers()
     if ORT_NAMES[provider] not in available:
         has = ", ".join(available)
-        if _is_installed("onnxruntime") and _is_installed("onnxruntime-gpu"):
+        builds = ("onnxruntime", "onnxruntime-gpu")
+        if all(any(importlib.metadata.distributions(name=build)) for build in builds):
             return (
                 "onnxruntime and onnxruntime-gpu are both installed and the first hides the second "
                 f"(it has {has}): pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
@@ -300,11 +295,3 @@ def _loading_problem(provider: str) -> str | None:
     except OSError as error:
         return str(error)
     return None
-
-
-def _is_installed(distribution: str) -> bool:
-    return any(importlib.metadata.distributions(name=distribution))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -50,11 +50,6 @@ def engines_dir() -> Path:
     return home() / "engines"
 
 
-def model_names() -> list[str]:
-    """List the names of the models in the store, sorted."""
-    return sorted({path.parent.name for path in models_dir().glob("*/*.onnx")})
-
-
 def find_model(model: str | os.PathLike[str]) -> ModelFiles:
     """Find a model by its name in the store, or by the path of its folder or of a pipeline.onnx.
 
@@ -69,7 +64,7 @@ def find_model(model: str | os.PathLike[str]) -> ModelFiles:
     files = ModelFiles(*(_existing(folder / f"{graph}.onnx") for graph in (EXTRACTOR, MATCHER, PIPELINE)))
     if files.is_split or files.pipeline:
         return files
-    known = ", ".join(model_names()) or "none yet"
+    known = ", ".join(sorted({path.parent.name for path in models_dir().glob("*/*.onnx")})) or "none yet"
     raise ModelError(
         f"no model '{model}': neither {named} nor a folder of that path holds extractor.onnx and "
         "matcher.onnx, or pipeline.onnx",

@@ -34,7 +34,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.image_sources import ImageSource, open_source
+from lightglue_ros.core.image_files import ImageSource, open_source
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image

@@ -50,7 +50,8 @@ def test_models_are_found_by_name_by_folder_and_by_file(home, tmp_path):
     for way in (whole, whole.parent, str(whole)):
         assert store.find_model(way).pipeline == whole
         assert not store.find_model(way).is_split
-    assert store.model_names() == ["split"]
+    with pytest.raises(ModelError, match=r"a name in the store \(split\)"):
+        store.find_model("other")
 
 
 @pytest.mark.parametrize(
