@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any
 
 from lightglue_ros.bags.recorded_images import absolute_names
 from lightglue_ros.rosdata.bags import Bag
@@ -12,14 +11,14 @@ from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.typestore import typestore
 
 _TYPE = "sensor_msgs/msg/CameraInfo"
-# For each camera (time in nanoseconds, serialized message in hexadecimal digits) where its message changes.
-CameraInfoIndex = list[list[tuple[int, str]]]
+# For each camera (time in nanoseconds, serialized message) where its message changes.
+CameraInfoIndex = list[list[tuple[int, bytes]]]
 
 
-def make_calibration(values: MatcherParameters) -> RigCalibration:
+def make_calibration(settings: MatcherParameters) -> RigCalibration:
     """Make the calibration of a rig whose topics have the names of the parameters."""
-    topics = absolute_names(values.given_camera_info_topics)
-    return RigCalibration(values.cameras, absolute_names(values.image_topics), topics)
+    topics = absolute_names(settings.given_camera_info_topics)
+    return RigCalibration(settings.cameras, absolute_names(settings.image_topics), topics)
 
 
 def index_camera_infos(bag: Bag, settings: MatcherParameters) -> tuple[CameraInfoIndex, list[str]]:
@@ -49,15 +48,15 @@ def index_camera_infos(bag: Bag, settings: MatcherParameters) -> tuple[CameraInf
     return infos, list(dict.fromkeys(notes))
 
 
-def camera_info_at(infos: list[tuple[int, str]], time: int) -> Any:
-    """Return a camera's newest CameraInfo at a time, or its first one after that; None if it has none."""
-    if not infos:
-        return None
-    newest = bisect_right(infos, time, key=lambda info: info[0]) - 1
-    return typestore().deserialize_cdr(bytes.fromhex(infos[max(newest, 0)][1]), _TYPE)
+def set_camera_infos(calibration: RigCalibration, infos: CameraInfoIndex, time: int) -> None:
+    """Set each camera's newest CameraInfo at a time, or its first one after that, if it has any."""
+    for camera, of_camera in enumerate(infos):
+        if of_camera:
+            newest = max(0, bisect_right(of_camera, time, key=lambda info: info[0]) - 1)
+            calibration.set_info(camera, typestore().deserialize_cdr(of_camera[newest][1], _TYPE))
 
 
-def _without_stamp(data: bytes) -> str:
+def _without_stamp(data: bytes) -> bytes:
     info = typestore().deserialize_cdr(data, _TYPE)
     info.header.stamp.sec = info.header.stamp.nanosec = 0
-    return bytes(typestore().serialize_cdr(info, _TYPE)).hex()
+    return bytes(typestore().serialize_cdr(info, _TYPE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from lightglue_ros.rosdata.bags import STORAGES
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
 _HEADER = ("bag", "frames", "pairs", "missing", "matches per pair", "images rejected", "output")
-_ALIGNMENT = ("left", "right", "right", "right", "right", "right", "left")
+_ALIGNMENT = ("left", *["right"] * 5, "left")
 
 
 def match_bags(bags: Sequence[Path], output: Output, settings: MatcherParameters, engine: Engine) -> int:
@@ -30,15 +31,14 @@ def match_bags(bags: Sequence[Path], output: Output, settings: MatcherParameters
     Args:
         bags: folders of rosbag2, or .db3 or .mcap files.
         output: the wanted output; with several bags its path is a folder of bags.
-        settings: the matcher's settings.
+        settings: the parameters of the node.
         engine: runs the work; it is closed if the user interrupts.
 
     Raises:
         ConfigError: the arguments cannot be used.
         ModelError: the model is missing.
     """
-    progress = Progress()
-    try:
+    with closing(Progress()) as progress:
         jobs = _jobs(bags, output, settings, progress)
         # As many bags at a time as the engine has workers, so that none of them waits for work.
         with ThreadPoolExecutor(engine.workers) as threads:
@@ -51,8 +51,6 @@ def match_bags(bags: Sequence[Path], output: Output, settings: MatcherParameters
                 engine.close()
                 progress.log("interrupted; the same command goes on from here")
                 raise
-    finally:
-        progress.close()
     if any(job.summary for job in jobs):
         progress.log_rate()
         rows = [_row(job) for job in jobs]
@@ -70,6 +68,7 @@ def _jobs(
         )
     if output.storage not in (None, *STORAGES):
         raise ConfigError(f"--storage is '{output.storage}'", allowed=", ".join(STORAGES))
+    bags, output = [bag.expanduser() for bag in bags], replace(output, path=output.path.expanduser())
     require_parent_folder(output.path)
     folder, sha256 = hash_model(settings.model)
     settings = replace(settings, model=str(folder))
@@ -82,23 +81,15 @@ def _jobs(
             f"several bags have the name {name}", allowed="bags of different names", fix="match them apart"
         )
     output.path.mkdir(exist_ok=True)
-    return [
-        BagJob(bag, replace(output, path=output.path / name), settings, sha256, progress)
-        for bag, name in zip(bags, names, strict=True)
-    ]
+    outputs = [replace(output, path=output.path / name) for name in names]
+    return [BagJob(*each, settings, sha256, progress) for each in zip(bags, outputs, strict=True)]
 
 
-def _row(job: BagJob) -> tuple[str, ...]:
+def _row(job: BagJob) -> tuple[object, ...]:
     done = job.summary
     if done is None:
-        return (str(job.bag), *"-----", "failed, see above")
+        return job.bag, *"-----", "failed, see above"
     matched = done.pairs - done.missing
-    return (
-        str(job.bag),
-        str(done.frames),
-        str(done.pairs),
-        str(done.missing),
-        f"{done.matches / matched:.1f}" if matched else "-",
-        f"{done.rejected} of {done.images}",
-        str(job.output.path),
-    )
+    mean = f"{done.matches / matched:.1f}" if matched else "-"
+    rejected = f"{done.rejected} of {done.images}"
+    return job.bag, done.frames, done.pairs, done.missing, mean, rejected, job.output.path

@@ -13,8 +13,13 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from typing import Any
 
 from lightglue_ros.errors import ConfigError, LightGlueRosError
@@ -25,10 +30,10 @@ MOST_TRIES = 3
 
 
 def make_engine(name: str, jobs: int | None) -> Engine:
-    """Make an engine.
+    """Make the engine ``processes`` or ``ray``.
 
     Args:
-        name: ``processes`` or ``ray``.
+        name: one of `ENGINES`.
         jobs: tasks at a time; None is one process, or one task for each core of a Ray cluster.
 
     Raises:
@@ -39,20 +44,16 @@ def make_engine(name: str, jobs: int | None) -> Engine:
     return RayEngine(jobs) if name == "ray" else ProcessEngine(jobs or 1)
 
 
-def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
-    """Call a function; returns its result, or None and an error that can be sent between processes."""
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function; all its errors can be sent between processes and have a text for the user."""
     try:
-        return function(*arguments), None
-    except (LightGlueRosError, OSError, CancelledError) as error:
-        return None, error
+        return function(*arguments)
+    except (LightGlueRosError, OSError, CancelledError):
+        raise
     except Exception as error:
         traceback.print_exc()
-        summary = f"unexpected {type(error).__name__}: {error}"
-        return None, LightGlueRosError(summary, fix="report it, with the traceback in the log")
-
-
-class _WorkerDiedError(Exception):
-    """The process that ran a task is gone."""
+        what = f"unexpected {type(error).__name__}: {error}"
+        raise LightGlueRosError(what, fix="report it, with the traceback in the log") from None
 
 
 class Engine(ABC):
@@ -70,7 +71,7 @@ class Engine(ABC):
         self._threads = ThreadPoolExecutor(workers)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
-        """Run a function of a module; the future has its result or its error, see `attempt`."""
+        """Run a function of a module; the future has its result or its error, see `call`."""
         try:
             return self._threads.submit(self._run, function, *arguments)
         except RuntimeError:  # after close
@@ -92,12 +93,9 @@ class Engine(ABC):
             if self._is_closed:
                 raise CancelledError
             try:
-                result, error = self._call(function, *arguments)
-            except _WorkerDiedError:
+                return self._call(function, *arguments)
+            except BrokenExecutor:
                 continue
-            if error is not None:
-                raise error
-            return result
         raise ConfigError(
             f"{MOST_TRIES} processes died one after the other at the same task",
             allowed="a machine with enough memory for each process",
@@ -105,8 +103,8 @@ class Engine(ABC):
         )
 
     @abstractmethod
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
-        """Call `attempt` in another process; raises _WorkerDiedError if that process dies."""
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run `call` in another process; raises BrokenExecutor if that process dies."""
 
     @abstractmethod
     def _kill(self) -> None:
@@ -114,17 +112,13 @@ class Engine(ABC):
 
 
 class ProcessEngine(Engine):
-    """Runs tasks in processes of this machine, which end with this process however it ends.
-
-    Args:
-        workers: the number of processes; several share the cores.
-    """
+    """Runs tasks in processes of this machine, which share the cores and end with this process."""
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers, max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0)
         self._of_thread = threading.local()
 
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             if getattr(self._of_thread, "process", None) is None:
                 # A fork would share ONNX Runtime's threads with this process.
@@ -132,10 +126,10 @@ class ProcessEngine(Engine):
                 self._of_thread.process = ProcessPoolExecutor(1, context, _end_with_parent)
                 # The process inherits this thread's mask: Ctrl-C is for its parent alone.
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            return self._of_thread.process.submit(attempt, function, *arguments).result()
-        except BrokenProcessPool as error:
+            return self._of_thread.process.submit(call, function, *arguments).result()
+        except BrokenExecutor:
             self._of_thread.process = None
-            raise _WorkerDiedError from error
+            raise
 
     def _kill(self) -> None:
         # The command has no other children.
@@ -157,12 +151,6 @@ class RayEngine(Engine):
     """Runs tasks on the Ray cluster of RAY_ADDRESS or of this machine, else on a new local one.
 
     Every machine has this package, and bags, output and model under the same paths.
-
-    Args:
-        jobs: tasks at a time; None is one for each core of the cluster.
-
-    Raises:
-        ConfigError: Ray is not installed or cannot be reached.
     """
 
     def __init__(self, jobs: int | None) -> None:
@@ -173,29 +161,29 @@ class RayEngine(Engine):
                 f"--engine ray needs the Python package ray ({missing})", fix="pip install 'ray>=2.9'"
             ) from missing
         self._ray = ray
-        self._is_ours = not ray.is_initialized()
         try:
-            ray.init(ignore_reinit_error=True, logging_level="error", log_to_driver=False)
+            ray.init(logging_level="error", log_to_driver=False)
         # Ray's errors have no common base class.
         except Exception as error:
             raise ConfigError(f"Ray cannot be reached: {error}", fix="check RAY_ADDRESS") from error
         super().__init__(jobs or max(1, int(ray.cluster_resources().get("CPU", 1))), num_threads=1)
-        self._attempt = ray.remote(num_cpus=1, max_retries=0)(attempt)
+        self._remote_call = ray.remote(num_cpus=1, max_retries=0)(call)
         self._running: set[Any] = set()
 
     def close(self) -> None:
         """End all tasks, and a cluster that began with them."""
         super().close()
-        if self._is_ours:
-            self._ray.shutdown()
+        self._ray.shutdown()
 
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
-        task = self._attempt.remote(function, *arguments)
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        task = self._remote_call.remote(function, *arguments)
         self._running.add(task)
         try:
             return self._ray.get(task)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
         except self._ray.exceptions.RayError as error:
-            raise _WorkerDiedError from error
+            raise BrokenExecutor from error
         finally:
             self._running.discard(task)
 

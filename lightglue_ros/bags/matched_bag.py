@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import heapq
 import json
+import pickle
 import tempfile
-from base64 import b64decode
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from lightglue_ros.rosdata.bag_writer import BagWriter
-from lightglue_ros.rosdata.bags import Bag, metadata_of
+from lightglue_ros.rosdata.bags import Bag, BagWriter, metadata_of
 from lightglue_ros.rosdata.typestore import MATCHES_TYPE
 
 MATCHES_TOPIC = "/matches"
@@ -43,12 +42,12 @@ class Summary:
     (`missing`), of matches, of recorded images, and of images that cannot be used (`rejected`).
     """
 
-    frames: int
-    pairs: int
-    missing: int
-    matches: int
-    images: int
-    rejected: int
+    frames: int = 0
+    pairs: int = 0
+    missing: int = 0
+    matches: int = 0
+    images: int = 0
+    rejected: int = 0
 
 
 def read_summary(path: Path, key: str) -> Summary | None:
@@ -58,45 +57,39 @@ def read_summary(path: Path, key: str) -> Summary | None:
 
 
 def write_matched_bag(
-    source: Path, chunks: Sequence[Path], output: Output, key: str, folder: Path, counts: Mapping[str, int]
+    source: Path, chunks: Sequence[Path], output: Output, key: str, folder: Path, counts: Counter[str]
 ) -> tuple[Path, Summary]:
-    """Write a matched bag.
+    """Write a matched bag; returns it and its summary.
 
     Args:
         source: the input.
-        chunks: files of its chunks, see `match_chunk`.
-        output: the wanted output; its path is left alone.
+        chunks: files of its chunks: pickled results of `match_chunk`.
+        output: the wanted output; only the name of its path is used.
         key: hash of all that the output depends on.
-        folder: where to make a folder for the new bag.
-        counts: numbers for the summary from before the matching.
-
-    Returns:
-        The new bag, and its summary.
+        folder: the folder to make a folder for the new bag in.
+        counts: numbers of images and of rejected images in the input.
 
     Raises:
         BrokenBagError: the input ends in the middle.
     """
     # The file in a bag is named after the bag's folder, so that folder has its final name.
-    path = Path(tempfile.mkdtemp(prefix="output-", dir=folder)) / output.path.name
-    total = Counter(frames=0, pairs=0, missing=0, matches=0, images=0, rejected=0)
-    total.update(counts)
+    path = Path(tempfile.mkdtemp(dir=folder)) / output.path.name
     with Bag(source) as bag, BagWriter(path, output.storage or bag.storage) as writer:
-        matches = _read_matches(chunks, writer.add_topic(MATCHES_TOPIC, MATCHES_TYPE), total)
+        matches = _read_matches(chunks, writer.add_topic(MATCHES_TOPIC, MATCHES_TYPE), counts)
         recorded = () if output.matches_only else bag.copies(writer, leave_out=[MATCHES_TOPIC])
         # Of the same time, messages of the input come first.
         for time, topic, data in heapq.merge(recorded, matches, key=itemgetter(0)):
             writer.write(topic, time, data)
-        summary = Summary(**total)
+        summary = Summary(**counts)
         writer.set_custom_data(_KEY, key)
         writer.set_custom_data(_SUMMARY, json.dumps(asdict(summary)))
     return path, summary
 
 
 def _read_matches(
-    chunks: Sequence[Path], topic: Any, total: Counter[str]
+    chunks: Sequence[Path], topic: Any, counts: Counter[str]
 ) -> Iterator[tuple[int, Any, bytes]]:
     for file in chunks:
-        chunk = json.loads(file.read_bytes())
-        total.update(chunk["counts"])
-        for time, message in chunk["messages"]:
-            yield time, topic, b64decode(message)
+        messages, counts_of_chunk = pickle.loads(file.read_bytes())
+        counts.update(counts_of_chunk)
+        yield from ((time, topic, data) for time, data in messages)

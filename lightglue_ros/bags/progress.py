@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import sys
 import threading
+from io import TextIOBase
 
 from tqdm import tqdm
 
 _LOG_PERIOD = 60.0
 
 
-class _LogLines:
+class _LogLines(TextIOBase):
     """A file that makes lines of the bar's updates."""
 
-    def write(self, text: str) -> None:
+    def write(self, text: str) -> int:
         if text.strip():
             print(text.strip(), file=sys.stderr, flush=True)
-
-    def flush(self) -> None:
-        """Do nothing: print flushes."""
+        return len(text)
 
 
 class Progress:

@@ -29,57 +29,45 @@ def absolute_names(topics: Sequence[str]) -> list[str]:
     return [f"/{topic.lstrip('/')}" for topic in topics]
 
 
-def recorded_topics(values: MatcherParameters) -> list[str]:
-    """Return the topic that each camera's images are recorded on."""
-    suffix = "/compressed" if _is_compressed(values) else ""
-    return [f"{topic}{suffix}" for topic in absolute_names(values.image_topics)]
+class RecordedImages:
+    """Images of a rig's cameras in a bag.
 
-
-def recorded_type(values: MatcherParameters) -> str:
-    """Return the message type of the cameras' images."""
-    return f"sensor_msgs/msg/{'CompressedImage' if _is_compressed(values) else 'Image'}"
-
-
-def _is_compressed(values: MatcherParameters) -> bool:
-    return values.image_transport == "compressed"
-
-
-def read_images(
-    bag: Bag, values: MatcherParameters, start: int | None = None, stop: int | None = None
-) -> Iterator[tuple[int, ImageRef, BagMessage]]:
-    """Read (camera, place, message) of a rig's images in the order in which they were recorded.
-
-    Args:
-        bag: the bag.
-        values: the node's parameters, which name the topics.
-        start: read images recorded at or after this time, in nanoseconds.
-        stop: read images recorded before this time, in nanoseconds.
-
-    Raises:
-        BrokenBagError: the bag ends in the middle.
+    Attributes:
+        kind: the message type of the images.
+        topics: the topic of each camera.
     """
-    topics = recorded_topics(values)
-    last = [ImageRef(-1, 0)] * len(topics)
-    for message in bag.messages(set(topics), start, stop):
-        for camera, topic in enumerate(topics):
-            if topic == message.topic:
-                is_repeated = last[camera].time == message.time
-                last[camera] = ImageRef(message.time, last[camera].repeat + 1 if is_repeated else 0)
-                yield camera, last[camera], message
 
+    def __init__(self, bag: Bag, settings: MatcherParameters) -> None:
+        is_compressed = settings.image_transport == "compressed"
+        suffix = "/compressed" if is_compressed else ""
+        self.kind = f"sensor_msgs/msg/{'CompressedImage' if is_compressed else 'Image'}"
+        self.topics = [f"{topic}{suffix}" for topic in absolute_names(settings.image_topics)]
+        self._bag = bag
+        self._max_pixels = settings.max_image_pixels
 
-def check_recorded_image(data: bytes, values: MatcherParameters) -> CameraImage:
-    """Check a serialized image without decoding it.
+    def read(
+        self, start: int | None = None, stop: int | None = None
+    ) -> Iterator[tuple[int, ImageRef, BagMessage]]:
+        """Read (camera, place, message) in the order of recording; see `Bag.messages`."""
+        last = [ImageRef(-1, 0)] * len(self.topics)
+        for message in self._bag.messages(set(self.topics), start, stop):
+            for camera, topic in enumerate(self.topics):
+                if topic == message.topic:
+                    is_repeated = last[camera].time == message.time
+                    last[camera] = ImageRef(message.time, last[camera].repeat + 1 if is_repeated else 0)
+                    yield camera, last[camera], message
 
-    Raises:
-        RejectedImageError: the image cannot be used.
-    """
-    kind = recorded_type(values)
-    try:
-        message = typestore().deserialize_cdr(data, kind)
-    # The exception depends on which bytes are broken.
-    except Exception as error:
-        raise RejectedImageError(
-            "broken_message", f"{len(data)} bytes are no {kind}: {error}", allowed="a whole message"
-        ) from error
-    return check_message(message, values.max_image_pixels)
+    def check(self, data: bytes) -> CameraImage:
+        """Check a serialized image without decoding it.
+
+        Raises:
+            RejectedImageError: the image cannot be used.
+        """
+        try:
+            message = typestore().deserialize_cdr(data, self.kind)
+        # The exception depends on which bytes are broken.
+        except Exception as error:
+            raise RejectedImageError(
+                "broken_message", f"{len(data)} bytes are no {self.kind}: {error}", allowed="a whole message"
+            ) from error
+        return check_message(message, self._max_pixels)

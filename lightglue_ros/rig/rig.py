@@ -82,6 +82,11 @@ class Rig:
         """Largest number of images in one run, of the extractor or of the matcher."""
         return max(len(self.cameras), len({view for pair in self.pairs for view in pair}))
 
+    @property
+    def most_frames_back(self) -> int:
+        """Largest number of past frames that the pairs need of a camera."""
+        return max(map(self.frames_back, range(len(self.cameras))))
+
     def frames_back(self, camera: int) -> int:
         """Return how many past frames of a camera the pairs need."""
         return max((view.back for pair in self.pairs for view in pair if view.camera == camera), default=0)

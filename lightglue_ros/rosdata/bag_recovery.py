@@ -12,13 +12,12 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from lightglue_ros.errors import ConfigError
-from lightglue_ros.rosdata.bag_writer import BagWriter
-from lightglue_ros.rosdata.bags import BrokenBagError, metadata_of, storage_files, storage_of
+from lightglue_ros.rosdata.bags import BagWriter, BrokenBagError, metadata_of, storage_files, storage_of
 
 # What BagWriter.write takes: topic, time in nanoseconds, serialized message.
 _Recovered = Iterator[tuple[Any, int, bytes]]
@@ -40,7 +39,7 @@ def recover(path: Path, folder: Path) -> tuple[Path, int]:
 
     Args:
         path: folder of a rosbag2, or its .db3 or .mcap file; it is not changed.
-        folder: the folder to make the new bag in.
+        folder: the folder to make a folder for the new bag in.
 
     Returns:
         The new bag, and the number of its messages.
@@ -53,7 +52,7 @@ def recover(path: Path, folder: Path) -> tuple[Path, int]:
     if metadata_of(path).get("compression_mode", "").lower() not in ("", "none"):
         raise BrokenBagError(f"bag {path} is broken and compressed", fix=f"ros2 bag reindex {path}")
     storage = storage_of(files)
-    recovered, count = Path(tempfile.mkdtemp(prefix="recovering-", dir=folder)) / "bag", 0
+    recovered, count = Path(tempfile.mkdtemp(dir=folder)) / "bag", 0
     with BagWriter(recovered, storage) as writer:
         for file in files:
             for topic, time, data in _READERS[storage](file, writer):
@@ -67,7 +66,8 @@ def _journal_of(database: Path) -> Path:
 
 
 def _has_journal(file: Path) -> bool:
-    return _journal_of(file).exists() and _journal_of(file).stat().st_size > 0
+    journal = _journal_of(file)
+    return journal.exists() and journal.stat().st_size > 0
 
 
 def _read_sqlite3(file: Path, writer: BagWriter) -> _Recovered:
@@ -85,13 +85,13 @@ def _read_sqlite3(file: Path, writer: BagWriter) -> _Recovered:
 def _read_database(file: Path, options: str, writer: BagWriter) -> _Recovered:
     with closing(sqlite3.connect(file.absolute().as_uri() + options, uri=True)) as database:
         database.text_factory = lambda text: text.decode(errors="replace")
-        try:
+        with suppress(sqlite3.DatabaseError, KeyError):
             # Without this SQLite refuses a database that is shorter than its header says.
             database.execute("PRAGMA writable_schema = ON")
             definitions = _definitions(database)
             rows = database.execute("SELECT id, name, type, offered_qos_profiles FROM topics").fetchall()
             topics = {
-                number: writer.add_topic(name, kind, definitions.get(kind, ""), qos)
+                number: writer.add_topic(name, kind, definitions.get(kind, ""), qos=qos)
                 for number, name, kind, qos in rows
             }
             (page_size,) = database.execute("PRAGMA page_size").fetchone()
@@ -102,8 +102,6 @@ def _read_database(file: Path, options: str, writer: BagWriter) -> _Recovered:
                 messages = (message for message, _ in itertools.pairwise(messages))
             for topic, time, data in messages:
                 yield topics[topic], time, data
-        except (sqlite3.DatabaseError, KeyError):
-            return
 
 
 def _definitions(database: sqlite3.Connection) -> dict[str, str]:
@@ -124,21 +122,18 @@ def _read_mcap(file: Path, writer: BagWriter) -> _Recovered:
     topics: dict[int, Any] = {}
     with file.open("rb") as stream:
         records = NonSeekingReader(stream, validate_crcs=True).iter_messages(log_time_order=False)
-        while (record := _next_or_none(records)) is not None:
-            schema, channel, message = record
+        for schema, channel, message in _until_broken(records):
             if channel.id not in topics:
                 kind, definition = (schema.name, schema.data.decode(errors="replace")) if schema else ("", "")
                 qos = channel.metadata.get("offered_qos_profiles", "")
-                topics[channel.id] = writer.add_topic(channel.topic, kind, definition, qos)
+                topics[channel.id] = writer.add_topic(channel.topic, kind, definition, qos=qos)
             yield topics[channel.id], message.log_time, message.data
 
 
-def _next_or_none(records: Iterator[Any]) -> Any:
-    try:
-        return next(records, None)
+def _until_broken(records: Iterator[Any]) -> Iterator[Any]:
     # The exception depends on where the file is broken, and on its compression.
-    except Exception:
-        return None
+    with suppress(Exception):
+        yield from records
 
 
 _READERS = {"sqlite3": _read_sqlite3, "mcap": _read_mcap}

@@ -1,52 +1,44 @@
-"""Reads rosbag2 (sqlite3 or MCAP, also compressed) without ROS, through the library rosbags."""
+"""Reads and writes rosbag2 (sqlite3 or MCAP; reads also compressed bags) through the library rosbags."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from lightglue_ros.errors import ConfigError
-from lightglue_ros.rosdata.bag_writer import BagWriter
-from lightglue_ros.rosdata.typestore import rosbag2
+from lightglue_ros.rosdata.typestore import known_definition, rosbag2, type_hash
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 STORAGES = ("sqlite3", "mcap")
 _STORAGE_OF_SUFFIX = {".db3": "sqlite3", ".mcap": "mcap"}
+# ROS 2 before Jazzy cannot read the QoS profiles of version 9.
+_WRITTEN_VERSION = 8
 
 
 class BrokenBagError(ConfigError):
     """A bag that cannot be read, or not to its end."""
 
 
-@dataclass(frozen=True)
-class BagMessage:
-    """A recorded message.
-
-    Attributes:
-        topic: its topic.
-        time: when it was recorded, in nanoseconds.
-        data: the serialized message (CDR).
-    """
+class BagMessage(NamedTuple):
+    """A recorded message: topic, time of recording in nanoseconds, and serialized message (CDR)."""
 
     topic: str
     time: int
     data: bytes
 
 
-class Bag:
+class Bag(AbstractContextManager):
     """A recorded bag; a context manager that closes it.
 
     Args:
         path: folder of a rosbag2, or one of its .db3 or .mcap files.
 
     Attributes:
-        path: the argument of that name.
         types: the type of each topic, such as sensor_msgs/msg/Image.
         storage: ``sqlite3`` or ``mcap``.
 
@@ -68,12 +60,7 @@ class Bag:
             raise self._broken(error) from error
         self.types = {connection.topic: connection.msgtype for connection in self._reader.connections}
 
-    def __enter__(self) -> Bag:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def image_types(self, topics: Sequence[str] = ()) -> dict[str, str]:
@@ -101,10 +88,10 @@ class Bag:
     def messages(
         self, topics: Collection[str], start: int | None = None, stop: int | None = None
     ) -> Iterator[BagMessage]:
-        """Read messages in the order in which they were recorded.
+        """Read messages of topics in the order in which they were recorded.
 
         Args:
-            topics: read these topics only.
+            topics: the wanted topics.
             start: read messages recorded at or after this time, in nanoseconds.
             stop: read messages recorded before this time, in nanoseconds.
 
@@ -118,15 +105,16 @@ class Bag:
     def copies(self, writer: BagWriter, leave_out: Collection[str] = ()) -> Iterator[tuple[int, Any, bytes]]:
         """Add the topics to another bag and read all messages as (time in nanoseconds, topic there, data).
 
-        Args:
-            writer: writes the other bag.
-            leave_out: topics that are left out.
-
         Raises:
             BrokenBagError: the file is broken.
         """
         connections = [one for one in self._reader.connections if one.topic not in leave_out]
-        topics = {one.id: writer.add_copy(one) for one in connections}
+        topics = {
+            one.id: writer.add_topic(
+                one.topic, one.msgtype, one.msgdef.data, one.digest, one.ext.offered_qos_profiles
+            )
+            for one in connections
+        }
         for connection, time, data in self._read(connections):
             yield time, topics[connection.id], data
 
@@ -151,24 +139,60 @@ class Bag:
         )
 
 
+class BagWriter(rosbag2.Writer):
+    """Writes a bag; a context manager that leaves the bag without index and metadata after an error.
+
+    Args:
+        folder: the new bag; its parent exists.
+        storage: ``sqlite3`` or ``mcap``.
+    """
+
+    def __init__(self, folder: Path, storage: str) -> None:
+        plugin = rosbag2.StoragePlugin[storage.upper()]
+        super().__init__(folder, version=_WRITTEN_VERSION, storage_plugin=plugin)
+        self._topics: dict[tuple[str, str], Any] = {}
+
+    def add_topic(
+        self, topic: str, kind: str, definition: str = "", digest: str = "", qos: str | Sequence[Any] = ""
+    ) -> Any:
+        """Add a topic, unless it is there already; returns what `write` takes.
+
+        Args:
+            topic: its name.
+            kind: its type.
+            definition: the definition of the type and of those in it; empty for a type that we know.
+            digest: the hash of the type; empty if it is not known.
+            qos: the QoS profiles that its publishers offered, in a bag's YAML or as rosbags reads them.
+        """
+        # A topic with several publishers may be recorded several times.
+        if (topic, kind) not in self._topics:
+            definition = definition or known_definition(kind)
+            self._topics[topic, kind] = self.add_connection(
+                topic,
+                kind,
+                msgdef=definition,
+                rihs01=digest or type_hash(kind, definition),
+                offered_qos_profiles=rosbag2.metadata.parse_qos(qos) if isinstance(qos, str) else qos,
+            )
+        return self._topics[topic, kind]
+
+
 def storage_files(path: Path) -> list[Path]:
     """Return the .db3 or .mcap files of a bag, sorted by name with numbers by value.
 
     Raises:
         ConfigError: there is no bag.
     """
-    found = list(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
-    found = [file for file in found if set(file.suffixes) & set(_STORAGE_OF_SUFFIX)]
+    files = path.iterdir() if path.is_dir() else [path] * path.exists()
+    found = [file for file in files if _STORAGE_OF_SUFFIX.keys() & file.suffixes]
     if not found:
         raise ConfigError(
             f"there is no bag {path}",
             allowed="folder of a rosbag2, or its .db3 or .mcap file",
             fix="check the path",
         )
-    return sorted(
-        found,
-        key=lambda file: [int(word) if word.isdigit() else word for word in re.split("([0-9]+)", file.name)],
-    )
+    words = {file: re.split("([0-9]+)", file.name) for file in found}
+    return sorted(found, key=lambda file: [int(one) if one.isdigit() else one for one in words[file]])
 
 
 def storage_of(found: Sequence[Path]) -> str:

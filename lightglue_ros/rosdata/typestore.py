@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,8 +16,7 @@ try:
     from rosbags import typesys
 except ImportError as missing:
     raise ConfigError(
-        f"reading a bag needs the Python package rosbags ({missing})",
-        fix="pip install rosbags mcap pyyaml",
+        f"reading a bag needs the Python package rosbags ({missing})", fix="pip install rosbags mcap pyyaml"
     ) from missing
 
 MATCHES_TYPE = "lightglue_ros/msg/Matches"
@@ -28,16 +26,10 @@ _UNKNOWN_HASH = "RIHS01_" + 64 * "0"
 @cache
 def typestore() -> Any:
     """Return rosbags' store of the message types of ROS 2 and of ours."""
-    types = {}
-    for name in ("Matches", "PairMatches"):
-        text = (files("lightglue_ros") / "definitions" / f"{name}.msg").read_text()
-        types |= typesys.get_types_from_msg(text, f"lightglue_ros/msg/{name}")
-    return _typestore_with(types)
-
-
-def _typestore_with(types: Mapping[str, Any]) -> Any:
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
-    store.register({name: definition for name, definition in types.items() if name not in store.types})
+    for name in ("PairMatches", "Matches"):
+        text = (files("lightglue_ros") / "definitions" / f"{name}.msg").read_text()
+        store.register(typesys.get_types_from_msg(text, f"lightglue_ros/msg/{name}"))
     return store
 
 
@@ -62,9 +54,12 @@ def known_definition(kind: str) -> str:
 def type_hash(kind: str, definition: str) -> str:
     """Return the hash of a message type as REP 2016 defines it."""
     try:
-        if kind in typestore().types:
-            return typestore().hash_rihs01(kind)
-        return _typestore_with(typesys.get_types_from_msg(definition, kind)).hash_rihs01(kind)
+        store = typestore()
+        if kind not in store.types:
+            store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+            types = typesys.get_types_from_msg(definition, kind)
+            store.register({name: known for name, known in types.items() if name not in store.types})
+        return store.hash_rihs01(kind)
     # A message can be copied even if its definition is broken.
     except Exception:
         return _UNKNOWN_HASH

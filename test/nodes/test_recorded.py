@@ -17,8 +17,7 @@ from lightglue_ros.cli import main
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.msg import Matches, PairMatches
 from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
-from lightglue_ros.rosdata.bag_writer import BagWriter
-from lightglue_ros.rosdata.bags import Bag, metadata_of
+from lightglue_ros.rosdata.bags import Bag, BagWriter, metadata_of
 from lightglue_ros.rosdata.typestore import MATCHES_TYPE
 
 OK, MISSING = PairMatches.STATUS_OK, PairMatches.STATUS_MISSING
