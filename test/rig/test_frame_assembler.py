@@ -1,4 +1,4 @@
-"""Assembly of frames: images are integers here, for the assembler hands them on as they are."""
+"""Assembly of frames: images are numbers here, because the assembler hands them on as they are."""
 
 from itertools import pairwise, permutations
 
@@ -13,34 +13,48 @@ MS = 1_000_000
 SECOND = 1000 * MS
 PERIOD = 100 * MS
 START = 1_700_000_000_000 * MS
+HOUR_IN_MS = 3_600_000
 
 
-def assembler(cameras=2, slop=0.01, timeout=1.0):
-    names = [f"camera{number}" for number in range(cameras)]
-    pairs = [f"{first}:{second}" for first, second in pairwise(names)] or ["camera0@-1:camera0"]
-    return FrameAssembler(Rig.parse(names, pairs), slop=slop, timeout=timeout)
+def assembler(cameras=2, slop=0.01, timeout=1.0, pairs=(), absent=()):
+    """An assembler of cameras 0, 1, ..., of which each makes a pair with the next unless pairs are given."""
+    names = [str(number) for number in range(cameras)]
+    chain = [f"{first}:{second}" for first, second in pairwise(names)] or ["0@-1:0"]
+    return FrameAssembler(Rig.parse(names, pairs or chain), slop, timeout, absent)
 
 
-def play(frames, stamps_of_cameras):
-    """Feed (camera, moment, offset) in order; an image is the number of its moment."""
-    out = []
-    for camera, moment, offset in stamps_of_cameras:
-        stamp = START + moment * PERIOD + offset * MS
-        frame = frames.add(camera, stamp, moment, now=stamp)
-        if frame is not None:
-            out.append(frame.images)
-    return out
+def feed(frames, images):
+    """Add (arrival in ms, camera, image, stamp in ms or else that of the arrival); returns the frames."""
+    found = []
+    for at, camera, image, *taken in images:
+        stamp, now = (START + round(time * MS) for time in ((taken or [at])[0], at))
+        found.append(frames.add(camera, stamp, image, now))
+    return [frame for frame in found if frame is not None]
+
+
+def play(frames, images):
+    """Feed (camera, moment, offset in ms) in order; an image is the number of its moment of 100 ms."""
+    timed = ((100 * moment + offset, camera, moment) for camera, moment, offset in images)
+    return [frame.images for frame in feed(frames, timed)]
+
+
+def run(frames, images):
+    """Feed (time in ms, camera) in order of time; an image is its time."""
+    return feed(frames, ((at, camera, at) for at, camera in sorted(images)))
+
+
+def shots(camera, hertz, seconds, phase=0.0):
+    return [(phase + 1e3 * number / hertz, camera) for number in range(round(hertz * seconds))]
 
 
 # Options of the assembler, (camera, moment, offset in ms) of each image, the frames, and counts afterwards.
 SEQUENCES = {
-    "images within the slop become a frame": (
+    "images within the slop become a frame, images beyond it do not": (
         {},
-        [(0, 0, 0), (1, 0, 9), (0, 1, 0), (1, 1, 10)],
+        [(0, 0, 0), (1, 0, 9), (0, 1, 0), (1, 1, 10), (0, 2, 0), (1, 2, 11)],
         [(0, 0), (1, 1)],
         {},
     ),
-    "images beyond the slop do not": ({}, [(0, 0, 0), (1, 0, 11)], [], {}),
     "the slop bounds the spread of three cameras": (
         {"cameras": 3},
         [(0, 0, 0), (2, 0, 12), (1, 0, 6), (0, 1, 0), (2, 1, 10), (1, 1, 5)],
@@ -148,8 +162,7 @@ def test_frames_never_mix_moments_and_every_image_is_accounted_for(lost, jitter,
 
 
 def test_nobody_waits_for_a_camera_that_is_known_not_to_come():
-    rig = Rig.parse(["camera0", "camera1"], ["camera0:camera1"])
-    frames = FrameAssembler(rig, slop=0.01, timeout=0.25, absent=[1])
+    frames = assembler(timeout=0.25, absent=[1])
     assert play(frames, [(0, 100, 0), (0, 101, 0)]) == [(100, None), (101, None)]
     # Time is set back.
     assert play(frames, [(0, moment, 0) for moment in range(10)])[-1] == (9, None)
@@ -163,20 +176,6 @@ def test_images_without_a_stamp_count_as_taken_on_arrival():
         now = START + moment * PERIOD
         assert frames.add(0, 0, moment, now=now) is None
         assert frames.add(1, 0, moment, now=now + 5 * MS).images == (moment, moment)
-
-
-def run(frames, images, start=START):
-    """Feed (time in ms, camera) in order of time, taken and arrived at once; an image is its time in ms."""
-    out = []
-    for at, camera in sorted(images):
-        frame = frames.add(camera, start + round(at * MS), at, now=start + round(at * MS))
-        if frame is not None:
-            out.append(frame)
-    return out
-
-
-def shots(camera, hertz, seconds, phase=0.0):
-    return [(phase + 1e3 * number / hertz, camera) for number in range(round(hertz * seconds))]
 
 
 @pytest.mark.parametrize(("hertz", "slop"), [(10, 0.045), (30, 0.015), (200, 0.00225), (1, 0.1)])
@@ -194,7 +193,7 @@ def test_the_automatic_slop_is_that_of_the_fastest_camera_and_lost_images_do_not
 
 
 def test_cameras_at_30_15_and_10_hz_give_every_pair_at_every_common_moment():
-    frames = FrameAssembler(Rig.parse("abc", ["a:b", "b:c", "a:c"]), slop=0.0, timeout=1.0)
+    frames = assembler(3, slop=0.0, pairs=["0:1", "1:2", "0:2"])
     out = run(frames, shots(0, 30, 4) + shots(1, 15, 4, 2.0) + shots(2, 10, 4, 1.0))[-90:]
     present = [tuple(image is not None for image in frame.images) for frame in out]
     span = (out[-1].stamps[0] - out[0].stamps[0]) / SECOND
@@ -208,57 +207,50 @@ def test_cameras_at_30_15_and_10_hz_give_every_pair_at_every_common_moment():
 def test_a_slow_camera_whose_images_take_longer_is_still_matched():
     """Its image of a moment comes 50 ms after the fast camera's."""
     frames = assembler(slop=0.0)
-    images = [(at, 0, at) for at, _ in shots(0, 30, 3)] + [(at + 50.0, 1, at) for at, _ in shots(1, 10, 3)]
-    out = [
-        frames.add(camera, START + round(at * MS), at, START + round(now * MS))
-        for now, camera, at in sorted(images)
-    ]
-    assert sum(frame is not None and None not in frame.images for frame in out) >= 28
+    shots_of_both = shots(0, 30, 3) + shots(1, 10, 3)
+    out = feed(frames, sorted((at + 50.0 * camera, camera, at, at) for at, camera in shots_of_both))
+    assert sum(None not in frame.images for frame in out) >= 28
 
 
 def test_a_pair_through_time_of_the_fast_camera_comes_at_its_own_rate():
-    frames = FrameAssembler(Rig.parse("ab", ["a:b", "a@-1:a"]), slop=0.0, timeout=1.0)
+    frames = assembler(slop=0.0, pairs=["0:1", "0@-1:0"])
     out = run(frames, shots(0, 30, 3) + shots(1, 10, 3))
     assert len(out) >= 80
     assert sum(frame.images[1] is not None for frame in out) >= 28
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
-@pytest.mark.parametrize("pairs", [["a:b", "b:c"], ["a:b", "c:d"], ["a:b", "b:c", "c:d", "c@-1:c"]])
+@pytest.mark.parametrize("pairs", [["0:1", "1:2"], ["0:1", "2:3"], ["0:1", "1:2", "2:3", "2@-1:2"]])
 @pytest.mark.parametrize("late", [3.0, 0.7])
 def test_two_groups_of_cameras_whose_times_differ_do_not_hold_up_each_other(order, pairs, late):
     """Those of the later time are missing, whoever comes first."""
-    frames = FrameAssembler(Rig.parse("abcd", pairs), slop=0.0, timeout=0.5)
-    out = []
-    for moment in range(60):
-        for position, camera in enumerate(order):
-            now = START + moment * PERIOD + position * MS
-            stamp = now - (round(late * SECOND) if camera >= 2 else 0)
-            frame = frames.add(camera, stamp, moment, now)
-            if frame is not None and moment >= 20 and frame.images[0] is not None:
-                out.append(frame)
-    assert [frame.images[:2] for frame in out] == [(moment, moment) for moment in range(20, 60)]
-    assert all(frame.images[2:] == (None, None) and frame.missing == {2, 3} for frame in out)
+    frames = assembler(4, slop=0.0, timeout=0.5, pairs=pairs)
+    times = (
+        (moment, 100 * moment + position, camera)
+        for moment in range(60)
+        for position, camera in enumerate(order)
+    )
+    out = feed(
+        frames, ((at, camera, moment, at - 1e3 * late * (camera >= 2)) for moment, at, camera in times)
+    )
+    found = [frame for frame in out if frame.images[0] is not None and frame.images[0] >= 20]
+    assert [frame.images for frame in found] == [(moment, moment, None, None) for moment in range(20, 60)]
+    assert all(frame.missing == {2, 3} for frame in found)
 
 
 @pytest.mark.parametrize("phase", [14.0, 16.6, 20.0])
 def test_free_running_cameras_with_stamps_in_a_ring_do_not_stall(phase):
     """No moment has all three within the slop, yet each fits one of the others."""
-    frames = FrameAssembler(Rig.parse("abc", ["a:b", "b:c", "c:a"]), slop=0.0, timeout=0.5)
+    frames = assembler(3, slop=0.0, timeout=0.5, pairs=["0:1", "1:2", "2:0"])
     out = run(frames, shots(0, 30, 4) + shots(1, 30, 4, 5.0) + shots(2, 30, 4, phase))
-    late = [
-        frame
-        for frame in out
-        if frame.stamps != (None,) * 3 and max(x or 0 for x in frame.stamps) > START + 1.5 * SECOND
-    ]
+    late = [frame for frame in out if max(at or 0 for at in frame.images) > 1500]
     assert len(late) >= 0.9 * 30 * 2.5
 
 
 def test_one_camera_far_ahead_for_one_image_costs_only_that_image():
     frames = assembler()
-    hour = 3600 * SECOND
     assert play(frames, [(0, 0, 0), (1, 0, 0)]) == [(0, 0)]
-    assert frames.add(0, START + hour, "ahead", START + PERIOD) is None
+    assert feed(frames, [(100, 0, "ahead", HOUR_IN_MS)]) == []
     assert play(frames, [(1, 1, 0), (0, 2, 0), (1, 2, 0), (0, 3, 0), (1, 3, 0)]) == [(2, 2), (3, 3)]
     assert frames.counts.resets == 0
 
@@ -266,12 +258,8 @@ def test_one_camera_far_ahead_for_one_image_costs_only_that_image():
 def test_a_short_bag_that_loops_is_a_time_set_back_and_begins_a_new_epoch():
     """0.8 s long: no stamp is more than a second older than the newest."""
     frames = assembler()
-    out = []
-    for moment in range(80):
-        for camera in range(2):
-            stamp = START + moment % 8 * PERIOD
-            frame = frames.add(camera, stamp, moment, stamp)
-            out += [frame] if frame else []
+    moments = ((moment, camera) for moment in range(80) for camera in range(2))
+    out = feed(frames, ((moment % 8 * 100, camera, moment) for moment, camera in moments))
     assert len(out) >= 10 * (8 - 4)
     assert frames.counts.resets == 9
     assert all(frame.epoch == frame.images[0] // 8 for frame in out)
@@ -279,10 +267,9 @@ def test_a_short_bag_that_loops_is_a_time_set_back_and_begins_a_new_epoch():
 
 def test_a_clock_that_is_set_back_does_not_make_a_silent_camera_hold_up_the_others():
     frames = assembler(timeout=0.25)
-    back = 3600 * SECOND
     play(frames, [(0, 0, 0), (1, 0, 0), (0, 1, 0)])
-    out = [frames.add(0, START + m * PERIOD, m, START + m * PERIOD - back) for m in range(2, 7)]
-    assert [frame and frame.images for frame in out] == [None, None, None, (5, None), (6, None)]
+    out = feed(frames, ((100 * moment - HOUR_IN_MS, 0, moment, 100 * moment) for moment in range(2, 7)))
+    assert [frame.images for frame in out] == [(5, None), (6, None)]
 
 
 STAMPS = st.one_of(
@@ -305,13 +292,9 @@ def test_whatever_stamps_came_before_cameras_that_are_right_again_are_matched_at
         now += elapsed
         frames.add(camera, stamp, None, now)
         assert all(len(known.waiting) <= 8 for known in frames._cameras)
-    first = now + SECOND
-    out = []
-    for moment in range(40):
-        for camera in range(3):
-            stamp = first + moment * PERIOD + camera * MS // 2
-            frame = frames.add(camera, stamp, moment, stamp)
-            out += [frame] if frame else []
+    first = (now - START) / MS + 1000
+    moments = ((moment, camera) for moment in range(40) for camera in range(3))
+    out = feed(frames, ((first + 100 * moment + camera / 2, camera, moment) for moment, camera in moments))
     assert [frame.images for frame in out[-20:]] == [(moment,) * 3 for moment in range(20, 40)]
 
 
