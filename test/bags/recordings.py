@@ -7,18 +7,12 @@ from rosbags import rosbag2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
-HEADER, TIME, IMAGE, JPEG, TEXT, REGION, CAMERA_INFO = (
-    STORE.types[name]
-    for name in (
-        "std_msgs/msg/Header",
-        "builtin_interfaces/msg/Time",
-        "sensor_msgs/msg/Image",
-        "sensor_msgs/msg/CompressedImage",
-        "std_msgs/msg/String",
-        "sensor_msgs/msg/RegionOfInterest",
-        "sensor_msgs/msg/CameraInfo",
-    )
+IMAGE, JPEG, REGION, CAMERA_INFO = (
+    STORE.types[f"sensor_msgs/msg/{name}"]
+    for name in ("Image", "CompressedImage", "RegionOfInterest", "CameraInfo")
 )
+HEADER, TEXT = (STORE.types[f"std_msgs/msg/{name}"] for name in ("Header", "String"))
+TIME = STORE.types["builtin_interfaces/msg/Time"]
 CAMERAS = ("left", "right")
 # Four chunks; more than 1 MiB, which is a chunk of an MCAP file.
 FRAMES = 64
@@ -54,21 +48,9 @@ def jpeg_message(picture, camera, stamp):
 def camera_info(camera):
     matrix = np.array([150.0, 0, 60, 0, 150, 42, 0, 0, 1])
     projection = np.insert(matrix.reshape(3, 3), 3, 0, axis=1).ravel()
-    rotation, region = np.eye(3).ravel(), REGION(0, 0, 0, 0, False)
-    width, height = SIZE
-    return CAMERA_INFO(
-        _header(camera, 0),
-        height,
-        width,
-        "plumb_bob",
-        np.zeros(5),
-        matrix,
-        rotation,
-        projection,
-        0,
-        0,
-        region,
-    )
+    matrices = (matrix, np.eye(3).ravel(), projection)
+    about_image = (_header(camera, 0), *reversed(SIZE), "plumb_bob", np.zeros(5))
+    return CAMERA_INFO(*about_image, *matrices, 0, 0, REGION(0, 0, 0, 0, False))
 
 
 def stereo(motorcycle, make=image_message, frames=FRAMES, suffix=""):

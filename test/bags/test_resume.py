@@ -111,10 +111,8 @@ def test_two_workers_of_which_one_is_killed_do_the_same(engine, matched, recorde
 def test_a_task_that_fails_or_kills_its_process_fails_alone(capfd):
     engine = ProcessEngine(2)
     with contextlib.closing(engine):
-        unexpected, deadly, good = (
-            engine.submit(function, argument)
-            for function, argument in ((int, "seven"), (os._exit, 1), (int, "7"))
-        )
+        tasks = ((int, "seven"), (os._exit, 1), (int, "7"))
+        unexpected, deadly, good = (engine.submit(*task) for task in tasks)
         assert good.result(DEADLINE) == 7
         with pytest.raises(LightGlueRosError, match=r"unexpected ValueError: invalid literal .* 'seven'"):
             unexpected.result(DEADLINE)

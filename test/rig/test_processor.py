@@ -76,19 +76,14 @@ def drive(shared_data):
 def runs(pipeline, monkeypatch):
     """Counts the images that the extractor runs on, and the runs of the matcher."""
     counts = {"images": 0, "matcher": 0}
-    extractor, matcher = (pipeline._sessions[graph] for graph in ("extractor", "matcher"))
-    extract, match = extractor.run, matcher.run
+    for graph, name in (("extractor", "images"), ("matcher", "matcher")):
+        session = pipeline._sessions[graph]
 
-    def counting_extract(tensors):
-        counts["images"] += len(tensors["images"])
-        return extract(tensors)
+        def counted(tensors, name=name, run=session.run):
+            counts[name] += len(tensors["images"]) if name == "images" else 1
+            return run(tensors)
 
-    def counting_match(tensors):
-        counts["matcher"] += 1
-        return match(tensors)
-
-    monkeypatch.setattr(extractor, "run", counting_extract)
-    monkeypatch.setattr(matcher, "run", counting_match)
+        monkeypatch.setattr(session, "run", counted)
     return counts
 
 
@@ -115,13 +110,8 @@ def test_stereo_with_time_extracts_every_image_once_and_matches_as_each_pair_alo
         assert name_of(one_back.image0) == (("left", number - 1) if number else None)
         assert five_back.image1.name == ("left", number)
     stereo, one_back, five_back, right = results[6]
-    for pair, alone_images in (
-        (stereo, (drive[6], drive[7])),
-        (one_back, (drive[5], drive[6])),
-        (five_back, (drive[1], drive[6])),
-        (right, (drive[7], drive[6])),
-    ):
-        (alone,) = pipeline.match(alone_images, [(0, 1)])
+    for pair, first, second in ((stereo, 6, 7), (one_back, 5, 6), (five_back, 1, 6), (right, 7, 6)):
+        (alone,) = pipeline.match((drive[first], drive[second]), [(0, 1)])
         assert len(alone) > 30
         assert_same(pair.matches, alone)
 
@@ -189,12 +179,18 @@ def test_a_frame_without_a_usable_image_has_no_pairs_and_leaves_the_past_alone(p
 
 
 def test_features_that_were_extracted_elsewhere_are_matched_as_if_here(pipeline, motorcycle):
+    def through_a_message(features):
+        """Without its padding, and padded again."""
+        count = int(features.mask.sum())
+        unpadded = (one[0, :count] for one in (features.keypoints, features.scores, features.descriptors))
+        return Features.pad(*unpadded, tuple(features.image_sizes[0]), slots=features.mask.shape[1])
+
     pairs = ["left:right", "left@-1:left"]
     here, there = (Frames(pipeline, ["left", "right"], pairs) for _ in range(2))
     for number in range(2):
         result = here.process(motorcycle, [number, number])
         # One of the two as an image, because a rig may have both.
-        sent = _through_a_message(result.features[0])
+        sent = through_a_message(result.features[0])
         found = there.match([sent, motorcycle[1]], [number, number])
         for pair, alone in zip(found, result.pairs, strict=True):
             assert pair.is_missing == alone.is_missing
@@ -228,11 +224,3 @@ def test_of_too_many_keypoints_the_best_are_taken(pipeline, motorcycle):
     assert few.mask.all()
     np.testing.assert_array_equal(few.keypoints, whole.keypoints[:, :100])
     np.testing.assert_array_equal(few.image_sizes, whole.image_sizes)
-
-
-def _through_a_message(features):
-    """Without its padding, and padded again."""
-    count = int(features.mask.sum())
-    unpadded = (features.keypoints[0, :count], features.scores[0, :count], features.descriptors[0, :count])
-    width, height = features.image_sizes[0]
-    return Features.pad(*unpadded, (width, height), slots=features.mask.shape[1])
