@@ -89,10 +89,9 @@ class RigPair(Generic[T]):
     """Matches of one pair of the rig.
 
     Attributes:
-        image0: first image, also where it belongs to a past frame; None if it is missing.
-        image1: second image, likewise.
+        image0: first image, also where it belongs to a past frame; None if it is missing. So is `image1`.
         matches: empty if an image is missing.
-        verification: of the matches; None if they were not verified.
+        verification: None if the matches were not verified.
     """
 
     image0: T | None

@@ -115,10 +115,9 @@ class _Camera(Generic[T]):
 
     def measure(self, period: int) -> None:
         """Add the time between two images."""
-        if period > _LONGEST_PERIOD_NS:
-            return
-        self.periods.append(period)
-        self.period = statistics.median_low(self.periods)
+        if period <= _LONGEST_PERIOD_NS:
+            self.periods.append(period)
+            self.period = statistics.median_low(self.periods)
 
     def forget(self) -> int:
         """Forget all images and return how many of them waited."""
@@ -167,7 +166,7 @@ class FrameAssembler(Generic[T]):
         """Take an image and return the frame that it completes, if any.
 
         Args:
-            camera: index of the camera.
+            camera: its index in the rig.
             stamp: time at which the image was taken, in nanoseconds; 0 if the driver does not set it.
             image: any object; it is handed on as it is.
             now: the present time in nanoseconds, on the same clock as the stamps.
@@ -232,11 +231,10 @@ class FrameAssembler(Generic[T]):
     def _keep(self, camera: int, stamp: int, image: T, now: int) -> bool:
         """Add an image to the waiting ones; return False if it is late."""
         known = self._cameras[camera]
-        newest = known.newest
-        if newest is not None:
-            if stamp <= newest:
+        if known.newest is not None:
+            if stamp <= known.newest:
                 return False
-            known.measure(stamp - newest)
+            known.measure(stamp - known.newest)
         known.waiting.append((stamp, image))
         known.came_at = now
         if known.idle_since is None:
@@ -304,9 +302,8 @@ class FrameAssembler(Generic[T]):
     def _must_wait(self, present: set[int], stamp: int) -> bool:
         absent = [camera for number, camera in enumerate(self._cameras) if number not in present]
         between = [camera for camera in absent if not camera.is_missing]
-        if any(self._is_due(camera, stamp) for camera in between):
-            return True
-        return bool(between) and not self.rig.is_served_by(present)
+        is_any_due = any(self._is_due(camera, stamp) for camera in between)
+        return is_any_due or (bool(between) and not self.rig.is_served_by(present))
 
     def _update_missing(self, present: set[int], stamps: list[int], now: int) -> None:
         """Update the missing flags after a frame has been assembled."""

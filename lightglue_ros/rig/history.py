@@ -15,23 +15,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class ExtractedImage(Generic[T]):
-    """An image and its features.
-
-    Attributes:
-        image: as the frame had it.
-        features: of this one image.
-    """
+    """An image and the features of this one image."""
 
     image: T
     features: Features
 
 
 class History(Generic[T]):
-    """Past images of each camera, as many as the pairs of the rig need.
-
-    Args:
-        rig: cameras and pairs.
-    """
+    """Past images of each camera, as many as the pairs of the rig need."""
 
     def __init__(self, rig: Rig) -> None:
         self._past: list[deque[ExtractedImage[T] | None]] = [deque() for _ in rig.cameras]

@@ -58,13 +58,7 @@ class FrameProcessor(Generic[ImageT]):
     def process(
         self, frame: RigFrame[ImageT], settings: FrameSettings, keep_pixels: bool = False
     ) -> FrameResult[ImageT]:
-        """Match a frame.
-
-        Args:
-            frame: images of one moment.
-            settings: of this frame.
-            keep_pixels: True if past images keep their data, for pictures of pairs through time.
-        """
+        """Match a frame; past images keep their data for pictures of pairs through time if `keep_pixels`."""
         before = self._pipeline.times
         self._apply(settings)
         images, decoded, rejected = _decode(frame.images, settings.mono16)

@@ -99,27 +99,20 @@ class Rig:
 
 
 def _parse_pair(pair: str, cameras: tuple[str, ...]) -> tuple[View, View]:
-    texts = pair.split(":")
-    found = [view for text in texts if (view := _VIEW.fullmatch(text)) and view["camera"] in cameras]
-    if len(texts) != 2 or len(found) != 2:
-        raise _pair_error(pair, cameras)
-    first, second = (View(cameras.index(view["camera"]), int(view["back"] or 0)) for view in found)
-    is_of_present = not first.back or not second.back
-    if first == second or not is_of_present or max(first.back, second.back) > MAX_FRAMES_BACK:
-        raise _pair_error(pair, cameras)
-    return first, second
-
-
-def _pair_error(pair: str, cameras: tuple[str, ...]) -> ConfigError:
+    found = [_VIEW.fullmatch(text) for text in pair.split(":")]
+    views = [
+        View(cameras.index(view["camera"]), int(view["back"] or 0))
+        for view in found
+        if view and view["camera"] in cameras
+    ]
+    backs = sorted(view.back for view in views)
+    if len(found) == len(views) == len(set(views)) == 2 and backs[0] == 0 and backs[1] <= MAX_FRAMES_BACK:
+        return views[0], views[1]
     name = cameras[0]
-    return ConfigError(
+    example = ":".join(cameras[:2]) if len(cameras) > 1 else f"{name}@-1:{name}"
+    raise ConfigError(
         f"parameter pairs has '{pair}'",
         allowed=f"first:second with two of the cameras {', '.join(cameras)}, or through time as "
         f"{name}@-1:{name}, one of the two at present and the other at most {MAX_FRAMES_BACK} frames before",
-        fix=_example(cameras),
+        fix=f'pairs: ["{example}"]',
     )
-
-
-def _example(cameras: tuple[str, ...]) -> str:
-    first, second = cameras[:2] if len(cameras) > 1 else (f"{cameras[0]}@-1", cameras[0])
-    return f'pairs: ["{first}:{second}"]'

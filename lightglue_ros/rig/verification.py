@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import cv2
@@ -72,17 +73,11 @@ def verify_pair(
     canvas_size: tuple[int, int],
     intrinsics: tuple[Intrinsics, Intrinsics] | None = None,
 ) -> Verification:
-    """Verify the matches of a pair of images, within one pixel of the canvas.
+    """Verify the matches of a pair of images as `verify` does, within one pixel of the canvas.
 
     Args:
-        matches: of the pair.
-        geometry: see `verify`.
         image_sizes: (width, height) of both original images.
         canvas_size: (width, height) of the canvas that they were shrunk to.
-        intrinsics: of both cameras; only essential needs them.
-
-    Raises:
-        ConfigError: there is no such geometry, or the intrinsics are missing.
     """
     tolerance = max(canvas_pixel(size, canvas_size) for size in image_sizes)
     return verify(matches.keypoints0, matches.keypoints1, geometry, tolerance, intrinsics)
@@ -112,17 +107,14 @@ def verify(
         raise ConfigError(f"geometry '{geometry}'", allowed=", ".join(GEOMETRIES))
     if geometry == "essential" and intrinsics is None:
         raise ConfigError("the essential matrix needs the intrinsics of the cameras")
-    nothing = Verification(geometry, None, np.zeros(len(keypoints0), bool))
-    if len(keypoints0) < _LEAST_MATCHES[geometry]:
-        return nothing
-    try:
-        matrix, inliers = _estimate(keypoints0, keypoints1, geometry, tolerance, intrinsics)
-    except cv2.error:
+    matrix = None
+    if len(keypoints0) >= _LEAST_MATCHES[geometry]:
         # OpenCV raises for degenerate points, such as all of them in one place.
-        return nothing
+        with suppress(cv2.error):
+            matrix, inliers = _estimate(keypoints0, keypoints1, geometry, tolerance, intrinsics)
     # OpenCV stacks several solutions of one minimal set, and nothing decides between them.
     if matrix is None or matrix.shape != (3, 3):
-        return nothing
+        return Verification(geometry, None, np.zeros(len(keypoints0), bool))
     if geometry == "essential":
         # OpenCV's methods scale the matrix differently.
         matrix = matrix * np.sqrt(2) / np.linalg.norm(matrix)
