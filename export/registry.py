@@ -146,13 +146,13 @@ _SPECS = (
     ),
     _aliked(
         "aliked-n32",
-        "ALIKED with more samples a descriptor, + LightGlue",
+        "ALIKED-n32, which samples 32 points per descriptor, not 16, + LightGlue",
         _published("aliked-n32.pth", "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890"),
         ALIKED_LIGHTGLUE,
     ),
     _aliked(
         "aliked-t16",
-        "tiny ALIKED; nobody has published a LightGlue for it: give yours with --weights",
+        "ALIKED-t16, the smallest; it has no published LightGlue: give weights of your own with --weights",
         _published("aliked-t16.pth", "56782336919db220144a884e710e2b6af13b3b8f8da15b915a239078ab471085"),
         Unpublished("a LightGlue for the 64 channels of aliked-t16"),
         descriptor_dim=64,
