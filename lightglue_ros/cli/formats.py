@@ -18,9 +18,8 @@ import numpy as np
 
 from lightglue_ros.core import ConfigError, Features, MatchPipeline, PairMatches
 from lightglue_ros.core.canvas import canvas_pixel
+from lightglue_ros.core.features import MATCH_ARRAYS
 from lightglue_ros.rig.verification import Verification
-
-_ARRAYS = ("keypoints0", "keypoints1", "scores", "indices0", "indices1")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def write_json(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair])
 
 def _json_entry(images: Sequence[Path], pair: MatchedPair) -> dict[str, Any]:
     entry = {"image0": str(images[pair.first]), "image1": str(images[pair.second])}
-    entry |= {name: getattr(pair.matches, name).tolist() for name in _ARRAYS}
+    entry |= {name: getattr(pair.matches, name).tolist() for name in MATCH_ARRAYS}
     found = pair.verification
     if found is None:
         return entry
@@ -95,7 +94,7 @@ def write_npz(path: Path, images: Sequence[Path], pairs: Sequence[MatchedPair]) 
         "images": np.array(list(map(str, images))),
         "pairs": np.array([(pair.first, pair.second) for pair in pairs], np.int32),
         "pair_of_match": np.repeat(np.arange(len(pairs), dtype=np.int32), [len(p.matches) for p in pairs]),
-        **{name: np.concatenate([getattr(pair.matches, name) for pair in pairs]) for name in _ARRAYS},
+        **{name: np.concatenate([getattr(pair.matches, name) for pair in pairs]) for name in MATCH_ARRAYS},
     }
     if pairs[0].verification is not None:
         found = [pair.verification for pair in pairs]

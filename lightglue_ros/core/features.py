@@ -79,6 +79,10 @@ class Features:
         return Features(*(array.copy() for array in vars(self).values()))
 
 
+# The arrays of PairMatches, which messages and files have under the same names.
+MATCH_ARRAYS = ("keypoints0", "keypoints1", "scores", "indices0", "indices1")
+
+
 @dataclass(frozen=True, eq=False)
 class PairMatches:
     """Matches of one pair of images, M of them, best detected keypoint of the first image first.

@@ -2,8 +2,7 @@
 
 The last name of an image's topic (after remapping, without `/compressed`) says which matrices hold for it, as
 image_proc names its topics. Images of a topic whose last name begins with `image_rect` are rectified: they
-have
-the left 3x3 of P and no distortion. All others are raw: they have K and D.
+have the left 3x3 of P and no distortion. All others are raw: they have K and D.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ class RigCalibration:
     """Newest CameraInfo of each camera of a rig; it also holds for the camera's past images.
 
     Args:
-        cameras: names.
         image_topics: full name of each camera's image topic, without `/compressed`.
         camera_info_topics: full name of each camera's CameraInfo topic; without any it is `camera_info` next
             to the image topic.
@@ -66,24 +64,17 @@ class RigCalibration:
         Raises:
             ConfigError: no CameraInfo has come yet, or it cannot be used; see `intrinsics_of`.
         """
-        info = self._infos[camera]
+        info, name = self._infos[camera], f"camera {self._cameras[camera]}"
         if info is None:
-            raise ConfigError(
-                f"camera {self._cameras[camera]}: nothing has come on {self.topics[camera]} yet"
-            )
+            raise ConfigError(f"{name}: nothing has come on {self.topics[camera]} yet")
         try:
             return intrinsics_of(info, self._is_rectified[camera], image_size)
         except ConfigError as error:
-            raise ConfigError(f"camera {self._cameras[camera]}: {self.topics[camera]} {error}") from error
+            raise ConfigError(f"{name}: {self.topics[camera]} {error}") from error
 
 
 def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, int]) -> Intrinsics:
-    """Return the intrinsics of an image.
-
-    Args:
-        info: of its camera.
-        is_rectified: True for a rectified image, False for a raw one.
-        image_size: (width, height) of the image in pixels.
+    """Return the intrinsics of a rectified or raw image of (width, height) pixels.
 
     Raises:
         ConfigError: the camera is not calibrated, has an unknown distortion model, or is calibrated for
@@ -98,9 +89,8 @@ def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, i
         )
     matrix = np.array(info.p).reshape(3, 4)[:, :3] if is_rectified else np.array(info.k).reshape(3, 3)
     if not (np.isfinite(matrix).all() and matrix[0, 0] > 0.0 and matrix[1, 1] > 0.0):
-        raise ConfigError(
-            f"has {'P' if is_rectified else 'K'} without focal lengths: the camera is not calibrated"
-        )
+        name = "P" if is_rectified else "K"
+        raise ConfigError(f"has {name} without focal lengths: the camera is not calibrated")
     # From the sensor's pixels to the image's; the centres of both first pixels are at (0, 0).
     matrix[:2, 2] = (matrix[:2, 2] - (region.x_offset, region.y_offset) + 0.5) / binning - 0.5
     matrix[[0, 1], [0, 1]] /= binning
@@ -109,11 +99,7 @@ def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, i
     if not distortion.any() and not is_fisheye:
         return Intrinsics(matrix)
     if len(distortion) not in _COEFFICIENTS.get(info.distortion_model, ()):
-        raise ConfigError(
-            f"has the distortion '{info.distortion_model}' with {len(distortion)} coefficients",
-            allowed=", ".join(
-                f"{name} with {' or '.join(map(str, counts))}" for name, counts in _COEFFICIENTS.items()
-            ),
-            fix="match rectified images",
-        )
+        what = f"has the distortion '{info.distortion_model}' with {len(distortion)} coefficients"
+        known = (f"{name} with {' or '.join(map(str, counts))}" for name, counts in _COEFFICIENTS.items())
+        raise ConfigError(what, allowed=", ".join(known), fix="match rectified images")
     return Intrinsics(matrix, distortion, is_fisheye)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -52,9 +53,7 @@ class CameraImage:
     """An image message that was checked and is not decoded yet.
 
     Attributes:
-        header: of the message.
-        width: in pixels; of a compressed image as its first bytes say.
-        height: in pixels.
+        width: in pixels, as is the height; of a compressed image as its first bytes say.
         decode: returns uint8 [H, W] grey or [H, W, 3] RGB, which may share memory with the message; or
             features, if they were sent instead of the image. Raises `RejectedImageError` if the image
             turns out to be broken. None if the pixels were dropped.
@@ -117,18 +116,10 @@ _ENCODINGS = {
 
 
 def check_message(message: Image | CompressedImage, max_pixels: int) -> CameraImage:
-    """Check that a raw or compressed image message can be decoded, without decoding it.
-
-    Args:
-        message: message to check.
-        max_pixels: limit of width x height of a compressed image.
-
-    Raises:
-        RejectedImageError: the message cannot be decoded.
-    """
-    return (
-        check_image(message) if hasattr(message, "encoding") else check_compressed_image(message, max_pixels)
-    )
+    """Check a raw or compressed image message without decoding it; see the functions below."""
+    if hasattr(message, "encoding"):
+        return check_image(message)
+    return check_compressed_image(message, max_pixels)
 
 
 def check_image(message: Image) -> CameraImage:
@@ -147,12 +138,8 @@ def check_image(message: Image) -> CameraImage:
         )
     _check_size(message, encoding)
     _check_data(message, encoding)
-    decode = _decode_by_cv_bridge if encoding is None else _decode_raw
-
-    def decode_it(mono16: Mono16Range) -> np.ndarray:
-        return decode(message, mono16)
-
-    return CameraImage(message.header, message.width, message.height, decode_it)
+    decode = partial(_decode_by_cv_bridge if encoding is None else _decode_raw, message)
+    return CameraImage(message.header, message.width, message.height, decode)
 
 
 def _describe(message: Image) -> str:
@@ -161,38 +148,29 @@ def _describe(message: Image) -> str:
 
 def _check_size(message: Image, encoding: _Encoding | None) -> None:
     if not message.width or not message.height:
-        raise RejectedImageError(
-            "empty_image",
-            f"image is empty ({_describe(message)})",
-            allowed="a width and a height of at least 1 pixel",
-        )
+        what, allowed = f"image is empty ({_describe(message)})", "a width and a height of at least 1 pixel"
+        raise RejectedImageError("empty_image", what, allowed=allowed)
     across, down = encoding.divisors if encoding else (1, 1)
     if message.width % across or message.height % down:
-        raise RejectedImageError(
-            "odd_size",
-            f"image ({_describe(message)}) shares colours between pixels",
-            allowed=f"a width that is a multiple of {across} and a height that is one of {down}",
-        )
+        what = f"image ({_describe(message)}) shares colours between pixels"
+        allowed = f"a width that is a multiple of {across} and a height that is one of {down}"
+        raise RejectedImageError("odd_size", what, allowed=allowed)
 
 
 def _check_data(message: Image, encoding: _Encoding | None) -> None:
     least_step = message.width * (encoding.channels * encoding.depth if encoding else 1)
     if message.step < least_step:
-        raise RejectedImageError(
-            "bad_step",
-            f"image ({_describe(message)}) has a step of {message.step}",
-            allowed=f"at least {least_step} bytes per row",
-        )
+        what = f"image ({_describe(message)}) has a step of {message.step}"
+        raise RejectedImageError("bad_step", what, allowed=f"at least {least_step} bytes per row")
     has_chroma_rows = encoding is not None and encoding.has_chroma_rows
     rows = message.height * 3 // 2 if has_chroma_rows else message.height
     expected = message.step * rows
     found = len(message.data)
     if found != expected:
-        raise RejectedImageError(
-            "short_data" if found < expected else "long_data",
-            f"image ({_describe(message)}, step {message.step}) has {found} bytes of data",
-            allowed=f"step x {'height x 3 / 2' if has_chroma_rows else 'height'} = {expected} bytes",
-        )
+        cause = "short_data" if found < expected else "long_data"
+        what = f"image ({_describe(message)}, step {message.step}) has {found} bytes of data"
+        allowed = f"step x {'height x 3 / 2' if has_chroma_rows else 'height'} = {expected} bytes"
+        raise RejectedImageError(cause, what, allowed=allowed)
 
 
 def _decode_raw(message: Image, mono16: Mono16Range) -> np.ndarray:
@@ -200,23 +178,19 @@ def _decode_raw(message: Image, mono16: Mono16Range) -> np.ndarray:
     rows = np.frombuffer(message.data, np.uint8).reshape(-1, message.step)
     image = rows[:, : message.width * encoding.channels * encoding.depth]
     if encoding.depth == 2:
-        image = mono16.to_8_bits(_as_16_bits(image, bool(message.is_bigendian)))
+        values = image.view(">u2" if message.is_bigendian else "<u2")
+        # Copied only if the machine cannot read the values in place.
+        image = mono16.to_8_bits(np.require(values, np.uint16, "A"))
     if encoding.channels > 1:
         image = image.reshape(len(image), message.width, encoding.channels)
     return image if encoding.conversion is None else cv2.cvtColor(image, encoding.conversion)
-
-
-def _as_16_bits(rows: np.ndarray, is_bigendian: bool) -> np.ndarray:
-    """View rows of bytes as 16-bit values; copy them only if the machine cannot read them in place."""
-    values = rows.view(">u2" if is_bigendian else "<u2")
-    return np.require(values, np.uint16, "A")
 
 
 def _decode_by_cv_bridge(message: Image, mono16: Mono16Range) -> np.ndarray:
     try:
         from cv_bridge import CvBridge
 
-        image = CvBridge().imgmsg_to_cv2(message, "rgb8")
+        return CvBridge().imgmsg_to_cv2(message, "rgb8")
     # cv_bridge raises its own errors, OpenCV's and Python's.
     except Exception as error:
         raise RejectedImageError(
@@ -224,15 +198,10 @@ def _decode_by_cv_bridge(message: Image, mono16: Mono16Range) -> np.ndarray:
             f"image ({_describe(message)}) cannot be converted by cv_bridge: {error}",
             allowed=f"{', '.join(_ENCODINGS)}, and what cv_bridge converts to rgb8",
         ) from error
-    return image
 
 
 def check_compressed_image(message: CompressedImage, max_pixels: int) -> CameraImage:
-    """Check the format and size in the first bytes of a compressed image message; nothing is decoded.
-
-    Args:
-        message: to be checked.
-        max_pixels: limit of width x height.
+    """Check the format and size, at most `max_pixels`, in the first bytes of a compressed image message.
 
     Raises:
         RejectedImageError: the data is neither JPEG nor PNG, its header is broken, or the image is too large.
@@ -253,8 +222,9 @@ def check_compressed_image(message: CompressedImage, max_pixels: int) -> CameraI
             allowed=f"at most {max_pixels} in all",
             fix="if the camera has that many pixels, raise the parameter max_image_pixels",
         )
-
-    def decode_it(mono16: Mono16Range) -> np.ndarray:
-        return mono16.to_8_bits(decode_image(message.data))
-
-    return CameraImage(message.header, header.width, header.height, decode_it)
+    return CameraImage(
+        message.header,
+        header.width,
+        header.height,
+        lambda mono16: mono16.to_8_bits(decode_image(message.data)),
+    )

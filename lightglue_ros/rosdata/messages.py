@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lightglue_ros.core.features import MATCH_ARRAYS
 from lightglue_ros.rig.frame import FrameImage, FrameResult, RigPair
 from lightglue_ros.rig.verification import Verification
 
@@ -34,12 +35,9 @@ class StampedImage(FrameImage, Protocol):
 
 @dataclass(frozen=True)
 class MessageTypes:
-    """Classes of the messages.
+    """Classes of lightglue_ros/Matches, lightglue_ros/PairMatches and builtin_interfaces/Time.
 
     Attributes:
-        matches: of lightglue_ros/Matches.
-        pair_matches: of lightglue_ros/PairMatches.
-        time: of builtin_interfaces/Time.
         flat: converts a float32, int32 or uint8 array of any shape to the value of a flat field.
     """
 
@@ -55,13 +53,7 @@ def stamp_in_ns(header: Header) -> int:
 
 
 def result_to_message(types: MessageTypes, result: FrameResult[StampedImage], model: str) -> Any:
-    """Make the Matches message of a frame that has a usable image; it has as many pairs as the rig.
-
-    Args:
-        types: classes of the messages.
-        result: of the frame.
-        model: name of the model.
-    """
+    """Make the Matches message of a frame that has a usable image; it has as many pairs as the rig."""
     rig = result.settings.rig
     pairs = [
         _pair_message(types, rig.cameras[first.camera], rig.cameras[second.camera], pair)
@@ -79,11 +71,7 @@ def _pair_message(types: MessageTypes, camera0: str, camera1: str, pair: RigPair
         camera1=camera1,
         **_image_fields(types, 0, pair.image0),
         **_image_fields(types, 1, pair.image1),
-        keypoints0=types.flat(matches.keypoints0),
-        keypoints1=types.flat(matches.keypoints1),
-        scores=types.flat(matches.scores),
-        indices0=types.flat(matches.indices0),
-        indices1=types.flat(matches.indices1),
+        **{name: types.flat(getattr(matches, name)) for name in MATCH_ARRAYS},
         **_verification_fields(types, pair.verification),
         layers=matches.layers,
     )
@@ -103,10 +91,8 @@ def _verification_fields(types: MessageTypes, found: Verification | None) -> dic
 
 def _image_fields(types: MessageTypes, number: int, image: StampedImage | None) -> dict[str, Any]:
     """Make the fields of the first (0) or second (1) image of a pair; zeros if it is missing."""
-    fields = {
-        "stamp": types.time(sec=0, nanosec=0) if image is None else image.header.stamp,
-        "frame_id": "" if image is None else image.header.frame_id,
-        "width": 0 if image is None else image.width,
-        "height": 0 if image is None else image.height,
-    }
-    return {f"{name}{number}": value for name, value in fields.items()}
+    values = (types.time(sec=0, nanosec=0), "", 0, 0)
+    if image is not None:
+        values = (image.header.stamp, image.header.frame_id, image.width, image.height)
+    names = ("stamp", "frame_id", "width", "height")
+    return {f"{name}{number}": value for name, value in zip(names, values, strict=True)}

@@ -14,7 +14,7 @@ def read_file(path: Path | None, changes: Sequence[str] = ()) -> MatcherParamete
     """Read the matcher's parameters from a file, as ROS reads it for the node /matcher.
 
     Args:
-        path: a ROS parameter file. Parameters that are missing, or all without a file, have their defaults.
+        path: parameters that are missing in the file, or all without a file, have their defaults.
         changes: values that replace the file's, each as `name:=value` with a value in YAML.
 
     Raises:
@@ -57,9 +57,8 @@ def _sections(content: Any) -> Iterator[dict[str, Any]]:
 def _change(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition(":=")
     if not sign or name not in SPECS:
-        raise ConfigError(
-            f"'{text}' sets no parameter", allowed=f"name:=value with a name of {', '.join(SPECS)}"
-        )
+        allowed = f"name:=value with a name of {', '.join(SPECS)}"
+        raise ConfigError(f"'{text}' sets no parameter", allowed=allowed)
     return name, _yaml(value)
 
 
@@ -68,9 +67,8 @@ def _yaml(text: str) -> Any:
     try:
         import yaml
     except ImportError as missing:
-        raise ConfigError(
-            f"reading parameters needs the Python package yaml ({missing})", fix="pip install pyyaml"
-        ) from missing
+        what = f"reading parameters needs the Python package yaml ({missing})"
+        raise ConfigError(what, fix="pip install pyyaml") from missing
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -14,8 +14,7 @@ class Spec:
     """Declaration of a parameter.
 
     Attributes:
-        default: default value, which also gives the type. Without a default it is rclpy's constant for a list
-            of strings.
+        default: value that also gives the type; rclpy's constant for a list of strings without a default.
         description: text that `ros2 param describe` prints.
         limits: (lowest, highest) value of a number.
         choices: allowed values of a string.
@@ -64,17 +63,15 @@ class Spec:
         is_list = isinstance(self.default, list)
         kind = type(self.default[0] if is_list else self.default)
         values = value if is_list else [value]
-        is_allowed = isinstance(values, list) and all(type(one) is kind for one in values)
-        if is_allowed and self.limits:
-            is_allowed = self.limits[0] <= value <= self.limits[1]
-        if is_allowed and self.choices:
-            is_allowed = value in self.choices
+        is_allowed = (
+            isinstance(values, list)
+            and all(type(one) is kind for one in values)
+            and (not self.limits or self.limits[0] <= value <= self.limits[1])
+            and (not self.choices or value in self.choices)
+        )
         if not is_allowed:
-            raise ConfigError(
-                f"parameter {name} is {value!r}",
-                allowed=self.allowed,
-                fix=f"for example {name}: {self.example}",
-            )
+            example = f"for example {name}: {self.example}"
+            raise ConfigError(f"parameter {name} is {value!r}", allowed=self.allowed, fix=example)
 
 
 def parameter(default: Any, description: str, **options: Any) -> Any:

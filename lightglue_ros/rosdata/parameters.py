@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from typing import Any, TypeVar
 
 from lightglue_ros.core import MatchPipeline
@@ -23,9 +24,6 @@ from lightglue_ros.rosdata.decoding import TRANSPORTS
 from lightglue_ros.rosdata.parameter_spec import parameter, specs_of
 
 IMAGE_QOS = ("sensor_data", "reliable")
-PRECISIONS = ("fp32", "fp16")
-INPUTS = ("images", "features")
-VERIFICATIONS = ("none", *GEOMETRIES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +121,7 @@ class MatcherParameters(CameraParameters):
         "images",
         "Input from the cameras; features come from extractors on other computers, on the topics "
         "features/CAMERA.",
-        choices=INPUTS,
+        choices=("images", "features"),
     )
     pairs: list[str] = parameter(
         ["left:right"],
@@ -169,7 +167,7 @@ class MatcherParameters(CameraParameters):
         "none",
         "Geometry that the matches are checked against; matches and pictures show which of them agree. "
         "essential needs CameraInfo.",
-        choices=VERIFICATIONS,
+        choices=("none", *GEOMETRIES),
         can_change=True,
     )
     camera_info_topics: list[str] = parameter(
@@ -199,7 +197,7 @@ class MatcherParameters(CameraParameters):
     features_precision: str = parameter(
         "fp32",
         "Precision of the descriptors in published features; fp16 halves the bytes.",
-        choices=PRECISIONS,
+        choices=("fp32", "fp16"),
     )
     publish_annotations: bool = parameter(
         False,
@@ -260,12 +258,12 @@ class MatcherParameters(CameraParameters):
     def features_topics(self) -> list[str]:
         """Topic of each camera's features; empty if features are neither taken nor published."""
         has_features = self.takes_features or self.publish_features
-        return [features_topic(camera) for camera in self.cameras] if has_features else []
+        return [f"features/{camera}" for camera in self.cameras] if has_features else []
 
     @property
     def annotation_topics(self) -> list[str]:
         """Topic of each camera's annotations; empty if they are not published."""
-        return [annotations_topic(camera) for camera in self.cameras] if self.publish_annotations else []
+        return [f"matches/annotations/{it}" for it in self.cameras] if self.publish_annotations else []
 
     @property
     def given_camera_info_topics(self) -> list[str]:
@@ -285,9 +283,9 @@ class MatcherParameters(CameraParameters):
     @property
     def named_topics(self) -> list[tuple[str, str, str]]:
         """Topics that must be valid names: parameter, its value and the topic that comes from the value."""
-        made = [features_topic] * bool(self.features_topics) + [annotations_topic] * self.publish_annotations
+        made = [*self.features_topics, *self.annotation_topics]
         return [
-            *(("cameras", camera, topic_of(camera)) for topic_of in made for camera in self.cameras),
+            *(("cameras", camera, topic) for camera, topic in zip(cycle(self.cameras), made, strict=False)),
             *(("camera_info_topics", topic, topic) for topic in self.given_camera_info_topics),
             *super().named_topics,
         ]
@@ -326,11 +324,7 @@ class MatcherParameters(CameraParameters):
         return pipeline
 
     def check_model(self, pipeline: MatchPipeline) -> None:
-        """Check that the model can run with these parameters.
-
-        Raises:
-            ConfigError: it cannot.
-        """
+        """Raise a ConfigError if the model cannot run with these parameters."""
         pipeline.check(
             image_size=self.frame.image_size,
             max_keypoints=self.frame.max_keypoints,
@@ -344,32 +338,14 @@ SPECS = specs_of(MatcherParameters)
 P = TypeVar("P", bound=CameraParameters)
 
 
-def features_topic(camera: str) -> str:
-    """Return the topic of a camera's features."""
-    return f"features/{camera}"
-
-
-def annotations_topic(camera: str) -> str:
-    """Return the topic of a camera's annotations."""
-    return f"matches/annotations/{camera}"
-
-
 def check_each(values: Mapping[str, Any]) -> None:
-    """Check values one by one, but not if they fit each other.
-
-    Raises:
-        ConfigError: a value is not allowed.
-    """
+    """Raise a ConfigError if a value is not allowed, whatever the others are."""
     for name, value in values.items():
         SPECS[name].check(name, value)
 
 
 def check_changeable(present: MatcherParameters, changes: Mapping[str, Any]) -> None:
-    """Check that only parameters change that can change while the node runs.
-
-    Raises:
-        ConfigError: another parameter would change.
-    """
+    """Raise a ConfigError if a parameter would change that cannot change while the node runs."""
     for name, value in changes.items():
         if not SPECS[name].can_change and value != getattr(present, name):
             raise ConfigError(

@@ -84,15 +84,21 @@ def test_help_names_every_command_and_needs_no_other_package(tmp_path):
     [
         ("torch", ["export", "xfeat"], "needs the Python package 'torch'"),
         ("torch", ["export", "--list"], "needs the Python package 'torch'"),
+        ("torch", ["match", "{left}", "{left}", "--model", "disk"], "fix: lightglue_ros export disk --split"),
+        ("h5py", ["match", "{left}", "{left}", "--h5", "h5"], "pip install h5py"),
         ("onnxruntime", ["match", "{left}", "{left}"], "pip install onnxruntime (CPU), or pip install"),
         ("rclpy", ["matcher"], "matcher needs ROS 2"),
         ("rclpy", ["demo"], "demo needs ROS 2"),
     ],
 )
 def test_what_is_not_installed_is_named_when_it_is_needed(absent, command, says, pair_of_files, tmp_path):
-    done = run(*(word.format(left=pair_of_files[0]) for word in command), **without(absent, tmp_path))
+    environment = without(absent, tmp_path)
+    if absent == "torch":
+        environment["LIGHTGLUE_ROS_HOME"] = str(tmp_path / "store")
+    done = run(*(word.format(left=pair_of_files[0]) for word in command), **environment)
     assert done.returncode == 1
     assert says in done.stderr
+    assert done.stderr.count("fix: ") == 1
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -15,7 +15,6 @@ from ament_index_python.packages import get_package_share_directory
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import annotations, drawing
 from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
-from lightglue_ros.rosdata.parameters import annotations_topic
 
 has_foxglove = pytest.mark.skipif(find_spec("foxglove_msgs") is None, reason="no foxglove_msgs here")
 
@@ -30,7 +29,7 @@ def test_lines_go_from_each_keypoint_of_the_present_image_to_its_partner(robot, 
         drawing_rate=100.0,
     )
     received = []
-    topic = annotations_topic("left")
+    topic = "matches/annotations/left"
     stereo.create_subscription(annotations.message_type(), topic, received.append, 1)
 
     def matched():
@@ -77,7 +76,7 @@ def test_the_foxglove_layout_shows_topics_that_the_matcher_has():
         "/left/image_rect",
         "/matches",
         f"/{drawing.TOPIC}",
-        f"/{annotations_topic('left')}",
+        "/matches/annotations/left",
     }
 
 
