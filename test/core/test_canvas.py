@@ -16,11 +16,7 @@ def noise(height, width, channels=None, seed=0):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("image_size", "size"),
-    [
-        ((741, 500), (640, 432)),
-        *(((640 * k, 480 * k), (640, 480)) for k in (2, 3, 5)),
-        ((150, 100), (150, 100)),
-    ],
+    [((741, 500), (640, 432)), ((150, 100), (150, 100)), *(((640 * k, 480 * k), (640, 480)) for k in (2, 3))],
 )
 def test_pixels_are_those_of_area_interpolation_with_the_aspect_kept_and_the_rest_is_zero(
     image_size, size, channels
@@ -75,9 +71,11 @@ def test_without_a_number_of_channels_it_takes_what_the_images_have():
         assert canvas.place(images).images.shape == (2, 64, 64, channels)
 
 
-def test_the_size_is_rounded_up_to_the_divisor():
+def test_the_size_is_rounded_up_to_the_divisor_and_not_empty():
     assert Canvas((641, 470), 3, 32).size == (672, 480)
     assert Canvas((640, 480), 3, 32).size == (640, 480)
+    with pytest.raises(ConfigError, match="image size 0x480"):
+        Canvas((0, 480), 3, 32)
 
 
 def test_grey_and_rgb_go_to_either_kind_of_canvas():
@@ -108,19 +106,11 @@ def test_a_canvas_used_again_equals_a_fresh_one(calls):
 @pytest.mark.parametrize(
     "image",
     [
-        noise(10, 10).astype(np.float32),
-        noise(10, 10, 4),
-        noise(10, 10).astype(np.uint16),
-        np.zeros((0, 5), np.uint8),
-        np.zeros((2, 2, 2, 3), np.uint8),
+        *(noise(10, 10).astype(kind) for kind in (np.float32, np.uint16)),
+        *(np.zeros(shape, np.uint8) for shape in ((10, 10, 4), (0, 5), (2, 2, 2, 3))),
         [[1, 2], [3, 4]],
     ],
 )
 def test_other_arrays_are_refused_with_their_type_and_shape(image):
     with pytest.raises(ImageError, match=r"image 1 is .*; allowed: a NumPy array, uint8"):
         Canvas((64, 64), 3, 32).place([None, image])
-
-
-def test_an_empty_canvas_is_refused():
-    with pytest.raises(ConfigError, match="image size 0x480"):
-        Canvas((0, 480), 3, 32)

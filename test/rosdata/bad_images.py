@@ -81,23 +81,19 @@ BAD_COMPRESSED = [
 
 def mutated_image(random):
     """A whole image of a random encoding, with some of its fields changed at random."""
-    encoding = random.choice(ENCODINGS)
-    width, height, step = 8, 6, 8 * 4
-    rows = 9 if encoding in ("nv12", "nv21") else 6
-    fields = {
-        "encoding": encoding,
-        "width": width,
-        "height": height,
-        "step": step,
-        "is_bigendian": random.randrange(2),
-        "data": random.randbytes(step * rows),
-    }
-    small = [0, 1, 2, 3, 5, 7, 9, 16, 31, 33]
+
+    def rows_of(encoding, height):
+        return height * 3 // 2 if encoding in ("nv12", "nv21") else height
+
+    def length():
+        return random.choice([0, 1, 2, 3, 5, 7, 9, 16, 31, 33, 2**16 - 1, 2**32 - 1])
+
+    fields = {"encoding": random.choice(ENCODINGS), "width": 8, "height": 6, "step": 8 * 4}
+    fields["is_bigendian"] = random.randrange(2)
+    fields["data"] = random.randbytes(8 * 4 * rows_of(fields["encoding"], 6))
     changes = {
         "encoding": lambda: random.choice([*ENCODINGS, "", "nv24", "32FC1", "\x7f\t" * 50]),
-        "width": lambda: random.choice([*small, 2**16 - 1, 2**32 - 1]),
-        "height": lambda: random.choice([*small, 2**16 - 1, 2**32 - 1]),
-        "step": lambda: random.choice([*small, 2**16 - 1, 2**32 - 1]),
+        **dict.fromkeys(("width", "height", "step"), length),
         "is_bigendian": lambda: random.randrange(256),
         "data": lambda: mutate_bytes(random, fields["data"]),
     }
@@ -105,8 +101,7 @@ def mutated_image(random):
         fields[name] = changes[name]()
     # Half of them fit their data again, so that more than the checks is tried.
     if random.random() < 0.5 and fields["height"] * fields["step"] < 10_000:
-        rows = fields["height"] * 3 // 2 if fields["encoding"] in ("nv12", "nv21") else fields["height"]
-        fields["data"] = random.randbytes(rows * fields["step"])
+        fields["data"] = random.randbytes(rows_of(fields["encoding"], fields["height"]) * fields["step"])
     return image_message(**fields)
 
 
@@ -114,14 +109,7 @@ def mutate_bytes(random, data):
     """Bytes with some changed, cut off, put in or taken out."""
     data = bytearray(data)
     for _ in range(random.randint(0, 4)):
-        place = random.randrange(len(data) + 1)
-        change = random.randrange(4)
-        if change == 0:
-            data[place : place + 1] = random.randbytes(1)
-        elif change == 1:
-            del data[place:]
-        elif change == 2:
-            data[place:place] = random.randbytes(random.randint(1, 8))
-        else:
-            del data[place : place + random.randint(1, 8)]
+        place, count = random.randrange(len(data) + 1), random.randint(1, 8)
+        removed, added = random.choice([(1, 1), (len(data), 0), (0, count), (count, 0)])
+        data[place : place + removed] = random.randbytes(added)
     return bytes(data)

@@ -14,21 +14,11 @@ SIZE = (741, 500)
 WHOLE = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
 
 
-def camera_info(projection, k=LEFT, d=(), model="plumb_bob", size=SIZE, roi=WHOLE, binning_x=0, binning_y=0):
-    """With the fields that sensor_msgs/CameraInfo has."""
-    p = np.zeros((3, 4))
-    p[:, :3] = projection
-    return SimpleNamespace(
-        width=size[0],
-        height=size[1],
-        distortion_model=model,
-        d=list(d),
-        k=k.ravel(),
-        p=p.ravel(),
-        roi=roi,
-        binning_x=binning_x,
-        binning_y=binning_y,
-    )
+def camera_info(projection, k=LEFT, d=(), model="plumb_bob", size=SIZE, roi=WHOLE, binning=(0, 0)):
+    """Make an object with the fields of sensor_msgs/CameraInfo."""
+    fields = {"width": size[0], "height": size[1], "binning_x": binning[0], "binning_y": binning[1]}
+    p = np.pad(projection, ((0, 0), (0, 1))).ravel()
+    return SimpleNamespace(**fields, distortion_model=model, d=list(d), k=k.ravel(), p=p, roi=roi)
 
 
 def test_camera_info_is_next_to_the_images_unless_its_topic_is_given():
@@ -41,7 +31,7 @@ def test_camera_info_is_next_to_the_images_unless_its_topic_is_given():
 @pytest.mark.parametrize("is_rectified", [True, False])
 def test_regions_and_binning_move_and_shrink_the_intrinsics(is_rectified):
     region = SimpleNamespace(x_offset=100, y_offset=60, width=400, height=200)
-    info = camera_info(LEFT, k=RIGHT, roi=region, binning_x=2, binning_y=4)
+    info = camera_info(LEFT, k=RIGHT, roi=region, binning=(2, 4))
     found = intrinsics_of(info, is_rectified, (200, 50)).matrix
     whole = LEFT if is_rectified else RIGHT
     # The ray through the corner of a pixel is the same in both.

@@ -1,9 +1,15 @@
-"""Parameters of the matcher without ROS: values that do not fit are named, with what is allowed."""
+"""Parameters of the matcher without ROS."""
 
 import pytest
 
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.parameter_files import read_file
+
+FILE = """
+/robot/viewer: {ros__parameters: {image_width: 64}}
+/**: {ros__parameters: {image_width: 96, image_height: 96, rate: 5.0}}
+robot: {matcher: {ros__parameters: {image_width: 128}}}
+"""
 
 
 @pytest.mark.parametrize(
@@ -31,3 +37,15 @@ def test_values_that_do_not_fit_are_refused_in_one_line(changes, what, allowed):
     assert what in str(caught.value)
     assert allowed in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_parameter_file_is_read_as_the_node_reads_it(tmp_path):
+    file = tmp_path / "rig.yaml"
+    file.write_text(FILE)
+    values = read_file(file, ["image_height:=160", "cameras:=[a, b]", "pairs:=['a:b']"])
+    assert (values.image_width, values.image_height, values.cameras) == (128, 160, ["a", "b"])
+    assert values.match_threshold == 0.1
+    for content, says in (("a: [", "is no YAML"), ("viewer: {}", "no parameters of the node")):
+        file.write_text(content)
+        with pytest.raises(ConfigError, match=says):
+            read_file(file)
