@@ -145,14 +145,20 @@ def test_a_compressed_image_is_decoded_as_a_file_of_the_same_bytes(tmp_path):
 # Bad ones.
 
 
-@pytest.mark.parametrize(
-    ("cause", "image", "says"),
-    BAD_RAW + BAD_COMPRESSED,
-    ids=[f"{c} {s}" for c, _, s in BAD_RAW + BAD_COMPRESSED],
-)
+def check_and_decode(image):
+    """Check a message; decode it only if it is compressed, because a bad raw image is rejected at once."""
+    checked = check_message(image, 4096 * 4096)
+    if hasattr(image, "format"):
+        checked.decode(FULL)
+
+
+BAD = BAD_RAW + BAD_COMPRESSED
+
+
+@pytest.mark.parametrize(("cause", "image", "says"), BAD, ids=[f"{cause} {says}" for cause, _, says in BAD])
 def test_bad_images_are_refused_with_cause_and_reason(cause, image, says):
     with pytest.raises(RejectedImageError) as caught:
-        check_message(image, 4096 * 4096).decode(FULL)
+        check_and_decode(image)
     assert caught.value.cause == cause
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
