@@ -22,11 +22,7 @@ def make_calibration(settings: MatcherParameters) -> RigCalibration:
 
 
 def index_camera_infos(bag: Bag, settings: MatcherParameters) -> tuple[CameraInfoIndex, list[str]]:
-    """Read the CameraInfo of a rig, if verification needs them; returns them and lines for the user.
-
-    Raises:
-        BrokenBagError: the bag ends in the middle.
-    """
+    """Read the CameraInfo of a rig, if verification needs them; returns them and lines for the user."""
     infos: CameraInfoIndex = [[] for _ in settings.cameras]
     if settings.frame.geometry != "essential":
         return infos, []

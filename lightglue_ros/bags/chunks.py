@@ -74,11 +74,7 @@ _last: ChunkMatcher | None = None
 
 
 def match_chunk(source: ChunkSource, chunk: range) -> MatchedChunk:
-    """Match frames of a bag.
-
-    Raises:
-        BrokenBagError, ConfigError, ModelError, ProviderError: see their texts.
-    """
+    """Match the frames of a bag that have these numbers."""
     global _last
     if _last is None or _last.source != source:
         _last = ChunkMatcher(source, _last.pipeline if _last else _load(source))

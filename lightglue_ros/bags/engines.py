@@ -13,13 +13,8 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-)
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from lightglue_ros.errors import ConfigError, LightGlueRosError
@@ -30,11 +25,7 @@ MOST_TRIES = 3
 
 
 def make_engine(name: str, jobs: int | None) -> Engine:
-    """Make the engine ``processes`` or ``ray``.
-
-    Args:
-        name: one of `ENGINES`.
-        jobs: tasks at a time; None is one process, or one task for each core of a Ray cluster.
+    """Make an engine of `jobs` tasks at a time; None is one process, or one task per core of the cluster.
 
     Raises:
         ConfigError: the name is unknown, or Ray is not installed or cannot be reached.
@@ -92,10 +83,8 @@ class Engine(ABC):
         for _ in range(MOST_TRIES):
             if self._is_closed:
                 raise CancelledError
-            try:
+            with suppress(BrokenExecutor):
                 return self._call(function, *arguments)
-            except BrokenExecutor:
-                continue
         raise ConfigError(
             f"{MOST_TRIES} processes died one after the other at the same task",
             allowed="a machine with enough memory for each process",

@@ -62,15 +62,12 @@ def write_matched_bag(
     """Write a matched bag; returns it and its summary.
 
     Args:
-        source: the input.
+        source: folder or file of the input.
         chunks: files of its chunks: pickled results of `match_chunk`.
         output: the wanted output; only the name of its path is used.
         key: hash of all that the output depends on.
         folder: the folder to make a folder for the new bag in.
         counts: numbers of images and of rejected images in the input.
-
-    Raises:
-        BrokenBagError: the input ends in the middle.
     """
     # The file in a bag is named after the bag's folder, so that folder has its final name.
     path = Path(tempfile.mkdtemp(dir=folder)) / output.path.name

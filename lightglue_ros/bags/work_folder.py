@@ -38,7 +38,7 @@ def locked_work_folder(output: Path, key: str) -> Iterator[Path]:
     """Make or enter the work folder of an output, and remove it unless an error leaves something to resume.
 
     Args:
-        output: the output.
+        output: path of the output.
         key: hash of all that the output depends on.
 
     Yields:

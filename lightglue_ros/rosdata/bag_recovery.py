@@ -52,10 +52,11 @@ def recover(path: Path, folder: Path) -> tuple[Path, int]:
     if metadata_of(path).get("compression_mode", "").lower() not in ("", "none"):
         raise BrokenBagError(f"bag {path} is broken and compressed", fix=f"ros2 bag reindex {path}")
     storage = storage_of(files)
+    read = _read_mcap if storage == "mcap" else _read_sqlite3
     recovered, count = Path(tempfile.mkdtemp(dir=folder)) / "bag", 0
     with BagWriter(recovered, storage) as writer:
         for file in files:
-            for topic, time, data in _READERS[storage](file, writer):
+            for topic, time, data in read(file, writer):
                 writer.write(topic, time, data)
                 count += 1
     return recovered, count
@@ -134,6 +135,3 @@ def _until_broken(records: Iterator[Any]) -> Iterator[Any]:
     # The exception depends on where the file is broken, and on its compression.
     with suppress(Exception):
         yield from records
-
-
-_READERS = {"sqlite3": _read_sqlite3, "mcap": _read_mcap}
