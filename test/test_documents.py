@@ -47,10 +47,6 @@ def runs(block):
     return not block.marks and all(line.startswith("lightglue_ros ") for line in shell_lines(block))
 
 
-def page_name(page):
-    return str(page.relative_to(ROOT))
-
-
 # Code that runs.
 
 
@@ -73,28 +69,18 @@ def user(model_folder, motorcycle, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def bags(motorcycle, tmp_path_factory):
     """Record three frames of grey images in each of BAGS, in one folder."""
-    rosbag2 = pytest.importorskip("rosbags.rosbag2", reason="no rosbags here (pip install rosbags)")
-    from rosbags.typesys import Stores, get_typestore
+    pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
+    from recordings import image_message, jpeg_message, stamp_of, write_bag
 
-    store = get_typestore(Stores.ROS2_JAZZY)
     folder = tmp_path_factory.mktemp("bags")
     grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in motorcycle]
     for name, topics in BAGS.items():
-        with rosbag2.Writer(folder / name, version=9, storage_plugin=rosbag2.StoragePlugin.MCAP) as writer:
-            for number, topic in enumerate(topics):
-                kind = f"sensor_msgs/msg/{'CompressedImage' if 'compressed' in topic else 'Image'}"
-                connection = writer.add_connection(topic, kind, typestore=store)
-                for frame in range(3):
-                    stamp = 1_600_000_000_000_000_000 + frame * 100_000_000
-                    time = store.types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
-                    header = store.types["std_msgs/msg/Header"](time, "camera")
-                    image = np.ascontiguousarray(grey[number % 2][4 * frame :])
-                    if "compressed" in topic:
-                        fields = ("jpeg", cv2.imencode(".jpg", image)[1].ravel())
-                    else:
-                        fields = (*image.shape, "mono8", 0, image.shape[1], image.ravel())
-                    message = store.types[kind](header, *fields)
-                    writer.write(connection, stamp, store.serialize_cdr(message, kind))
+        messages = []
+        for frame, (number, topic) in itertools.product(range(3), enumerate(topics)):
+            make = jpeg_message if "compressed" in topic else image_message
+            stamp = stamp_of(frame)
+            messages.append((topic, make(grey[number % 2][4 * frame :], "camera", stamp), stamp))
+        write_bag(folder / name, "mcap", messages)
     return folder
 
 
@@ -159,17 +145,15 @@ def check(words):
             read_file(None, parameters_given(rest))
         case ["lightglue_ros", "player", *rest]:
             source = (ROOT / "lightglue_ros/nodes/player.py").read_text()
-            assert all(
-                f'"{value.partition(":=")[0]}": Spec(' in source for value in parameters_given(rest)
-            ), words
+            names = (value.partition(":=")[0] for value in parameters_given(rest))
+            assert all(f'"{name}": Spec(' in source for name in names), words
         case ["lightglue_ros", *arguments] if "--list" not in arguments:
             parsed = cli.make_parser().parse_args(arguments)
             read_file(None, getattr(parsed, "param", []))
         case ["ros2", "launch", "lightglue_ros", file, *arguments]:
             sources = [ROOT / "launch" / file, ROOT / "lightglue_ros/nodes/launching.py"]
             text = "".join(source.read_text() for source in sources)
-            for argument in arguments:
-                assert f'"{argument.partition(":=")[0]}"' in text, words
+            assert all(f'"{argument.partition(":=")[0]}"' in text for argument in arguments), words
         case ["ros2", "param", "set", "/matcher", name, value]:
             read_file(None, [f"{name}:={value}"])
         case ["ros2", "param", _, "/matcher", name]:
@@ -194,7 +178,7 @@ def commands():
         yield from ((page, " ".join(span.split())) for span in spans if len(span.split()) > 2)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_take_what_they_are_given(page):
     for own, line in commands():
         is_example = "..." in line or "COMMAND" in line or "name:=value" in line
@@ -202,9 +186,8 @@ def test_the_commands_of_a_page_take_what_they_are_given(page):
             check(shlex.split(re.sub(r"\$\([^)]*\)", "PREFIX", command)))
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_wrong_commands_are_noticed():
+    for line in (
         "lightglue_ros match left.png right.png --colour red",
         "lightglue_ros bag drive -o out -p image_width:=broad",
         "ros2 run lightglue_ros matcher --ros-args -p match_threshold:=7.0",
@@ -212,11 +195,9 @@ def test_the_commands_of_a_page_take_what_they_are_given(page):
         "ros2 param set /matcher image_width 10",
         "make tea",
         "python bench/tea.py",
-    ],
-)
-def test_a_wrong_command_is_noticed(line):
-    with pytest.raises((Exception, SystemExit)):
-        check(shlex.split(line))
+    ):
+        with pytest.raises((Exception, SystemExit)):
+            check(shlex.split(line))
 
 
 # Words.
@@ -226,22 +207,17 @@ def test_the_tables_are_those_of_the_code(capsys):
     pytest.importorskip("rclpy", reason="no ROS 2 here")
     pytest.importorskip("torch", reason="no PyTorch here, which the list of models needs")
     document = pytest.importorskip("document", reason="no cog (pip install cogapp)")
-
     assert document.main(["--check"]) == 0, f"{capsys.readouterr().out}\nfix: make docs"
-
-
-def source_text():
-    """All Python of the package as one text, with texts that go over several lines joined."""
-    files = [file for folder in ("lightglue_ros", "export") for file in (ROOT / folder).rglob("*.py")]
-    joined = re.sub(r"""["']\s*\n\s*[rf]?["']""", "", "\n".join(file.read_text() for file in files))
-    return " ".join(joined.split())
 
 
 def test_the_code_says_the_texts_that_troubleshooting_quotes():
     page = ROOT / "docs" / "troubleshooting.md"
     boxes = "".join(block.code for block in extract_from_file(page) if block.syntax == "text").splitlines()
     quotes = boxes + re.findall(r"\*\*`([^`]+ [^`]+)`\*\*:", page.read_text())
-    source = source_text()
+    files = [file for folder in ("lightglue_ros", "export") for file in (ROOT / folder).rglob("*.py")]
+    # Texts that go over several lines are joined.
+    joined = re.sub(r"""["']\s*\n\s*[rf]?["']""", "", "\n".join(file.read_text() for file in files))
+    source = " ".join(joined.split())
     for quote in quotes:
         fixed = [part.strip(" ;") for part in re.split(r"<[^>]*>|; allowed: |; dropped", quote)]
         assert max(map(len, fixed)) >= 8, quote

@@ -40,9 +40,9 @@ ROSDEP = {
 OPTIONAL = {"cv_bridge", "foxglove_msgs", "h5py", "mcap", "ray", "rosbags"}
 
 
-def imports(tree):
+def imports(file):
     """Names of the modules that a file imports, in full."""
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -58,16 +58,14 @@ def files_of(room):
 
 def packages_of(*rooms):
     """Packages apart from ours and the standard library's that the rooms import."""
-    names = {
-        name for room in rooms for file in files_of(room) for name in imports(ast.parse(file.read_text()))
-    }
-    return {name.split(".")[0] for name in names} - {"lightglue_ros", *sys.stdlib_module_names}
+    names = {name.split(".")[0] for room in rooms for file in files_of(room) for name in imports(file)}
+    return names - {"lightglue_ros", *sys.stdlib_module_names}
 
 
 @pytest.mark.parametrize("room", LOWER_ROOMS)
 def test_a_lower_room_imports_no_higher_one(room):
     for file in files_of(room):
-        for name in imports(ast.parse(file.read_text())):
+        for name in imports(file):
             package, _, rest = name.partition(".")
             imported = rest.split(".")[0]
             if package == "lightglue_ros" and imported != "__version__":

@@ -53,11 +53,6 @@ def parameters(names: str) -> str:
     return table(("parameter", "default", "meaning"), rows)
 
 
-def matcher_parameters() -> str:
-    """Return a table of all parameters of the matcher."""
-    return _parameter_table(SPECS)
-
-
 def viewer_parameters() -> str:
     """Return the names of the parameters that the viewer shares with the matcher."""
     return ", ".join(f"`{name}`" for name in specs_of(CameraParameters))
@@ -65,10 +60,11 @@ def viewer_parameters() -> str:
 
 def player_parameters() -> str:
     """Return a table of all parameters of the player."""
-    return _parameter_table(player.SPECS)
+    return parameter_table(player.SPECS)
 
 
-def _parameter_table(specs: Mapping[str, Spec]) -> str:
+def parameter_table(specs: Mapping[str, Spec]) -> str:
+    """Return a table of all parameters of a node."""
     rows = [
         (f"`{name}`", _default(spec), spec.allowed, _when(spec), marked(spec.description))
         for name, spec in specs.items()
@@ -77,12 +73,11 @@ def _parameter_table(specs: Mapping[str, Spec]) -> str:
 
 
 def _default(spec: Spec) -> str:
-    value = spec.default
-    if isinstance(value, Parameter.Type):
+    if isinstance(spec.default, Parameter.Type):
         return ""
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(spec.default, list):
+        return ", ".join(map(str, spec.default))
+    return str(spec.default).lower() if isinstance(spec.default, bool) else str(spec.default)
 
 
 def _when(spec: Spec) -> str:
@@ -121,10 +116,9 @@ def _commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> str:
-    actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
-    return table(
-        ("argument", "meaning"), [(f"`{_usage(action)}`", marked(action.help or "")) for action in actions]
-    )
+    actions = (action for action in parser._actions if not isinstance(action, argparse._HelpAction))
+    rows = [(f"`{_usage(action)}`", marked(action.help or "")) for action in actions]
+    return table(("argument", "meaning"), rows)
 
 
 def _usage(action: argparse.Action) -> str:
@@ -135,15 +129,14 @@ def _usage(action: argparse.Action) -> str:
 
 def models() -> str:
     """Return a table of the models with licences and pose figures from bench/results/pose.md."""
-    lines = [line.split("|") for line in (ROOT / "bench/results/pose.md").read_text().splitlines()]
-    poses = {
-        (line[1].strip(), line[2].strip()): line[6].split("±")[0].strip() for line in lines if len(line) > 6
-    }
+    lines = (ROOT / "bench/results/pose.md").read_text().splitlines()
+    cells = ([cell.strip() for cell in line.split("|")] for line in lines if line.count("|") > 5)
+    poses = {(line[1], line[2]): line[6].split(" ±")[0] for line in cells}
     rows = []
     for spec in MODELS.values():
         found = [poses.get((spec.name, variant), "") for variant in ("original", "fp32", "fp16")]
-        rows.append((f"`{spec.name}`", marked(spec.description), spec.licence, ", ".join(found)))
-        rows[-1] = (*rows[-1][:3], rows[-1][3] if all(found) else "not measured")
+        measured = ", ".join(found) if all(found) else "not measured"
+        rows.append((f"`{spec.name}`", marked(spec.description), spec.licence, measured))
     return table(("model", "what", "licence of the weights", "pose AUC at 5°: original, fp32, fp16"), rows)
 
 
