@@ -63,8 +63,9 @@ class RecordedImages:
         Raises:
             RejectedImageError: the image cannot be used.
         """
+        store = typestore()
         try:
-            message = typestore().deserialize_cdr(data, self.kind)
+            message = store.deserialize_cdr(data, self.kind)
         # The exception depends on which bytes are broken.
         except Exception as error:
             raise RejectedImageError(
