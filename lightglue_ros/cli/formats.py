@@ -134,7 +134,7 @@ class HlocFiles:
             raise ConfigError(
                 f"writing HDF5 needs the Python package h5py ({missing})", fix="pip install h5py"
             ) from missing
-        self._names = hloc_names(images)
+        self._names = _hloc_names(images)
         self._canvas_size = pipeline.image_size
         folder.mkdir(exist_ok=True)
         self._paths = [folder / name for name in ("features.h5", "matches.h5", "pairs.txt")]
@@ -186,12 +186,8 @@ class HlocFiles:
         group["image_size"] = image_size.astype(np.int64)
 
 
-def hloc_names(images: Sequence[Path]) -> list[str]:
-    """Return the path of each image inside the folder that holds all images.
-
-    Raises:
-        ConfigError: hloc cannot use a name: it has a space, or two names are equal when `/` becomes `-`.
-    """
+def _hloc_names(images: Sequence[Path]) -> list[str]:
+    """Return the path of each image inside the folder that holds all images, if hloc can use it."""
     whole = [image.absolute() for image in images]
     folder = os.path.commonpath([image.parent for image in whole])
     names = [image.relative_to(folder).as_posix() for image in whole]

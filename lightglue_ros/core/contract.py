@@ -82,10 +82,8 @@ class GraphInfo:
         width_confidence: confidence that a point has no partner at which it is pruned; -1 is never.
         descriptor_dim: D, the width of a descriptor.
         weights_sha256: SHA-256 of each weights file, extractor first.
-        licence: licence of the weights.
         tensorrt: True if TensorRT can run it: it is static, and all its operators are on TensorRT's list.
         min_onnxruntime: the lowest ONNX Runtime version that runs the file.
-        contract_version: version of this contract.
     """
 
     graph: str

@@ -46,14 +46,10 @@ class Features:
         image_size: tuple[int, int],
         slots: int,
     ) -> Features:
-        """Put the features of one image into K = `slots` slots; keypoints beyond K are left out.
+        """Put one image's keypoints [M, 2], scores [M] and descriptors [M, D] into K = `slots` slots.
 
-        Args:
-            keypoints: [M, 2], best score first.
-            scores: [M].
-            descriptors: [M, D].
-            image_size: (width, height) of the original image.
-            slots: K of the model.
+        The best keypoints come first; those beyond K are left out. `image_size` is the original image's
+        (width, height).
         """
         count = min(len(keypoints), slots)
         features = cls.empty(1, slots, descriptors.shape[1])

@@ -14,7 +14,6 @@ import numpy as np
 
 from lightglue_ros.core import store
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo, export_command
-from lightglue_ros.core.cuda_graph import CudaGraphRunner
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
 from lightglue_ros.errors import ConfigError, ModelError, ProviderError
 
@@ -42,6 +41,13 @@ _INSTALL = {
 _LOG_ERRORS_ONLY = 3
 # An error in a run is raised; a cancelled run would log it as well.
 _LOG_FATAL_ONLY = 4
+_TYPES = {
+    "tensor(bool)": np.bool_,
+    "tensor(float)": np.float32,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
+}
 _CPU_SETTINGS = {
     # Denormal numbers make a frame take 1.5 times as long, see `denormals`.
     "session.set_denormal_as_zero": "1",
@@ -165,6 +171,38 @@ class GraphSession:
                 allowed="a model with fixed shapes",
                 fix=f"{export} --image-size 640x480",
             )
+
+
+class CudaGraphRunner:
+    """A session of a static export whose inputs and outputs stay at the same addresses on a device.
+
+    A CUDA graph replays a run with the addresses that the run had. So inputs and outputs are bound once. Each
+    run copies its inputs to them and its outputs from them; images are copied as bytes.
+
+    Args:
+        device: the device that holds the tensors, ``cuda`` or ``cpu``.
+    """
+
+    def __init__(self, session: ort.InferenceSession, device: str) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._inputs = {it.name: self._allocate(it, device) for it in session.get_inputs()}
+        self._outputs = {it.name: self._allocate(it, device) for it in session.get_outputs()}
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, tensors: Mapping[str, np.ndarray], options: ort.RunOptions) -> dict[str, np.ndarray]:
+        """Run the graph on all its inputs, with its shapes and types; return copies of all outputs."""
+        for name, value in self._inputs.items():
+            value.update_inplace(np.ascontiguousarray(tensors[name]))
+        self._session.run_with_iobinding(self._binding, options)
+        return {name: np.array(value.numpy()) for name, value in self._outputs.items()}
+
+    @staticmethod
+    def _allocate(tensor: ort.NodeArg, device: str) -> ort.OrtValue:
+        return onnxruntime().OrtValue.ortvalue_from_shape_and_type(tensor.shape, _TYPES[tensor.type], device)
 
 
 class _Threads(NamedTuple):

@@ -58,10 +58,16 @@ def find_model(model: str | os.PathLike[str]) -> ModelFiles:
     """
     path = Path(model).expanduser()
     if path.suffix == ".onnx":
-        return _from_file(path)
+        if not path.is_file():
+            allowed = "the path of a .onnx file that exists"
+            raise ModelError(f"no model file {path}", allowed=allowed, fix=export_command(path))
+        if path.stem not in (EXTRACTOR, MATCHER):
+            return ModelFiles(extractor=None, matcher=None, pipeline=path)
+        model = path = path.parent
     named = models_dir() / str(model)
     folder = named if named.is_dir() or not path.is_dir() else path
-    files = ModelFiles(*(_existing(folder / f"{graph}.onnx") for graph in (EXTRACTOR, MATCHER, PIPELINE)))
+    paths = (folder / f"{graph}.onnx" for graph in (EXTRACTOR, MATCHER, PIPELINE))
+    files = ModelFiles(*(path if path.is_file() else None for path in paths))
     if files.is_split or files.pipeline:
         return files
     known = ", ".join(sorted({path.parent.name for path in models_dir().glob("*/*.onnx")})) or "none yet"
@@ -71,17 +77,3 @@ def find_model(model: str | os.PathLike[str]) -> ModelFiles:
         allowed=f"a name in the store ({known}), a folder, or a .onnx file",
         fix=f"{export_command(model)} (on any machine with PyTorch; then copy the files)",
     )
-
-
-def _from_file(path: Path) -> ModelFiles:
-    if not path.is_file():
-        raise ModelError(
-            f"no model file {path}", allowed="the path of a .onnx file that exists", fix=export_command(path)
-        )
-    if path.stem in (EXTRACTOR, MATCHER):
-        return find_model(path.parent)
-    return ModelFiles(extractor=None, matcher=None, pipeline=path)
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None

@@ -179,12 +179,7 @@ def test_threads_spin_unless_another_process_runs_the_other_graph(model_folder, 
         ("matcher", "weights_sha256", "0" * 64, "do not belong together: weights_sha256"),
         ("matcher", "pairs", "4", "do not belong together: pairs is None in one and 4 in the other"),
         ("extractor", "contract_version", "0", "contract version 0, this runtime follows 3"),
-        (
-            "extractor",
-            "min_onnxruntime",
-            "99.0",
-            r"Runtime 99\.0 or later, and .* is installed; fix: pip",
-        ),
+        ("extractor", "min_onnxruntime", "99.0", r"Runtime 99\.0 or later, and .* is installed; fix: pip"),
     ],
 )
 def test_files_of_another_model_or_runtime_are_refused(model_folder, tmp_path, graph, entry, value, says):

@@ -9,7 +9,7 @@ import torch
 from lightglue_ros.core import ConfigError, MatchPipeline
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.contract import OUTPUTS, GraphInfo
-from lightglue_ros.core.cuda_graph import CudaGraphRunner
+from lightglue_ros.core.session import CudaGraphRunner
 from lightglue_ros.export import exporter, tensorrt
 from lightglue_ros.export.graphs import CompactMatcher, PipelineGraph
 from lightglue_ros.export.options import ExportOptions
