@@ -318,7 +318,7 @@ class MatchPipeline:
             tensors = {**tensors, "pairs": filled}
         values = {"max_keypoints": self._max_keypoints, "match_threshold": self._match_threshold}
         with self._times.measured(stage):
-            return self._sessions[graph].run(tensors | values)
+            return self._sessions[graph].run({**tensors, **values})
 
     def _unpad(
         self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]
