@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +15,6 @@ from lightglue_ros.core.draw import draw_matches
 from lightglue_ros.core.image_files import read_image, write_image
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.verification import verify
-
-if TYPE_CHECKING:
-    from lightglue_ros.msg import Matches
 
 TOLERANCE = 3.0  # pixels
 # The original XFeat + LighterGlue has 98% of its matches of the motorcycle pair within 3 px of the row.
@@ -43,8 +39,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demonstration; the exit status is 0 only if matches came and their geometry holds."""
     require_ros("demo")
-    from lightglue_ros.nodes.conversions import message_to_matches
-
     is_rectified = arguments.left is None
     if is_rectified:
         from lightglue_ros.export.weights import motorcycle_pair
@@ -55,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         paths = (arguments.left, arguments.right)
     images = [read_image(path) for path in paths]
-    pair = message_to_matches(_play_and_listen(arguments, paths).pairs[0])
+    pair = _play_and_listen(arguments, paths)
     write_image(arguments.output, draw_matches(*images, pair))
     print(f"picture of the last matches: {arguments.output.resolve()}")
     return _judge(pair, is_rectified)
@@ -71,8 +65,9 @@ def same_row_share(keypoints0: np.ndarray, keypoints1: np.ndarray, tolerance: fl
     return float(np.mean(np.abs(keypoints0[:, 1] - keypoints1[:, 1]) <= tolerance))
 
 
-def _play_and_listen(arguments: argparse.Namespace, paths: tuple[Path, Path]) -> Matches:
-    """Run player and matcher, print a line per second, and return the last message."""
+def _play_and_listen(arguments: argparse.Namespace, paths: tuple[Path, Path]) -> PairMatches:
+    """Run player and matcher, print a line per second, and return the last matches."""
+    from lightglue_ros.nodes.conversions import message_to_matches
     from lightglue_ros.nodes.listener import running_nodes
 
     player = {"images": [str(path.resolve()) for path in paths], "rate": arguments.rate}
@@ -85,18 +80,12 @@ def _play_and_listen(arguments: argparse.Namespace, paths: tuple[Path, Path]) ->
             listener.clear()
             listener.listen(1.0)
             last = (listener.messages or [last])[-1]
-            _print_second(last, listener.latencies)
-    return last
-
-
-def _print_second(last: Matches, latencies: list[float]) -> None:
-    from lightglue_ros.nodes.conversions import message_to_matches
-
-    pair = message_to_matches(last.pairs[0])
-    rows = same_row_share(pair.keypoints0, pair.keypoints1, TOLERANCE)
-    latency = f"{1e3 * np.median(latencies):4.0f} ms" if latencies else "   -"
-    counts = f"{len(latencies):3d} Hz  {len(pair):4d} matches"
-    print(f"{counts}  latency {latency}  same row {100 * rows:5.1f}%", flush=True)
+            pair, latencies = message_to_matches(last.pairs[0]), listener.latencies
+            rows = same_row_share(pair.keypoints0, pair.keypoints1, TOLERANCE)
+            latency = f"{1e3 * np.median(latencies):4.0f} ms" if latencies else "   -"
+            counts = f"{len(latencies):3d} Hz  {len(pair):4d} matches"
+            print(f"{counts}  latency {latency}  same row {100 * rows:5.1f}%", flush=True)
+    return pair
 
 
 def _judge(pair: PairMatches, is_rectified: bool) -> int:

@@ -112,7 +112,13 @@ def decode_image(data: bytes | memoryview) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
-            raise _too_large(name, header) from error
+            size = f"{header.width}x{header.height} pixels" if header else "too many pixels"
+            raise RejectedImageError(
+                "too_large",
+                f"{name} has {size}, more than OpenCV decodes",
+                allowed="2^30 pixels in all, at most 2^20 across and down",
+                fix="shrink it, or raise the limit with the environment variable OPENCV_IO_MAX_IMAGE_PIXELS",
+            ) from error
         image = None
     if image is None or (header and image.shape[:2] != (header.height, header.width)):
         what = f"{name} of {len(data)} bytes cannot be decoded"
@@ -123,13 +129,3 @@ def decode_image(data: bytes | memoryview) -> np.ndarray:
     if image.ndim == 2:
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
-
-
-def _too_large(name: str, header: ImageHeader | None) -> RejectedImageError:
-    size = f"{header.width}x{header.height} pixels" if header else "too many pixels"
-    return RejectedImageError(
-        "too_large",
-        f"{name} has {size}, more than OpenCV decodes",
-        allowed="2^30 pixels in all, at most 2^20 across and down",
-        fix="shrink it, or raise the limit with the environment variable OPENCV_IO_MAX_IMAGE_PIXELS",
-    )

@@ -237,7 +237,9 @@ def _open_on_device(
     problem = _loading_problem(provider)
     if problem is not None:
         return problem
-    info = _read_info(path)
+    # The metadata, before a session is opened that can run the graph.
+    session = _create(path, [ORT_NAMES["cpu"]], _Threads(1, spin=False), "ORT_DISABLE_ALL")
+    info = GraphInfo.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
     if provider == "tensorrt" and not info.tensorrt:
         # TensorRT itself would find this after minutes of building.
         return (
@@ -273,12 +275,6 @@ def _provider_options(
         "trt_fp16_enable": "1" if info.precision == "fp16" else "0",
     }
     return [(ORT_NAMES["tensorrt"], cached), cuda, ORT_NAMES["cpu"]]
-
-
-def _read_info(path: Path) -> GraphInfo:
-    """Read the metadata of a file, before a session is opened that can run it."""
-    session = _create(path, [ORT_NAMES["cpu"]], _Threads(1, spin=False), "ORT_DISABLE_ALL")
-    return GraphInfo.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
 
 
 def _create(
