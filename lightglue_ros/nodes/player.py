@@ -15,11 +15,11 @@ many subscribers.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -34,7 +34,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.image_files import ImageSource, open_source
+from lightglue_ros.core.image_files import open_source
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
@@ -42,9 +42,6 @@ from lightglue_ros.nodes.ros_parameters import declare_one
 from lightglue_ros.nodes.spin import run_node
 from lightglue_ros.rosdata.parameter_spec import Spec
 from lightglue_ros.rosdata.parameters import IMAGE_QOS
-
-if TYPE_CHECKING:
-    from lightglue_ros.rosdata.bags import Bag
 
 MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 # Images per second if neither the parameters nor a video say how many.
@@ -117,24 +114,19 @@ class Player(Node):
     def __init__(self, done: threading.Event) -> None:
         super().__init__("player")
         self._done = done
-        values = {name: declare_one(self, name, spec) for name, spec in SPECS.items()}
-        cameras, topics = values["cameras"], values["image_topics"] or []
+        self._values = values = {name: declare_one(self, name, spec) for name, spec in SPECS.items()}
         images, bag = values["images"] or [], values["bag"]
-        self._rate, self._speed = values["rate"], values["speed"]
-        self._keep_stamps, self._loop, self._count = values["keep_stamps"], values["loop"], values["count"]
-        self._min_subscribers, self._reliability = values["min_subscribers"], values["image_qos"]
         if bool(bag) == bool(images):
             raise ConfigError(
                 "images and bag are both given" if bag else "there is nothing to play",
                 allowed="either images or bag",
                 fix="--ros-args -p images:=[left.png, right.png], or -p bag:=FOLDER",
             )
-        self._moments = (
-            self._bag_moments(bag, topics) if bag else self._image_moments(cameras, topics, images)
-        )
-        self._next: Moment | None = None
+        topics = values["image_topics"] or []
+        self._moments = self._bag_moments(bag, topics) if bag else self._image_moments(images, topics)
         self._played = 0
         self._begin: int | None = None
+        self._image_publishers: list[Publisher] = []
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10) if values["clock"] else None
         self._advance()
         if self._next is None:
@@ -142,9 +134,10 @@ class Player(Node):
         # On the steady clock, because the node's own clock may follow the /clock that is published here.
         self._timer = self.create_timer(1e-6, self._play, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    # Sources of moments.
+    # Sources of moments. Each makes the publishers before its first moment.
 
-    def _image_moments(self, cameras: list[str], topics: list[str], paths: list[str]) -> Iterator[Moment]:
+    def _image_moments(self, paths: list[str], topics: list[str]) -> Iterator[Moment]:
+        cameras = self._values["cameras"]
         topics = topics or [f"{camera}/image_rect" for camera in cameras]
         if not len(cameras) == len(topics) == len(paths):
             raise ConfigError(
@@ -154,18 +147,14 @@ class Player(Node):
             )
         sources = [open_source(path) for path in paths]
         rates = [source.rate for source in sources if source.rate]
-        rate = self._rate or min(rates, default=DEFAULT_RATE)
+        rate = self._values["rate"] or min(rates, default=DEFAULT_RATE)
         self._image_publishers = [self._publisher(Image, topic) for topic in topics]
-        return self._moments_of(sources, cameras, rate)
-
-    def _moments_of(self, sources: list[ImageSource], cameras: list[str], rate: float) -> Iterator[Moment]:
         start = time.time_ns()
         shown: list[np.ndarray | None] = [None] * len(sources)
-        messages: list[Image] = [Image()] * len(sources)
-        number = 0
-        while True:
+        messages = [Image()] * len(sources)
+        for number in itertools.count():
             images = [source.next_image() for source in sources]
-            if not self._loop and all(source.passes for source in sources):
+            if not self._values["loop"] and all(source.passes for source in sources):
                 return
             for camera, image in enumerate(images):
                 # The message of a still image is made once.
@@ -174,42 +163,33 @@ class Player(Node):
             shown = images
             position = round(number * 1e9 / rate)
             yield Moment(position, start + position, list(zip(self._image_publishers, messages, strict=True)))
-            number += 1
 
     def _bag_moments(self, path: str, topics: list[str]) -> Iterator[Moment]:
         # Only bags need rosbags.
         from lightglue_ros.rosdata.bags import Bag
 
-        bag = Bag(path)
-        try:
-            types = bag.image_types(topics)
-        except ConfigError:
-            bag.close()
-            raise
-        publishers = {topic: self._publisher(MESSAGE_TYPES[kind], topic) for topic, kind in types.items()}
-        self._image_publishers = list(publishers.values())
-        return self._moments_of_bag(bag, publishers)
-
-    def _moments_of_bag(self, bag: Bag, publishers: Mapping[str, Publisher]) -> Iterator[Moment]:
-        offset = 0
-        while True:
-            first, position, count = 0, offset, 0
-            for message in bag.messages(publishers):
-                first = first if count else message.time
-                count += 1
-                position = offset + round((message.time - first) / self._speed)
-                content = message.data
-                if not self._keep_stamps:
-                    content = deserialize_message(content, MESSAGE_TYPES[bag.types[message.topic]])
-                yield Moment(position, message.time, [(publishers[message.topic], content)])
-            if not count or not self._loop:
-                bag.close()
-                return
-            # Between the last message and the next pass lies the mean time between two messages.
-            offset = position + (position - offset) // max(count - 1, 1)
+        with Bag(path) as bag:
+            kinds = {topic: MESSAGE_TYPES[kind] for topic, kind in bag.image_types(topics).items()}
+            publishers = {topic: self._publisher(kind, topic) for topic, kind in kinds.items()}
+            self._image_publishers = list(publishers.values())
+            offset = 0
+            while True:
+                first, position, count = 0, offset, 0
+                for message in bag.messages(publishers):
+                    first = first if count else message.time
+                    count += 1
+                    position = offset + round((message.time - first) / self._values["speed"])
+                    content = message.data
+                    if not self._values["keep_stamps"]:
+                        content = deserialize_message(content, kinds[message.topic])
+                    yield Moment(position, message.time, [(publishers[message.topic], content)])
+                if not count or not self._values["loop"]:
+                    return
+                # Between the last message and the next pass lies the mean time between two messages.
+                offset = position + (position - offset) // max(count - 1, 1)
 
     def _publisher(self, kind: type, topic: str) -> Publisher:
-        profile = qos.image_qos(self._reliability)
+        profile = qos.image_qos(self._values["image_qos"])
         return self.create_publisher(kind, topic, profile, qos_overriding_options=qos.overridable())
 
     # Playing. A call of the timer publishes at most one moment and then waits for the next.
@@ -217,7 +197,8 @@ class Player(Node):
     def _play(self) -> None:
         now = time.monotonic_ns()
         if self._begin is None:
-            if any(p.get_subscription_count() < self._min_subscribers for p in self._image_publishers):
+            least = self._values["min_subscribers"]
+            if any(publisher.get_subscription_count() < least for publisher in self._image_publishers):
                 self._wait(WAIT_NS)
                 return
             self._begin = now
@@ -226,11 +207,12 @@ class Player(Node):
             self._begin -= left
             left = 0
         if self._clock_publisher is not None:
-            self._publish_clock(self._next.time - round(max(left, 0) * self._speed))
+            now_ns = self._next.time - round(max(left, 0) * self._values["speed"])
+            self._clock_publisher.publish(ClockMessage(clock=Time(nanoseconds=now_ns).to_msg()))
         if left <= 0:
             self._publish(self._next)
             self._advance()
-            if self._next is None or self._played == self._count:
+            if self._next is None or self._played == self._values["count"]:
                 self._finish()
                 return
         self._wait(self._begin + self._next.position - time.monotonic_ns())
@@ -251,12 +233,9 @@ class Player(Node):
             publisher.wait_for_all_acked(ACKNOWLEDGED_WITHIN)
         self._done.set()
 
-    def _publish_clock(self, nanoseconds: int) -> None:
-        self._clock_publisher.publish(ClockMessage(clock=Time(nanoseconds=nanoseconds).to_msg()))
-
     def _advance(self) -> None:
-        """Read ahead, so that the next moment is ready when its time comes."""
-        self._next = next(self._moments, None)
+        """Read ahead, so that the next moment is ready when its time comes; None is the end."""
+        self._next: Moment | None = next(self._moments, None)
 
     def _wait(self, nanoseconds: int) -> None:
         most = nanoseconds if self._clock_publisher is None else min(nanoseconds, CLOCK_PERIOD_NS)
