@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 
 from rclpy.node import Node
-from rclpy.qos import (
-    QoSCompatibility,
-    QoSPresetProfiles,
-    QoSProfile,
-    QoSReliabilityPolicy,
-    qos_check_compatible,
-)
+from rclpy.qos import QoSCompatibility, QoSPresetProfiles, QoSProfile, qos_check_compatible
+from rclpy.qos import QoSReliabilityPolicy as Reliability
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.parameters import IMAGE_QOS
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # its name in Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
 
 
 def image_qos(name: str) -> QoSProfile:
@@ -37,7 +26,7 @@ def image_qos(name: str) -> QoSProfile:
         raise ConfigError(f"parameter image_qos is '{name}'", allowed=", ".join(IMAGE_QOS))
     profile = copy(QoSPresetProfiles.SENSOR_DATA.value)
     if name == "reliable":
-        profile.reliability = QoSReliabilityPolicy.RELIABLE
+        profile.reliability = Reliability.RELIABLE
     return profile
 
 
@@ -56,27 +45,16 @@ def overridable() -> QoSOverridingOptions:
     return QoSOverridingOptions.with_default_policies()
 
 
-def on_incompatible(report: Callable[[], None]) -> SubscriptionEventCallbacks:
-    """Make callbacks that call `report` when a publisher offers a QoS that a subscription cannot take."""
-    return SubscriptionEventCallbacks(incompatible_qos=lambda _event: report())
-
-
 def incompatible_text(node: Node, subscription: Subscription, image_qos: str) -> str:
     """Describe publishers of a topic that do not offer the reliability that a subscription requests.
-
-    Args:
-        node: the node that subscribes.
-        subscription: a subscription of the node.
-        image_qos: the parameter that the subscription was made with.
 
     Returns:
         The topic, both policies and the parameter to change; empty if all publishers are compatible.
     """
     topic, requested = subscription.topic_name, subscription.qos_profile
-    offers = (publisher.qos_profile for publisher in node.get_publishers_info_by_topic(topic))
-    lacking = [
-        offer for offer in offers if qos_check_compatible(offer, requested)[0] == QoSCompatibility.ERROR
-    ]
+    offers = [publisher.qos_profile for publisher in node.get_publishers_info_by_topic(topic)]
+    error = QoSCompatibility.ERROR
+    lacking = [offer for offer in offers if qos_check_compatible(offer, requested)[0] == error]
     if not lacking:
         return ""
     by_override = f"qos_overrides.{topic}.subscription.reliability: best_effort"

@@ -16,10 +16,11 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Matches
-from lightglue_ros.nodes import image_input, qos, ros_parameters
+from lightglue_ros.nodes import qos, ros_parameters
 from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
 from lightglue_ros.nodes.spin import run_node
+from lightglue_ros.nodes.subscriptions import subscribe
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.parameters import CameraParameters
 
@@ -40,21 +41,18 @@ class Viewer(Node):
         super().__init__("viewer")
         ros_parameters.declare(self, CameraParameters, read_only=True)
         self._values = values = ros_parameters.read(self, CameraParameters)
-        self._images: dict[str, deque[CameraImage]] = {
-            camera: deque(maxlen=HISTORY) for camera in values.cameras
-        }
+        self._images = {camera: deque[CameraImage](maxlen=HISTORY) for camera in values.cameras}
         self._oldest = (0, 0)
-        self._drawer = Drawer(
-            self,
-            self.create_publisher(Image, TOPIC, qos.picture_qos(), qos_overriding_options=qos.overridable()),
-            values.drawing_rate,
-            values.mono16,
-        )
+        options = qos.overridable()
+        pictures = self.create_publisher(Image, TOPIC, qos.picture_qos(), qos_overriding_options=options)
+        self._drawer = Drawer(self, pictures, values.drawing_rate, values.mono16)
         for camera, topic in zip(values.cameras, values.image_topics, strict=True):
-            on_incompatible = partial(self._log_incompatible, topic)
-            image_input.subscribe(self, values, topic, partial(self._on_image, camera), on_incompatible)
+            text = f"a publisher of {topic} does not offer the QoS that image_qos asks for"
+            on_incompatible = partial(self.get_logger().warning, text)
+            subscribe(self, values, topic, partial(self._on_image, camera), on_incompatible)
+        profile = qos.result_qos()
         self.create_subscription(
-            Matches, "matches", self._on_matches, qos.result_qos(), qos_overriding_options=qos.overridable()
+            Matches, "matches", self._on_matches, profile, qos_overriding_options=options
         )
 
     def destroy_node(self) -> None:
@@ -65,42 +63,29 @@ class Viewer(Node):
         super().destroy_node()
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
-        self._forget_images()
+        # Images older than those of the last matches are forgotten, without subscribers all of them.
+        is_watched = self.count_subscribers(TOPIC) > 0
+        for images in self._images.values():
+            while images and (not is_watched or _order(images[0].header.stamp) < self._oldest):
+                images.popleft()
         try:
             self._images[camera].append(check_message(message, self._values.max_image_pixels))
         except RejectedImageError as error:
             self.get_logger().warning(f"camera {camera}: {error}", throttle_duration_sec=LOG_PERIOD)
 
-    def _forget_images(self) -> None:
-        """Forget images older than those of the last matches; without subscribers forget all of them."""
-        is_watched = self.count_subscribers(TOPIC) > 0
-        for images in self._images.values():
-            while images and (not is_watched or _order(images[0].header.stamp) < self._oldest):
-                images.popleft()
-
     def _on_matches(self, message: Matches) -> None:
-        self._oldest = _oldest_named(message)
-        if not self._drawer.is_due():
-            return
-        images = [
-            (self._find(pair.camera0, pair.stamp0), self._find(pair.camera1, pair.stamp1))
-            for pair in message.pairs
-        ]
-        self._drawer.submit((message, images))
+        sides = [(pair.stamp0, pair.width0) for pair in message.pairs]
+        sides += [(pair.stamp1, pair.width1) for pair in message.pairs]
+        # Stamp of the oldest image in the message; a missing image has no width.
+        self._oldest = min((_order(stamp) for stamp, width in sides if width), default=(0, 0))
+        if self._drawer.is_due():
+            find = self._find
+            images = [(find(p.camera0, p.stamp0), find(p.camera1, p.stamp1)) for p in message.pairs]
+            self._drawer.submit((message, images))
 
     def _find(self, camera: str, stamp: Time) -> CameraImage | None:
         images = self._images.get(camera, deque())
         return next((image for image in reversed(images) if image.header.stamp == stamp), None)
-
-    def _log_incompatible(self, topic: str) -> None:
-        self.get_logger().warning(f"a publisher of {topic} does not offer the QoS that image_qos asks for")
-
-
-def _oldest_named(message: Matches) -> tuple[int, int]:
-    """Return the stamp of the oldest image in a message, in seconds and nanoseconds; 0 without images."""
-    named = [(pair.stamp0, pair.width0) for pair in message.pairs]
-    named += [(pair.stamp1, pair.width1) for pair in message.pairs]
-    return min((_order(stamp) for stamp, width in named if width), default=(0, 0))
 
 
 def _order(stamp: Time) -> tuple[int, int]:
