@@ -16,6 +16,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import wraps
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -23,8 +25,6 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.publisher import Publisher
-from rclpy.timer import Timer
 
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.errors import LightGlueRosError
@@ -32,14 +32,28 @@ from lightglue_ros.nodes import ros_parameters
 from lightglue_ros.nodes.active_matcher import ActiveMatcher
 from lightglue_ros.nodes.publishers import MatcherPublishers
 from lightglue_ros.nodes.spin import run_node
-from lightglue_ros.rosdata.parameters import (
-    SPECS,
-    MatcherParameters,
-    check_changeable,
-    check_each,
-)
+from lightglue_ros.rosdata.parameters import SPECS, MatcherParameters, check_changeable, check_each
 
 DIAGNOSTICS_PERIOD = 1.0
+
+
+def logs_errors(
+    transition: Callable[[Matcher, LifecycleState], TransitionCallbackReturn],
+) -> Callable[[Matcher, LifecycleState], TransitionCallbackReturn]:
+    """Let the callback of a transition log its errors, because rclpy swallows them."""
+
+    @wraps(transition)
+    def try_it(node: Matcher, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except LightGlueRosError as error:
+            node.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            node.get_logger().error(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
+
+    return try_it
 
 
 class Matcher(LifecycleNode):
@@ -53,25 +67,44 @@ class Matcher(LifecycleNode):
         # Attributes come before super().__init__(): rclpy calls destroy_node() even if __init__ raises.
         self._settings: MatcherParameters | None = None
         self._pipeline: MatchPipeline | None = None
-        self._results: MatcherPublishers | None = None
         self._active: ActiveMatcher | None = None
-        self._diagnostics: Publisher | None = None
-        self._diagnostics_timer: Timer | None = None
+        self._closing = ExitStack()
         super().__init__("matcher")
         ros_parameters.declare(self, MatcherParameters)
         self.add_on_set_parameters_callback(self._on_parameters)
 
-    # Lifecycle.
-
+    @logs_errors
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load and warm up the model."""
-        result = self._try(self._configure)
-        return super().on_configure(state) if result == TransitionCallbackReturn.SUCCESS else result
+        self._settings = ros_parameters.read(self, MatcherParameters)
+        self.get_logger().info(f"loading model {self._settings.model}")
+        start = time.monotonic()
+        pipeline = self._settings.load()
+        self._results = MatcherPublishers(self, self._settings)
+        self._closing.callback(self._results.destroy)
+        self._pipeline = pipeline
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._closing.callback(self.destroy_publisher, self._diagnostics)
+        # The steady clock goes on when simulated time stands still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        timer = self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=steady)
+        self._closing.callback(self.destroy_timer, timer)
+        (width, height), asked = pipeline.image_size, self._settings.frame.image_size
+        rounded = f" (rounded up from {asked[0]}x{asked[1]})" if (width, height) != asked else ""
+        self.get_logger().info(
+            f"model {pipeline.info.model} on {pipeline.provider}, images {width}x{height}{rounded}, "
+            f"at most {pipeline.max_keypoints} keypoints; loaded in {time.monotonic() - start:.1f} s"
+        )
+        return super().on_configure(state)
 
+    @logs_errors
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the images."""
-        result = self._try(self._activate)
-        return super().on_activate(state) if result == TransitionCallbackReturn.SUCCESS else result
+        self._active = ActiveMatcher(self, self._pipeline, self._settings, self._results)
+        values = self._settings
+        work = f"matching {', '.join(values.pairs)}" if values.publish_matches else "extracting features"
+        self.get_logger().info(f"{work}; waiting for {values.input} on {', '.join(self._active.topics)}")
+        return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and finish the frame in work."""
@@ -98,48 +131,6 @@ class Matcher(LifecycleNode):
         self._deactivate(cancel=True)
         super().destroy_node()
 
-    def _try(self, step: Callable[[], None]) -> TransitionCallbackReturn:
-        """Do a step of a transition and log its error, because rclpy swallows what a callback raises."""
-        try:
-            step()
-        except LightGlueRosError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
-        except Exception:
-            self.get_logger().error(traceback.format_exc())
-            return TransitionCallbackReturn.ERROR
-        return TransitionCallbackReturn.SUCCESS
-
-    def _configure(self) -> None:
-        self._settings = ros_parameters.read(self, MatcherParameters)
-        self.get_logger().info(f"loading model {self._settings.model}")
-        start = time.monotonic()
-        self._pipeline = self._settings.load()
-        self._results = MatcherPublishers(self, self._settings)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # The steady clock goes on when simulated time stands still.
-        clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._diagnostics_timer = self.create_timer(
-            DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=clock
-        )
-        self._log_model(time.monotonic() - start)
-
-    def _log_model(self, seconds: float) -> None:
-        pipeline = self._pipeline
-        width, height = pipeline.image_size
-        asked = self._settings.frame.image_size
-        rounded = f" (rounded up from {asked[0]}x{asked[1]})" if (width, height) != asked else ""
-        self.get_logger().info(
-            f"model {pipeline.info.model} on {pipeline.provider}, images {width}x{height}{rounded}, "
-            f"at most {pipeline.max_keypoints} keypoints; loaded in {seconds:.1f} s"
-        )
-
-    def _activate(self) -> None:
-        self._active = ActiveMatcher(self, self._pipeline, self._settings, self._results)
-        values = self._settings
-        work = f"matching {', '.join(values.pairs)}" if values.publish_matches else "extracting features"
-        self.get_logger().info(f"{work}; waiting for {values.input} on {', '.join(self._active.topics)}")
-
     def _deactivate(self, cancel: bool = False) -> None:
         if self._active is not None:
             self._active.close(cancel=cancel)
@@ -147,20 +138,12 @@ class Matcher(LifecycleNode):
 
     def _release(self) -> None:
         self._deactivate()
-        if self._diagnostics_timer is not None:
-            self.destroy_timer(self._diagnostics_timer)
-        if self._diagnostics is not None:
-            self.destroy_publisher(self._diagnostics)
-        if self._results is not None:
-            self._results.destroy()
-        self._pipeline = self._results = self._diagnostics = self._diagnostics_timer = None
-
-    # Parameters.
+        self._closing.close()
+        self._pipeline = None
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Take all changes or none."""
-        # A subscription declares its qos_overrides.* parameters and calls this in the midst of a change of
-        # ours.
+        # A subscription declares its qos_overrides.* parameters, which calls this during a change of ours.
         ours = {it.name: ros_parameters.plain(it.value) for it in changes if it.name in SPECS}
         try:
             if ours:
@@ -179,8 +162,6 @@ class Matcher(LifecycleNode):
         self._settings = settings
         if self._active is not None:
             self._active.change(settings)
-
-    # Diagnostics.
 
     def _publish_diagnostics(self) -> None:
         about = {"model": self._pipeline.info.model, "provider": self._pipeline.provider}

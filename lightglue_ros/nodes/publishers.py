@@ -13,10 +13,6 @@ from lightglue_ros.rosdata.parameters import MatcherParameters
 class MatcherPublishers:
     """Publishers of what the parameters ask for.
 
-    Args:
-        node: publishes.
-        values: of its parameters.
-
     Attributes:
         matches: None if only features are published.
         pictures: None without matches, and if features come in place of images.
@@ -30,19 +26,19 @@ class MatcherPublishers:
         self.matches = self.pictures = None
         self.annotations: dict[str, LifecyclePublisher] = {}
         self.features: list[LifecyclePublisher] = []
-        if values.publish_matches:
-            self.matches = self._create(Matches, "matches", qos.result_qos())
-        if values.publish_matches and not values.takes_features:
-            self.pictures = self._create(Image, drawing.TOPIC, qos.picture_qos())
+        # First, because without foxglove_msgs this raises an error, which must leave no publisher behind.
         if values.publish_matches and values.publish_annotations:
             self.annotations = {
                 camera: self._create(annotations.message_type(), topic, qos.picture_qos())
                 for camera, topic in zip(values.cameras, values.annotation_topics, strict=True)
             }
+        if values.publish_matches:
+            self.matches = self._create(Matches, "matches", qos.result_qos())
+        if values.publish_matches and not values.takes_features:
+            self.pictures = self._create(Image, drawing.TOPIC, qos.picture_qos())
         if values.publish_features:
-            self.features = [
-                self._create(Features, topic, qos.result_qos()) for topic in values.features_topics
-            ]
+            topics = values.features_topics
+            self.features = [self._create(Features, topic, qos.result_qos()) for topic in topics]
 
     def destroy(self) -> None:
         """Take the topics away."""
@@ -50,9 +46,6 @@ class MatcherPublishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def _create(self, kind: type, topic: str, profile: qos.QoSProfile) -> LifecyclePublisher:
-        self._created.append(
-            self._node.create_lifecycle_publisher(
-                kind, topic, profile, qos_overriding_options=qos.overridable()
-            )
-        )
+        create, overridable = self._node.create_lifecycle_publisher, qos.overridable()
+        self._created.append(create(kind, topic, profile, qos_overriding_options=overridable))
         return self._created[-1]
