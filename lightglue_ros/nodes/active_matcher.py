@@ -52,12 +52,6 @@ from lightglue_ros.rosdata.parameters import MatcherParameters
 class ActiveMatcher:
     """Subscribes, assembles frames, matches them and publishes; see the head of this module.
 
-    Args:
-        node: subscribes and logs.
-        pipeline: loaded and warmed up.
-        settings: of the first frame.
-        publishers: of the results.
-
     Attributes:
         topics: full name of each camera's topic.
     """
@@ -80,10 +74,9 @@ class ActiveMatcher:
         self._status = MatcherStatus(settings)
         image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
         calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
-        self._processor: FrameProcessor[CameraImage] = FrameProcessor(pipeline, settings.frame, calibration)
-        self._assembler: FrameAssembler[CameraImage] = FrameAssembler(
-            settings.frame.rig, settings.sync_slop, settings.camera_timeout
-        )
+        self._processor = FrameProcessor[CameraImage](pipeline, settings.frame, calibration)
+        timing = settings.sync_slop, settings.camera_timeout
+        self._assembler = FrameAssembler[CameraImage](settings.frame.rig, *timing)
         self._drawer = self._annotator = None
         with ExitStack() as closing:
             if publishers.pictures is not None:
@@ -92,9 +85,7 @@ class ActiveMatcher:
             if publishers.annotations:
                 self._annotator = Annotator(node, publishers.annotations, settings.drawing_rate)
                 closing.callback(self._annotator.stop)
-            self._inference: LatestOnlyThread[RigFrame[CameraImage]] = LatestOnlyThread(
-                self._match, self._on_error
-            )
+            self._inference = LatestOnlyThread[RigFrame[CameraImage]](self._match, self._on_error)
             closing.callback(lambda: self._inference.stop(self._interrupt))
             self._camera_infos = CameraInfoSubscriptions(node, calibration, settings.frame.geometry)
             closing.callback(self._camera_infos.destroy)
@@ -133,9 +124,8 @@ class ActiveMatcher:
             "images extracted": str(self._processor.extracted),
             "pictures drawn": str(self._drawer.drawn if self._drawer is not None else 0),
         }
-        return self._status.report(
-            about, self._assembler, self._inference.dropped, self._inputs.incompatible(), self._unverified
-        )
+        dropped, incompatible = self._inference.dropped, self._inputs.incompatible()
+        return self._status.report(about, self._assembler, dropped, incompatible, self._unverified)
 
     # The executor's thread.
 
@@ -143,7 +133,10 @@ class ActiveMatcher:
         """Check a message, sort it into a frame and hand a complete frame to the inference thread."""
         self._status.count_image(camera)
         try:
-            image = self._check(message)
+            if isinstance(message, FeaturesMsg):
+                image = check_features(message, self._pipeline.info, self._pipeline.max_keypoints)
+            else:
+                image = check_message(message, self._settings.max_image_pixels)
         except RejectedImageError as error:
             self._reject(camera, error)
             return
@@ -152,11 +145,6 @@ class ActiveMatcher:
         if frame is not None:
             self._log_missing(frame.missing)
             self._inference.submit(frame)
-
-    def _check(self, message: Image | CompressedImage | FeaturesMsg) -> CameraImage:
-        if isinstance(message, FeaturesMsg):
-            return check_features(message, self._pipeline.info, self._pipeline.max_keypoints)
-        return check_message(message, self._settings.max_image_pixels)
 
     def _log_missing(self, missing: frozenset[int]) -> None:
         """Log the cameras that are missing and those that are back."""
@@ -190,19 +178,12 @@ class ActiveMatcher:
         self._status.count_match(result.inference, time.perf_counter() - start - result.inference, age)
 
     def _publish_features(self, result: FrameResult[CameraImage]) -> None:
-        values = self._settings
+        info, precision = self._pipeline.info, self._settings.features_precision
         for camera, publisher in enumerate(self._publishers.features):
             image, features = result.images[camera], result.features[camera]
             if image is not None and features is not None and publisher.get_subscription_count() > 0:
-                publisher.publish(
-                    features_to_message(
-                        features,
-                        image.header,
-                        values.cameras[camera],
-                        self._pipeline.info,
-                        values.features_precision,
-                    )
-                )
+                name = self._settings.cameras[camera]
+                publisher.publish(features_to_message(features, image.header, name, info, precision))
 
     def _publish_matches(self, result: FrameResult[CameraImage], draws: bool) -> None:
         if self._publishers.matches is None:
@@ -215,12 +196,11 @@ class ActiveMatcher:
             self._annotator.submit((result.settings.rig, message))
 
     def _draws(self) -> bool:
-        """Return True if pictures are wanted from this node, and so the pixels of past images."""
-        return self._drawer is not None and self._drawer.has_subscribers() and not self._has_viewer()
-
-    def _has_viewer(self) -> bool:
-        """Return True if another node draws."""
-        return self._node.count_publishers(self._publishers.pictures.topic_name) > 1
+        """Return True if pictures, and so the pixels of past images, are wanted from this node."""
+        if self._drawer is None or not self._drawer.has_subscribers():
+            return False
+        # A second publisher is a viewer, which draws in place of this node.
+        return self._node.count_publishers(self._publishers.pictures.topic_name) <= 1
 
     def _on_error(self, error: Exception) -> None:
         """Log a frame that failed; the traceback once for each kind of error."""

@@ -2,9 +2,8 @@
 
 `matches/annotations/CAMERA` has a line for each match, from the keypoint in this image to the position of its
 partner in the other image. The pairs of a camera are those whose first image is its present one, and for
-pairs
-through time those whose second image is. Colours are those of the pictures: red to green by score, magenta
-for matches that do not agree with the geometry.
+pairs through time those whose second image is. Colours are those of the pictures: red to green by score,
+magenta for matches that do not agree with the geometry.
 """
 
 from __future__ import annotations
@@ -49,10 +48,7 @@ def message_type() -> type[Any]:
 class Annotator(LazyPublisher[tuple[Rig, Matches]]):
     """Publishes annotations of the newest matches, from the rig and the published message.
 
-    Args:
-        node: for its log.
-        publishers: of each camera's annotations, by camera name.
-        rate: largest number of publications per second; 0 is none.
+    `publishers` are by camera name.
     """
 
     def __init__(self, node: Node, publishers: Mapping[str, Publisher], rate: float) -> None:
@@ -67,12 +63,7 @@ class Annotator(LazyPublisher[tuple[Rig, Matches]]):
 
 
 def annotate(rig: Rig, matches: Matches) -> dict[str, Any]:
-    """Make foxglove_msgs/ImageAnnotations of each camera that has an image in a pair, by camera name.
-
-    Args:
-        rig: that was matched.
-        matches: of the pairs of the rig, in its order.
-    """
+    """Make foxglove_msgs/ImageAnnotations of each camera that has an image in a pair, by camera name."""
     annotations: dict[str, Any] = {}
     for (first, _), pair in zip(rig.pairs, matches.pairs, strict=True):
         if pair.status == PairMatchesMsg.STATUS_OK:
@@ -99,17 +90,16 @@ def _lines(pair: PairMatchesMsg, is_second: bool) -> Any:
 
 
 def _colours(scores: np.ndarray, inliers: np.ndarray | None) -> Sequence[Any]:
-    steps, outlier = _palette()
-    of_matches = np.rint(scores * (_COLOURS - 1)).astype(int).tolist()
-    is_inlier = np.ones(len(scores), bool) if inliers is None else inliers
-    return [steps[step] if fits else outlier for step, fits in zip(of_matches, is_inlier, strict=True)]
+    steps = np.rint(scores * (_COLOURS - 1)).astype(int)
+    if inliers is not None:
+        steps[~inliers] = _COLOURS
+    return [_palette()[step] for step in steps.tolist()]
 
 
 @cache
-def _palette() -> tuple[list[Any], Any]:
-    """Return the colours of scores from 0 to 1, and the colour of outliers."""
+def _palette() -> list[Any]:
+    """Return the colours of scores from 0 to 1, and after them the colour of outliers."""
     from foxglove_msgs.msg import Color
 
     colours = [*score_colours(np.linspace(0.0, 1.0, _COLOURS)).tolist(), OUTLIER_COLOUR]
-    *steps, outlier = (Color(r=red / 255, g=green / 255, b=blue / 255, a=1.0) for red, green, blue in colours)
-    return steps, outlier
+    return [Color(r=red / 255, g=green / 255, b=blue / 255, a=1.0) for red, green, blue in colours]

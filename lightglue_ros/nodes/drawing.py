@@ -29,12 +29,6 @@ ImagePair = tuple[CameraImage | None, CameraImage | None]
 class Drawer(LazyPublisher[tuple[Matches, Sequence[ImagePair]]]):
     """Draws the newest matches, from the published message and the images of each of its pairs.
 
-    Args:
-        node: for its log.
-        publisher: of sensor_msgs/Image.
-        rate: largest number of pictures per second; 0 is none.
-        mono16: conversion of 16-bit images to 8 bits.
-
     Attributes:
         drawn: number of published pictures.
     """
@@ -47,14 +41,12 @@ class Drawer(LazyPublisher[tuple[Matches, Sequence[ImagePair]]]):
 
     def _publish(self, item: tuple[Matches, Sequence[ImagePair]]) -> None:
         matches, images = item
-        pairs = [self._pair(pair, *both) for pair, both in zip(matches.pairs, images, strict=True)]
+        pairs = [self._pair(pair, both) for pair, both in zip(matches.pairs, images, strict=True)]
         self._publisher.publish(array_to_image(draw_pairs(pairs, LONGEST_SIDE), matches.header))
         self.drawn += 1
 
-    def _pair(
-        self, message: PairMatchesMsg, image0: CameraImage | None, image1: CameraImage | None
-    ) -> DrawnPair:
-        decoded = [self._decode(image) for image in (image0, image1)]
+    def _pair(self, message: PairMatchesMsg, images: ImagePair) -> DrawnPair:
+        decoded = [self._decode(image) for image in images]
         is_seen = all(image is not None for image in decoded)
         is_missing = message.status == PairMatchesMsg.STATUS_MISSING
         inliers = message_to_inliers(message)
@@ -62,7 +54,8 @@ class Drawer(LazyPublisher[tuple[Matches, Sequence[ImagePair]]]):
         says += "" if inliers is None else f", {np.count_nonzero(inliers)} inliers"
         says += "" if is_seen or is_missing else ", no image"
         title = f"{message.camera0}:{message.camera1}  {says}"
-        first, second = (_black() if image is None else image for image in decoded)
+        black = np.zeros((240, 320), np.uint8)
+        first, second = (black if image is None else image for image in decoded)
         if not is_seen:
             return DrawnPair(title, first, second, PairMatches.empty())
         return DrawnPair(title, first, second, message_to_matches(message), inliers)
@@ -72,7 +65,3 @@ class Drawer(LazyPublisher[tuple[Matches, Sequence[ImagePair]]]):
             return None if image is None or image.decode is None else image.decode(self._mono16)
         except RejectedImageError:
             return None
-
-
-def _black() -> np.ndarray:
-    return np.zeros((240, 320), np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from functools import partial
 
 import numpy as np
 from std_msgs.msg import Header
@@ -24,9 +25,6 @@ def features_to_message(
     """Make the message of the features of one image.
 
     Args:
-        features: of one image.
-        header: of the image.
-        camera: name of the camera.
         info: of the model that extracted them.
         precision: ``fp32``, or ``fp16`` for descriptors of half the size.
     """
@@ -46,7 +44,6 @@ def check_features(message: FeaturesMsg, info: GraphInfo, max_keypoints: int) ->
     """Check that features can be matched in place of their image.
 
     Args:
-        message: from an extractor.
         info: of the model that will match them.
         max_keypoints: cap; the keypoints with the best scores are taken.
 
@@ -55,11 +52,8 @@ def check_features(message: FeaturesMsg, info: GraphInfo, max_keypoints: int) ->
     """
     _check_model(message, info)
     _check_sizes(message)
-
-    def decode_it(_: Mono16Range) -> Features:
-        return _decode(message, max_keypoints, info.max_keypoints)
-
-    return CameraImage(message.header, message.width, message.height, decode_it)
+    decode = partial(_decode, message, max_keypoints, info.max_keypoints)
+    return CameraImage(message.header, message.width, message.height, decode)
 
 
 def _check_model(message: FeaturesMsg, info: GraphInfo) -> None:
@@ -104,17 +98,12 @@ def _check_sizes(message: FeaturesMsg) -> None:
         )
 
 
-def _decode(message: FeaturesMsg, max_keypoints: int, slots: int) -> Features:
+def _decode(message: FeaturesMsg, max_keypoints: int, slots: int, _: Mono16Range) -> Features:
     kind = _TYPES[message.descriptor_type]
+    keypoints = np.asarray(message.keypoints, np.float32).reshape(-1, 2)
+    scores = np.asarray(message.scores, np.float32)
     descriptors = np.frombuffer(message.descriptors, kind).reshape(-1, message.descriptor_dim)
-    arrays = [
-        values[:max_keypoints]
-        for values in (
-            np.asarray(message.keypoints, np.float32).reshape(-1, 2),
-            np.asarray(message.scores, np.float32),
-            descriptors,
-        )
-    ]
+    arrays = [values[:max_keypoints] for values in (keypoints, scores, descriptors)]
     if not all(np.isfinite(values).all() for values in arrays):
         raise RejectedImageError("not_finite", "features have numbers that are infinite or NaN")
     return Features.pad(*arrays, (message.width, message.height), slots)

@@ -2,8 +2,7 @@
 
 Inference takes longer than a camera period on small machines, and an executor callback must not wait for it.
 So a callback submits a frame and returns at once. The thread takes the newest frame when it is done with the
-last one.
-A frame that is overtaken before its work began is dropped and counted: nothing queues.
+last one. A frame that is overtaken before its work began is dropped and counted: nothing queues.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ class LatestOnlyThread(Generic[T]):
 
     Args:
         work: called with one item at a time. Its exceptions go to `on_error`; the thread lives on.
-        on_error: called with an exception that `work` raised.
-        name: of the thread.
 
     Attributes:
         dropped: number of items that were overtaken by a newer one.

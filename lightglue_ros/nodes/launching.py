@@ -17,30 +17,22 @@ from lightglue_ros.errors import ConfigError
 from lightglue_ros.nodes.fastdds import profile_environment
 
 DEFAULT_PARAMETERS = Path(get_package_share_directory("lightglue_ros")) / "config" / "matcher.yaml"
+AS_IN_FILE = "Empty: as in the parameters file."
 
 ARGUMENTS = [
-    DeclareLaunchArgument(
-        "params_file",
-        default_value=str(DEFAULT_PARAMETERS),
-        description="Parameters of the node: copy the default file, change image size and rig there.",
-    ),
-    DeclareLaunchArgument(
-        "model",
-        default_value="",
-        description="Model: a name in the model store or a folder. Empty: as in the parameters file.",
-    ),
-    DeclareLaunchArgument(
-        "provider",
-        default_value="",
-        description="Where the model runs: auto, cpu or cuda. Empty: as in the parameters file.",
-    ),
-    DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
-    DeclareLaunchArgument(
-        "use_sim_time",
-        default_value="",
-        description="true takes the time from /clock (simulation). Empty: as in the parameters file.",
-    ),
-    DeclareLaunchArgument("log_level", default_value="info", description="Least severity of log lines."),
+    DeclareLaunchArgument(name, default_value=default, description=description)
+    for name, default, description in (
+        (
+            "params_file",
+            str(DEFAULT_PARAMETERS),
+            "Parameters of the node: copy the default file, change image size and rig there.",
+        ),
+        ("model", "", f"Model: a name in the model store or a folder. {AS_IN_FILE}"),
+        ("provider", "", f"Where the model runs: auto, cpu or cuda. {AS_IN_FILE}"),
+        ("namespace", "", "Namespace of the node and its topics."),
+        ("use_sim_time", "", f"true takes the time from /clock (simulation). {AS_IN_FILE}"),
+        ("log_level", "info", "Least severity of log lines."),
+    )
 ]
 
 
@@ -84,10 +76,8 @@ def node(
     """Make a node with the parameters of the file, which the command line and `overrides` replace.
 
     Args:
-        context: of the launch.
         executable: ``matcher`` or ``viewer``.
         name: the node's name, if it differs from the executable.
-        overrides: parameters.
     """
     values = {key: argument(context, key) for key in ("model", "provider") if argument(context, key)}
     if argument(context, "use_sim_time"):

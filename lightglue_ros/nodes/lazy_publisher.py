@@ -23,14 +23,8 @@ class LazyPublisher(Generic[T]):
     Neither an executor's callback nor inference waits for it: `is_due` compares a time and asks for the
     number of subscribers, `submit` returns at once.
 
-    Args:
-        node: for its log.
-        publishers: of the results.
-        rate: largest number of items per second; 0 is none.
-        name: of the thread, and of the work in the log.
-
     Attributes:
-        rate: may be set at any time.
+        rate: largest number of items per second; 0 is none. It may be set at any time.
     """
 
     def __init__(self, node: Node, publishers: Sequence[Publisher], rate: float, name: str) -> None:
@@ -39,7 +33,7 @@ class LazyPublisher(Generic[T]):
         self._publishers = publishers
         self._name = name
         self._last = -np.inf
-        self._thread: LatestOnlyThread[T] = LatestOnlyThread(self._publish, self._on_error, name)
+        self._thread = LatestOnlyThread[T](self._publish, self._on_error, name)
 
     def has_subscribers(self) -> bool:
         """Return True if somebody subscribes to one of the results."""
@@ -64,6 +58,5 @@ class LazyPublisher(Generic[T]):
         raise NotImplementedError
 
     def _on_error(self, error: Exception) -> None:
-        self._node.get_logger().error(
-            f"{self._name} failed: {type(error).__name__}: {error}", throttle_duration_sec=LOG_PERIOD
-        )
+        text = f"{self._name} failed: {type(error).__name__}: {error}"
+        self._node.get_logger().error(text, throttle_duration_sec=LOG_PERIOD)

@@ -28,7 +28,6 @@ class Listener(Node):
 
     Args:
         processes: of the nodes; if one of them ends while we wait, that is an error.
-        namespace: of the matcher.
 
     Attributes:
         messages: all `Matches`, oldest first.
@@ -94,16 +93,14 @@ class Listener(Node):
         for process in self.processes:
             if process.poll() is not None:
                 name = Path(process.args[1]).name
-                raise LightGlueRosError(
-                    f"the {name} ended with status {process.returncode}", fix="see its message above"
-                )
+                text = f"the {name} ended with status {process.returncode}"
+                raise LightGlueRosError(text, fix="see its message above")
 
     def _on_matches(self, message: Matches) -> None:
         self.messages.append(message)
         self.arrivals.append(time.monotonic())
-        self.latencies.append(
-            (self.get_clock().now() - Time.from_msg(message.header.stamp)).nanoseconds * 1e-9
-        )
+        latency = self.get_clock().now() - Time.from_msg(message.header.stamp)
+        self.latencies.append(latency.nanoseconds * 1e-9)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.status = message.status[-1]

@@ -46,28 +46,6 @@ def _take_domain() -> int:
     return int(os.environ.get("ROS_DOMAIN_ID", 0))  # held since an earlier call
 
 
-def node_command(
-    command: str, parameters: Mapping[str, Any], params_file: Path | None = None, name: str | None = None
-) -> list[str]:
-    """Build the command line that runs a node of ours.
-
-    Args:
-        command: ``matcher``, ``viewer`` or ``player``.
-        parameters: ROS parameters, which replace those of the file.
-        params_file: a ROS parameter file.
-        name: the node's name, if it differs from the command.
-    """
-    script = Path(get_package_prefix("lightglue_ros")) / "lib" / "lightglue_ros" / command
-    arguments = [sys.executable, str(script), "--ros-args"]
-    if params_file is not None:
-        arguments += ["--params-file", str(params_file)]
-    if name is not None:
-        arguments += ["-r", f"__node:={name}"]
-    for parameter, value in parameters.items():
-        arguments += ["-p", f"{parameter}:={json.dumps(value)}"]
-    return arguments
-
-
 @contextmanager
 def node_process(
     command: str,
@@ -78,12 +56,21 @@ def node_process(
 ) -> Iterator[subprocess.Popen]:
     """Run a node of ours; at the end interrupt it and wait until it is gone.
 
-    The arguments are those of `node_command`.
-
     Args:
+        command: ``matcher``, ``viewer`` or ``player``.
+        parameters: ROS parameters, which replace those of the file.
+        name: the node's name, if it differs from the command.
         **popen_options: for `subprocess.Popen`.
     """
-    process = subprocess.Popen(node_command(command, parameters, params_file, name), **popen_options)
+    script = Path(get_package_prefix("lightglue_ros")) / "lib" / "lightglue_ros" / command
+    arguments = [sys.executable, str(script), "--ros-args"]
+    if params_file is not None:
+        arguments += ["--params-file", str(params_file)]
+    if name is not None:
+        arguments += ["-r", f"__node:={name}"]
+    for parameter, value in parameters.items():
+        arguments += ["-p", f"{parameter}:={json.dumps(value)}"]
+    process = subprocess.Popen(arguments, **popen_options)
     try:
         yield process
     finally:

@@ -9,8 +9,6 @@ from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import (
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
     InvalidTopicNameException,
     ParameterException,
     ParameterUninitializedException,
@@ -25,12 +23,7 @@ from lightglue_ros.rosdata.parameters import CameraParameters, P
 
 
 def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -> None:
-    """Declare the parameters of a node.
-
-    Args:
-        node: the node.
-        kind: its parameters.
-        read_only: True if none of them can change.
+    """Declare the parameters of a node; with `read_only` none of them can change.
 
     Raises:
         ConfigError: a value given at start-up has the wrong type or is out of range.
@@ -38,10 +31,9 @@ def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -
     for name, spec in specs_of(kind).items():
         try:
             declare_one(node, name, replace(spec, is_read_only=read_only or spec.is_read_only))
-        except (InvalidParameterTypeException, InvalidParameterValueException, ParameterException) as error:
-            raise ConfigError(
-                f"parameter {name}: {error}", allowed=spec.allowed, fix=f"for example {name}: {spec.example}"
-            ) from error
+        except ParameterException as error:
+            fix = f"for example {name}: {spec.example}"
+            raise ConfigError(f"parameter {name}: {error}", allowed=spec.allowed, fix=fix) from error
 
 
 def declare_one(node: Node, name: str, spec: Spec) -> Any:
@@ -54,12 +46,7 @@ def declare_one(node: Node, name: str, spec: Spec) -> Any:
 
 
 def read(node: Node, kind: type[P], changes: Mapping[str, Any] | None = None) -> P:
-    """Read the parameters of a node.
-
-    Args:
-        node: the node, which has declared them.
-        kind: its parameters.
-        changes: values about to be set, which replace the present ones.
+    """Read the declared parameters of a node; `changes` are values about to be set.
 
     Raises:
         ConfigError: a value is not allowed, or the values do not fit each other.
@@ -95,15 +82,13 @@ def _value(node: Node, name: str) -> Any:
 
 def _descriptor(spec: Spec) -> ParameterDescriptor:
     when = "can change while the node runs" if spec.can_change else "can change in the state unconfigured"
-    descriptor = ParameterDescriptor(
-        description=spec.description,
-        additional_constraints=f"{spec.allowed}; {'cannot change' if spec.is_read_only else when}",
-        read_only=spec.is_read_only,
-    )
-    if spec.limits and isinstance(spec.default, int):
-        least, most = map(int, spec.limits)
-        descriptor.integer_range = [IntegerRange(from_value=least, to_value=most, step=1)]
-    elif spec.limits:
+    when = "cannot change" if spec.is_read_only else when
+    descriptor = ParameterDescriptor(description=spec.description, read_only=spec.is_read_only)
+    descriptor.additional_constraints = f"{spec.allowed}; {when}"
+    if spec.limits:
         least, most = spec.limits
-        descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
+        if isinstance(spec.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=least, to_value=most, step=1)]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
     return descriptor

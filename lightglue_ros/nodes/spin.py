@@ -39,7 +39,6 @@ def run_node(name: str, make_node: Callable[[threading.Event], Node | None], arg
         name: the node's name, for errors before the node exists.
         make_node: receives an event that the node may set when it is done. It returns None or raises an
             error, which is logged here, if the node cannot start.
-        args: command line, with ROS arguments.
 
     Returns:
         Exit status: 1 if the node could not be made, else 0.
@@ -67,27 +66,23 @@ def run_node(name: str, make_node: Callable[[threading.Event], Node | None], arg
     return runner.status
 
 
-class _Runner:
-    """Makes a node and spins it in a thread."""
+class _Runner(threading.Thread):
+    """Makes a node and spins it."""
 
     def __init__(
         self, name: str, make_node: Callable[[threading.Event], Node | None], done: threading.Event
     ) -> None:
+        super().__init__(name=name, daemon=True)
         self.status = 0
-        self._name = name
         self._make_node = make_node
         self._done = done
         self._node: Node | None = None
         self._executor = SingleThreadedExecutor()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     def end(self) -> None:
         self._executor.shutdown()
-        self._thread.join()
+        self.join()
         if self._node is not None:
             self._node.destroy_node()
             # A lifecycle node's state machine holds the middleware's participant and its 32 MiB of shared
@@ -97,7 +92,7 @@ class _Runner:
         if self._failure is not None:
             raise self._failure
 
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
             self._node = self._make_node(self._done)
             if self._node is None:
@@ -107,7 +102,7 @@ class _Runner:
         except ExternalShutdownException:
             pass
         except (LightGlueRosError, ParameterException, InvalidTopicNameException) as error:
-            get_logger(self._name).error(" ".join(str(error).split()))
+            get_logger(self.name).error(" ".join(str(error).split()))
             self.status = 1
         except Exception as failure:
             self._failure = failure
