@@ -97,8 +97,7 @@ class ActiveMatcher:
     def close(self, *, cancel: bool = False) -> None:
         """Unsubscribe, finish the frame in work and end the threads.
 
-        Args:
-            cancel: end the frame in work at once; the pipeline cannot be used again.
+        `cancel` ends the frame in work at once; the pipeline cannot be used again.
         """
         if cancel:
             self._interrupt = self._pipeline.cancel

@@ -47,8 +47,7 @@ class LatestOnlyThread(Generic[T]):
     def stop(self, interrupt: Callable[[], None] = lambda: None) -> None:
         """End the thread after the item that it is working on.
 
-        Args:
-            interrupt: ends the work on that item; what `work` raises then is ignored.
+        `interrupt` ends the work on that item; what `work` raises then is ignored.
         """
         with self._changed:
             self._stopping = True

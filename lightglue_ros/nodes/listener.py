@@ -24,10 +24,7 @@ DEADLINE = 30.0
 
 
 class Listener(Node):
-    """Subscribes to `matches` and `/diagnostics`.
-
-    Args:
-        processes: of the nodes; if one of them ends while we wait, that is an error.
+    """Subscribes to `matches` and `/diagnostics`; a process that ends while we wait is an error.
 
     Attributes:
         messages: all `Matches`, oldest first.
@@ -111,8 +108,7 @@ class Listener(Node):
 def running_nodes(**nodes: Mapping[str, Any]) -> Iterator[Listener]:
     """Run nodes of ours in processes of their own, isolated from other ROS systems, and listen to them.
 
-    Args:
-        **nodes: the parameters of each node, by its command (``matcher``, ``viewer`` or ``player``).
+    `nodes` are the parameters of each node, by its command (``matcher``, ``viewer`` or ``player``).
     """
     isolate()
     rclpy.init()

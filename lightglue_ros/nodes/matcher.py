@@ -37,9 +37,10 @@ from lightglue_ros.rosdata.parameters import SPECS, MatcherParameters, check_cha
 DIAGNOSTICS_PERIOD = 1.0
 
 
-def logs_errors(
-    transition: Callable[[Matcher, LifecycleState], TransitionCallbackReturn],
-) -> Callable[[Matcher, LifecycleState], TransitionCallbackReturn]:
+Transition = Callable[["Matcher", LifecycleState], TransitionCallbackReturn]
+
+
+def logs_errors(transition: Transition) -> Transition:
     """Let the callback of a transition log its errors, because rclpy swallows them."""
 
     @wraps(transition)

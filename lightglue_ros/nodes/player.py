@@ -19,7 +19,8 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -48,35 +49,34 @@ MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImag
 DEFAULT_RATE = 10.0
 # A subscriber may take one announcement (3 s in Fast DDS) to find its publisher.
 ACKNOWLEDGED_WITHIN = Duration(seconds=4)
+# Declares a parameter that cannot change.
+_spec = partial(Spec, is_read_only=True)
 SPECS = {
-    name: replace(spec, is_read_only=True)
-    for name, spec in {
-        "images": Spec(
-            Parameter.Type.STRING_ARRAY,
-            "An image file, which is repeated, a folder of images, or a video for each camera.",
-        ),
-        "bag": Spec("", "Folder of a rosbag2 (sqlite3 or MCAP) to play, instead of images."),
-        "cameras": Spec(["left", "right"], "Names of the cameras of images; they are also the frame ids."),
-        "image_topics": Spec(
-            Parameter.Type.STRING_ARRAY,
-            "Topic of each camera (default: CAMERA/image_rect); of a bag, topics to play (default: all "
-            "image topics).",
-        ),
-        "rate": Spec(
-            0.0,
-            f"Images per second of each camera; 0 is the rate of a video, or else {DEFAULT_RATE:g}.",
-            limits=(0.0, 1000.0),
-        ),
-        "speed": Spec(1.0, "Speed of playing a bag; 1 is the recorded speed.", limits=(0.001, 1000.0)),
-        "loop": Spec(True, "Begin again after the last image."),
-        "count": Spec(
-            0, "Number of sets of images (of a bag: images) after which the player ends; 0 is no limit."
-        ),
-        "keep_stamps": Spec(True, "Play a bag with its recorded stamps; false gives them the present time."),
-        "clock": Spec(False, "Publish the time of the images on /clock."),
-        "min_subscribers": Spec(0, "Begin when every topic has this many subscribers."),
-        "image_qos": Spec("sensor_data", "Quality of service of the images.", choices=IMAGE_QOS),
-    }.items()
+    "images": _spec(
+        Parameter.Type.STRING_ARRAY,
+        "An image file, which is repeated, a folder of images, or a video for each camera.",
+    ),
+    "bag": _spec("", "Folder of a rosbag2 (sqlite3 or MCAP) to play, instead of images."),
+    "cameras": _spec(["left", "right"], "Names of the cameras of images; they are also the frame ids."),
+    "image_topics": _spec(
+        Parameter.Type.STRING_ARRAY,
+        "Topic of each camera (default: CAMERA/image_rect); of a bag, topics to play (default: all "
+        "image topics).",
+    ),
+    "rate": _spec(
+        0.0,
+        f"Images per second of each camera; 0 is the rate of a video, or else {DEFAULT_RATE:g}.",
+        limits=(0.0, 1000.0),
+    ),
+    "speed": _spec(1.0, "Speed of playing a bag; 1 is the recorded speed.", limits=(0.001, 1000.0)),
+    "loop": _spec(True, "Begin again after the last image."),
+    "count": _spec(
+        0, "Number of sets of images (of a bag: images) after which the player ends; 0 is no limit."
+    ),
+    "keep_stamps": _spec(True, "Play a bag with its recorded stamps; false gives them the present time."),
+    "clock": _spec(False, "Publish the time of the images on /clock."),
+    "min_subscribers": _spec(0, "Begin when every topic has this many subscribers."),
+    "image_qos": _spec("sensor_data", "Quality of service of the images.", choices=IMAGE_QOS),
 }
 CLOCK_PERIOD_NS = 10_000_000
 # A slow machine falls behind the recorded times. Beyond this lag playing goes on from there, without a burst.

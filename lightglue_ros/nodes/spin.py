@@ -36,9 +36,8 @@ def run_node(name: str, make_node: Callable[[threading.Event], Node | None], arg
     """Make a node and spin it until it is done or a SIGINT or SIGTERM comes.
 
     Args:
-        name: the node's name, for errors before the node exists.
         make_node: receives an event that the node may set when it is done. It returns None or raises an
-            error, which is logged here, if the node cannot start.
+            error, which is logged here under `name`, if the node cannot start.
 
     Returns:
         Exit status: 1 if the node could not be made, else 0.

@@ -75,7 +75,7 @@ class InputSubscriptions:
 
     def incompatible(self) -> str:
         """Name the publishers whose QoS the subscriptions cannot take; empty if there are none."""
-        return "; ".join(filter(None, map(self._incompatible_text, range(len(self._subscriptions)))))
+        return "; ".join(filter(None, map(self._incompatible_text, self._subscriptions)))
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -83,11 +83,12 @@ class InputSubscriptions:
             self._node.destroy_subscription(subscription)
 
     def _on_incompatible(self, camera: int) -> None:
-        text = self._incompatible_text(camera) or "a publisher with another QoS came and went"
+        text = self._incompatible_text(self._subscriptions[camera])
+        text = text or "a publisher with another QoS came and went"
         self._node.get_logger().warning(f"camera {self._values.cameras[camera]}: {text}")
 
-    def _incompatible_text(self, camera: int) -> str:
-        return qos.incompatible_text(self._node, self._subscriptions[camera], self._values.image_qos)
+    def _incompatible_text(self, subscription: Subscription) -> str:
+        return qos.incompatible_text(self._node, subscription, self._values.image_qos)
 
 
 class CameraInfoSubscriptions:

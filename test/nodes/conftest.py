@@ -1,6 +1,8 @@
 """A real matcher in a process of its own, and a robot's cameras in this one, over real middleware."""
 
 import contextlib
+import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -10,21 +12,39 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 
-from builtin_interfaces.msg import Time  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from rcl_interfaces.srv import SetParameters, SetParametersAtomically  # noqa: E402
+from rcl_interfaces.srv import (  # noqa: E402
+    DescribeParameters,
+    GetParameters,
+    SetParameters,
+    SetParametersAtomically,
+)
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.time import Time  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from lightglue_ros.nodes import qos  # noqa: E402
+from lightglue_ros.nodes import drawing, qos  # noqa: E402
 from lightglue_ros.nodes.conversions import array_to_image  # noqa: E402
 from lightglue_ros.nodes.listener import Listener  # noqa: E402
 from lightglue_ros.nodes.processes import isolate, node_process  # noqa: E402
+from lightglue_ros.rosdata.messages import stamp_in_ns  # noqa: E402
 
 # Between two tries to get an image through; best effort may lose one.
 REPEAT_SECONDS = 0.3
+STEREO = ("left", "right")
 SMALL = {"image_width": 320, "image_height": 224}
+SERVICES = {
+    ChangeState: "change_state",
+    GetState: "get_state",
+    DescribeParameters: "describe_parameters",
+    GetParameters: "get_parameters",
+    SetParameters: "set_parameters",
+    SetParametersAtomically: "set_parameters_atomically",
+}
+# Of a process whose log a test reads.
+SAYS = {"stderr": subprocess.PIPE, "text": True}
 
 
 class Robot(Listener):
@@ -33,24 +53,50 @@ class Robot(Listener):
     def __init__(self, cameras, process, namespace=""):
         super().__init__(process, namespace=namespace)
         self.process = process
-        profile = qos.image_qos("sensor_data")
+        self.add_cameras({camera: f"{camera}/image_rect" for camera in cameras})
+        # Made before the matcher knows of us: an answer to a client that it has not discovered yet is lost.
+        self.callers = {kind: self.create_client(kind, f"/matcher/{name}") for kind, name in SERVICES.items()}
+
+    def add_cameras(self, topics, kind=Image, reliability="sensor_data"):
+        """Publish the images of each camera on its topic from now on."""
+        profile = qos.image_qos(reliability)
         self.cameras = {
-            camera: self.create_publisher(Image, f"{camera}/image_rect", profile) for camera in cameras
+            camera: self.create_publisher(kind, topic, profile) for camera, topic in topics.items()
         }
 
-    def resident(self):
-        """Resident memory of the process, in MiB."""
+    def hear(self, kind, topic, profile):
+        """Subscribe to a topic; returns the list that its messages come to."""
+        heard = []
+        self.subscription = self.create_subscription(kind, topic, heard.append, profile)
+        return heard
+
+    def look(self):
+        """Subscribe to the pictures; returns the list that they come to."""
+        return self.hear(Image, drawing.TOPIC, qos.picture_qos())
+
+    def memory(self, entry="VmRSS"):
+        """Resident memory of the process, or another entry of its status, in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+        return int(status.split(f"{entry}:")[1].split()[0]) / 1024
+
+    def end(self, number=signal.SIGINT):
+        """End the process by a signal, without an error; returns what it said."""
+        self.process.send_signal(number)
+        said = self.process.communicate(timeout=20.0)[1]
+        assert self.process.returncode == 0
+        assert "Traceback" not in said
+        return said
 
     def wait_until_connected(self):
+        """Wait until the matcher hears all cameras and we hear the matcher."""
         self.wait_until(
-            lambda: (
-                all(camera.get_subscription_count() for camera in self.cameras.values())
-                and self.count_publishers("matches") > 0
-            ),
+            lambda: all(self.hearers()) and self.count_publishers("matches") > 0,
             "the matcher's subscriptions",
         )
+
+    def hearers(self):
+        """Number of subscriptions to each camera."""
+        return [camera.get_subscription_count() for camera in self.cameras.values()]
 
     def show(self, images):
         """Publish one image (or image message) of each named camera, all with the present stamp."""
@@ -59,8 +105,7 @@ class Robot(Listener):
 
     def show_at(self, seconds, images):
         """Publish one image of each named camera, with a stamp of so many seconds."""
-        nanoseconds = round(seconds * 1e9)
-        self.last_stamp = Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+        self.last_stamp = Time(nanoseconds=round(seconds * 1e9)).to_msg()
         self.show_with_last_stamp(images)
 
     def show_with_last_stamp(self, images):
@@ -71,7 +116,7 @@ class Robot(Listener):
             image.header.stamp = self.last_stamp
             self.cameras[camera].publish(image)
 
-    def repeat_until(self, act, condition, what, deadline=60.0):
+    def repeat_until(self, act, condition, what):
         """Act again and again until the condition holds."""
         acted = 0.0
 
@@ -82,46 +127,55 @@ class Robot(Listener):
                 acted = time.monotonic()
             return condition()
 
-        self.wait_until(holds, what, deadline)
+        self.wait_until(holds, what, deadline=60.0)
 
-    def show_until(self, images, condition, what, deadline=60.0):
-        """Publish again and again until the condition holds for a message on matches; return that."""
+    def show_until(self, images, condition, what):
+        """Publish again and again until the condition holds for a message of these images; return that."""
         self.clear()
-        self.repeat_until(
-            lambda: self.show(images), lambda: any(map(condition, self.messages)), what, deadline
-        )
-        return next(message for message in self.messages if condition(message))
+        start = self.get_clock().now().nanoseconds
 
-    def call(self, service_type, name, request):
+        def found():
+            messages = filter(condition, self.messages)
+            return [message for message in messages if stamp_in_ns(message.header) >= start]
+
+        self.repeat_until(lambda: self.show(images), found, what)
+        return found()[0]
+
+    def match(self, images):
+        """Publish images until matches of them arrive; return the message."""
+        return self.show_until(images, lambda message: True, "matches")
+
+    def match_at(self, seconds, images):
+        """Publish images with a stamp of so many seconds until matches of them arrive; return the message."""
+        self.clear()
+        stamp = Time(nanoseconds=round(seconds * 1e9)).to_msg()
+        self.repeat_until(
+            lambda: self.show_at(seconds, images),
+            lambda: any(message.header.stamp == stamp for message in self.messages),
+            f"matches of {seconds}",
+        )
+        return self.messages[0]
+
+    def call(self, service, **fields):
         """Call a service of the matcher and return its answer."""
-        client = self.create_client(service_type, f"/matcher/{name}")
-        self.wait_until(client.service_is_ready, f"the matcher's service {name}")
-        future = client.call_async(request)
-        self.wait_until(future.done, f"the answer to {name}")
-        self.destroy_client(client)
+        client = self.callers[service]
+        self.wait_until(client.service_is_ready, f"the matcher's service {client.srv_name}")
+        future = client.call_async(service.Request(**fields))
+        self.wait_until(future.done, f"answer of {client.srv_name}")
         return future.result()
 
     def set_parameters(self, **values):
         """Set parameters of the running matcher one after the other; returns the results."""
-        return self.call(
-            SetParameters, "set_parameters", SetParameters.Request(parameters=_messages(values))
-        ).results
+        return self.call(SetParameters, parameters=_messages(values)).results
 
     def set_parameters_atomically(self, **values):
         """Set parameters of the running matcher, all or none; returns the result."""
-        request = SetParametersAtomically.Request(parameters=_messages(values))
-        return self.call(SetParametersAtomically, "set_parameters_atomically", request).result
+        return self.call(SetParametersAtomically, parameters=_messages(values)).result
 
     def change_state(self, transition):
         """Ask for a transition; returns whether it succeeded and the label of the state after it."""
-        request = ChangeState.Request()
-        request.transition.id = transition
-        has_succeeded = self.call(ChangeState, "change_state", request).success
-        return has_succeeded, self.call(GetState, "get_state", GetState.Request()).current_state.label
-
-    def match(self, images):
-        """Publish images until matches of them arrive."""
-        return self.show_until(images, lambda message: True, "matches")
+        has_succeeded = self.call(ChangeState, transition=Transition(id=transition)).success
+        return has_succeeded, self.call(GetState).current_state.label
 
 
 def _messages(values):
@@ -137,43 +191,66 @@ def ros():
 
 
 @pytest.fixture
+def images(motorcycle):
+    """The image of each of the two cameras."""
+    return dict(zip(STEREO, motorcycle, strict=True))
+
+
+@pytest.fixture
 def make_robot(ros):
     """Makes the cameras and ears of a robot beside a process that runs the matcher."""
-    robots = []
-
-    def make(names, process, namespace=""):
-        robots.append(Robot(names, process, namespace))
-        return robots[-1]
-
-    yield make
-    for robot in robots:
-        robot.destroy_node()
-
-
-@pytest.fixture
-def robot(make_robot, model_folder):
-    """Starts a matcher with the given parameters and the cameras of a robot beside it."""
     with contextlib.ExitStack() as stack:
 
-        def start(names=("left", "right"), environment=None, connected=True, params_file=None, **parameters):
-            options = {"stderr": subprocess.PIPE, "text": True, "env": environment}
-            started = node_process("matcher", {**SMALL, **parameters}, params_file, **options)
-            process = stack.enter_context(started)
-            robot = make_robot(names, process)
-            if connected:
-                robot.wait_until_connected()
+        def make(names, process, namespace=""):
+            robot = Robot(names, process, namespace)
+            stack.callback(robot.destroy_node)
             return robot
 
-        yield start
+        yield make
+
+
+@contextlib.contextmanager
+def running_robot(names=STEREO, environment=None, connected=True, params_file=None, **parameters):
+    """Run a matcher with the given parameters, and the cameras of a robot beside it."""
+    if names != STEREO and params_file is None:
+        topics = [f"{name}/image_rect" for name in names]
+        parameters = {"cameras": names, "image_topics": topics, **parameters}
+    options = {**SAYS, "env": environment}
+    with node_process("matcher", {**SMALL, **parameters}, params_file, **options) as process:
+        robot = Robot(names, process)
+        try:
+            if connected:
+                robot.wait_until_connected()
+            yield robot
+        finally:
+            robot.destroy_node()
 
 
 @pytest.fixture
-def failing_matcher(ros):
-    """Starts a matcher that cannot start; returns its exit status and what it printed."""
+def robot(ros, model_folder):
+    """Starts a robot; see `running_robot`."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *names, **options: stack.enter_context(running_robot(*names, **options))
 
-    def start(**parameters):
-        with node_process("matcher", parameters, stderr=subprocess.PIPE, text=True) as process:
+
+@pytest.fixture(scope="module")
+def stereo(ros, model_folder):
+    """A robot for the tests of a module. They start no other matcher and leave the parameters as they are."""
+    with running_robot() as robot:
+        yield robot
+
+
+@pytest.fixture
+def failing(ros):
+    """Runs a node that cannot start; checks its status and that it says so in one line; returns the line."""
+
+    def run(command, environment=None, params_file=None, **parameters):
+        with node_process(command, parameters, params_file, env=environment, **SAYS) as process:
             _, said = process.communicate(timeout=60.0)
-        return process.returncode, said
+        assert process.returncode == 1
+        # The model's name is no error, and of wrong arguments rcl says something, too.
+        lines = [line for line in said.splitlines() if not re.search(r"^$|loading model|\[rcl\]", line)]
+        assert len(lines) == 1, said
+        return lines[0]
 
-    return start
+    return run

@@ -1,8 +1,5 @@
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy", reason="no ROS 2 here")
-
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
@@ -23,6 +20,7 @@ from lightglue_ros.rig.verification import Verification
 from lightglue_ros.rosdata import messages
 from lightglue_ros.rosdata.decoding import CameraImage
 
+OK = PairMatchesMsg.STATUS_OK
 RGB = np.random.default_rng(0).integers(0, 256, (12, 7, 3), np.uint8)
 
 
@@ -41,30 +39,30 @@ def result_of(rig, images, pairs):
 
 
 def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
-    rig = Rig.parse(["left", "right", "rear"], ["left:right", "right@-1:rear"])
+    rig = Rig.parse(["left", "right", "rear"], ["left:right", "right@-1:rear", "right:rear"])
     past = CameraImage(Header(frame_id="right_before"), 7, 12, decode=None)
     past.header.stamp.sec = 4
     right = CameraImage(Header(frame_id="right_optical"), 7, 12, decode=None)
     right.header.stamp.sec = 5
     rear = CameraImage(Header(frame_id="rear_optical"), 8, 13, decode=None)
-    found = PairMatches(
-        np.array([[1, 2], [3, 4]], np.float32),
-        np.array([[5, 6], [7, 8]], np.float32),
-        np.array([0.5, 0.25], np.float32),
-        np.array([0, 9], np.int32),
-        np.array([4, 2], np.int32),
-        6,
-    )
+    keypoints = np.arange(1, 9, dtype=np.float32).reshape(2, 2, 2)
+    scores, indices = np.array([0.5, 0.25], np.float32), np.array([[0, 9], [4, 2]], np.int32)
+    found = PairMatches(*keypoints, scores, *indices, 6)
     verification = Verification("homography", np.arange(9.0).reshape(3, 3), np.array([False, True]))
-    pairs = [RigPair(None, right, PairMatches.empty()), RigPair(past, rear, found, verification)]
+    nothing = Verification("fundamental", None, np.zeros(0, bool))
+    pairs = [
+        RigPair(None, right, PairMatches.empty()),
+        RigPair(past, rear, found, verification),
+        RigPair(right, rear, PairMatches.empty(), nothing),
+    ]
     matches = result_to_message(result_of(rig, [None, right, rear], pairs), "xfeat")
     assert matches.header == right.header
     assert matches.model == "xfeat"
-    missing, ok = matches.pairs
+    missing, ok, empty = matches.pairs
     assert (missing.camera0, missing.camera1) == ("left", "right")
     assert missing.status == PairMatchesMsg.STATUS_MISSING
     assert (missing.width0, missing.frame_id1, missing.layers) == (0, "right_optical", 0)
-    assert ok.status == PairMatchesMsg.STATUS_OK
+    assert ok.status == OK
     assert (ok.stamp0.sec, ok.frame_id0, ok.frame_id1) == (4, "right_before", "rear_optical")
     assert (ok.camera0, ok.camera1, ok.width0, ok.height1) == ("right", "rear", 7, 13)
     assert ok.keypoints0.tolist() == [1, 2, 3, 4]
@@ -78,16 +76,8 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
     assert ok.verification == PairMatchesMsg.VERIFICATION_HOMOGRAPHY
     assert message_to_inliers(ok).tolist() == [False, True]
     assert ok.matrix.tolist() == list(range(9))
-
-
-def test_a_pair_without_a_matrix_has_matches_and_no_inliers():
-    image = CameraImage(Header(), 7, 12, decode=None)
-    nothing = Verification("fundamental", None, np.zeros(0, bool))
-    rig = Rig.parse(["left", "right"], ["left:right"])
-    pairs = [RigPair(image, image, PairMatches.empty(), nothing)]
-    (pair,) = result_to_message(result_of(rig, [image, image], pairs), "xfeat").pairs
-    assert pair.verification == PairMatchesMsg.VERIFICATION_FUNDAMENTAL
-    assert not pair.matrix.any()
+    assert (empty.status, empty.verification) == (OK, PairMatchesMsg.VERIFICATION_FUNDAMENTAL)
+    assert not empty.matrix.any()
 
 
 def test_a_message_made_without_ros_is_the_same():
@@ -102,14 +92,12 @@ def test_a_message_made_without_ros_is_the_same():
     verified = Verification("essential", np.eye(3), np.arange(7) > 3)
 
     def made_of(header, time):
-        first, second = (CameraImage(header(time(n, 5), f"camera {n}"), 7, 12, decode=None) for n in (0, 1))
+        headers = [header(stamp=time(sec=n, nanosec=5), frame_id=f"camera {n}") for n in (0, 1)]
+        first, second = (CameraImage(header, 7, 12, decode=None) for header in headers)
         pairs = [RigPair(first, second, found, verified), RigPair(None, first, PairMatches.empty())]
         return result_of(rig, [first, second], pairs)
 
-    ours = made_of(
-        lambda stamp, name: Header(stamp=stamp, frame_id=name), lambda s, ns: Time(sec=s, nanosec=ns)
-    )
-    expected = result_to_message(ours, "xfeat")
+    expected = result_to_message(made_of(Header, Time), "xfeat")
     store = bags.typestore()
     theirs = made_of(store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"])
     message = messages.result_to_message(bags.message_types(), theirs, "xfeat")

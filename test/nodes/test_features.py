@@ -4,9 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy", reason="no ROS 2 here")
-
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 

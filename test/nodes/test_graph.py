@@ -6,9 +6,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-
-pytest.importorskip("rclpy", reason="no ROS 2 here")
-
 from ament_index_python.packages import get_package_share_directory
 
 from lightglue_ros.nodes.processes import node_process
@@ -65,9 +62,7 @@ def touched(listener, node):
 
 
 @pytest.mark.parametrize("node", ["matcher", "viewer"])
-def test_the_policy_allows_what_the_node_touches_by_default_and_nothing_else(
-    ros, make_robot, model_folder, node
-):
+def test_the_policy_allows_what_the_node_touches_by_default_and_nothing_else(make_robot, model_folder, node):
     with node_process(node, {"use_sim_time": True}) as process:
         listener = make_robot((), process)
         policy = allowed(node)
@@ -101,7 +96,6 @@ def test_the_matcher_has_the_topics_of_the_page_and_with_features_no_others_than
     rig.wait_until(is_described, "topics of the page")
     if not HAS_FOXGLOVE:
         assert set(touched(rig, "matcher")["publish"]) == allowed("matcher")["publish"] | FEATURES.keys()
-    rig.process.terminate()
-    assert rig.process.wait(20.0) == 0
+    rig.end()
     rig = robot(connected=False, input="features")
     rig.wait_until(lambda: touched(rig, "matcher")["subscribe"] == FEATURES, "topics of features")

@@ -50,7 +50,7 @@ def test_an_error_is_reported_and_the_next_item_is_worked_on():
     assert gate.done == ["whole"]
 
 
-def test_an_item_is_let_go_before_the_next_one_comes():
+def test_an_item_is_let_go_before_the_next_one_comes_and_stop_ends_an_idle_thread():
     gate = Gate()
     thread = LatestOnlyThread(lambda item: gate(None), on_error=lambda error: None)
     gate.go.release()
@@ -60,10 +60,5 @@ def test_an_item_is_let_go_before_the_next_one_comes():
     thread.submit(item)
     del item
     assert gone.wait(DEADLINE)
-    thread.stop()
-
-
-def test_stop_ends_an_idle_thread():
-    thread = LatestOnlyThread(lambda item: None, on_error=lambda error: None)
     thread.stop()
     assert "inference" not in [thread.name for thread in threading.enumerate()]

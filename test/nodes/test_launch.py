@@ -8,7 +8,6 @@ from functools import partial
 
 import pytest
 
-pytest.importorskip("rclpy", reason="no ROS 2 here")
 pytest.importorskip("launch_ros", reason="launch_ros is not among ROS 2's wheels")
 if shutil.which("ros2") is None:
     pytest.skip("no ros2 command here", allow_module_level=True)
@@ -33,8 +32,7 @@ def launched(ros, make_robot, model_folder):
         process.wait(20.0)
 
 
-def test_it_matches_with_the_parameters_file_and_ctrl_c_ends_it_with_status_0(launched, motorcycle, tmp_path):
-    left, right = motorcycle
+def test_it_matches_with_the_parameters_file_and_ctrl_c_ends_it_with_status_0(launched, images, tmp_path):
     parameters = tmp_path / "mine.yaml"
     parameters.write_text("/**:\n  ros__parameters:\n    image_width: 320\n    image_height: 224\n")
     robot = launched(
@@ -42,7 +40,7 @@ def test_it_matches_with_the_parameters_file_and_ctrl_c_ends_it_with_status_0(la
         f"model:={os.environ['LIGHTGLUE_ROS_HOME']}/models/xfeat",
         "provider:=cpu",
     )
-    assert len(robot.match({"left": left, "right": right}).pairs[0].scores) > 100
+    assert len(robot.match(images).pairs[0].scores) > 100
     robot.process.send_signal(signal.SIGINT)
     assert robot.process.wait(20.0) == 0
     said = robot.process.stdout.read()
@@ -51,18 +49,24 @@ def test_it_matches_with_the_parameters_file_and_ctrl_c_ends_it_with_status_0(la
     assert "Traceback" not in said
 
 
-def test_a_namespace_moves_node_and_topics(launched, motorcycle):
-    left, right = motorcycle
+def test_a_namespace_moves_node_and_topics(launched, images):
     robot = launched("namespace:=head", namespace="head")
-    assert len(robot.match({"left": left, "right": right}).pairs[0].scores) > 100
+    assert len(robot.match(images).pairs[0].scores) > 100
     assert ("matcher", "/head") in robot.get_node_names_and_namespaces()
 
 
-def test_a_wrong_parameters_file_ends_the_launch(launched, tmp_path):
-    process = launched(f"params_file:={tmp_path / 'none.yaml'}").process
+@pytest.mark.parametrize(
+    ("file", "argument", "says"),
+    [
+        ("matcher.launch.py", "params_file:=/no/such/none.yaml", "none.yaml"),
+        ("split.launch.py", "part:=rear", "allowed: all, or some of left, right, matcher"),
+    ],
+)
+def test_a_wrong_argument_ends_the_launch_with_what_there_is(launched, file, argument, says):
+    process = launched(argument, file=file).process
     said, _ = process.communicate(timeout=60.0)
     assert process.returncode != 0
-    assert "none.yaml" in said
+    assert says in said
 
 
 def test_a_viewer_is_started_if_asked_for_with_the_same_parameters(launched, tmp_path):
@@ -74,22 +78,12 @@ def test_a_viewer_is_started_if_asked_for_with_the_same_parameters(launched, tmp
         robot.wait_until(lambda topic=topic: robot.count_subscribers(topic) == 2, f"subscriptions to {topic}")
 
 
-def test_extractors_and_matcher_start_from_one_parameters_file_apart_or_together(launched, motorcycle):
-    left, right = motorcycle
+def test_extractors_and_matcher_start_from_one_parameters_file_apart_or_together(launched, images):
     split = partial(launched, file="split.launch.py")
     matcher = split("part:=matcher")
     matcher.wait_until(lambda: matcher.count_subscribers("features/left") == 1, "the matcher")
     cameras = split("part:=left,right", "features_precision:=fp16")
-    (pair,) = cameras.show_until(
-        {"left": left, "right": right}, lambda message: len(message.pairs[0].scores) > 100, "matches"
-    ).pairs
+    (pair,) = cameras.show_until(images, lambda message: len(message.pairs[0].scores) > 100, "matches").pairs
     assert (pair.camera0, pair.camera1) == ("left", "right")
     names = set(cameras.get_node_names())
     assert {"extractor_left", "extractor_right", "matcher"} <= names
-
-
-def test_an_unknown_part_ends_the_launch_with_what_there_is(launched):
-    process = launched("part:=rear", file="split.launch.py").process
-    said, _ = process.communicate(timeout=60.0)
-    assert process.returncode != 0
-    assert "allowed: all, or some of left, right, matcher" in said

@@ -1,41 +1,48 @@
-"""The running matcher, in a process of its own, over real DDS."""
+"""The running matcher with default parameters, in a process of its own, over real DDS."""
 
-import os
-import shutil
-import signal
-import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-
-pytest.importorskip("rclpy", reason="no ROS 2 here")
-
-from rclpy.qos import QoSReliabilityPolicy
+from bad_images import image_message
+from rcl_interfaces.srv import DescribeParameters, GetParameters
+from sensor_msgs.msg import Image
 
 from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.msg import PairMatches
-from lightglue_ros.nodes.conversions import message_to_matches
-from lightglue_ros.nodes.processes import node_command
+from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
+from lightglue_ros.rosdata.decoding import check_image
+from lightglue_ros.rosdata.parameters import SPECS
 
 
-def test_stereo_images_come_out_as_the_matches_of_the_pipeline(robot, motorcycle):
+@pytest.fixture(scope="module")
+def pipeline(model_folder):
+    return MatchPipeline("xfeat", "cpu", image_size=(320, 224))
+
+
+def assert_equal(pair, expected):
+    matches = message_to_matches(pair)
+    for field in ("keypoints0", "keypoints1", "scores", "indices0", "indices1"):
+        np.testing.assert_array_equal(getattr(matches, field), getattr(expected, field))
+
+
+def has_count(count, message):
+    return len(message.pairs[0].scores) == count
+
+
+def test_stereo_images_come_out_as_the_matches_of_the_pipeline(stereo, images, pipeline):
+    (pair,) = stereo.match(images).pairs
+    (expected,) = pipeline.match(list(images.values()), [(0, 1)])
+    assert_equal(pair, expected)
+    assert same_row_share(expected.keypoints0, expected.keypoints1, 3.0) >= 0.9
+
+
+def test_header_and_pair_tell_where_the_matches_come_from(stereo, motorcycle):
     left, right = motorcycle
-    stereo = robot(image_width=640, image_height=480)
-    message = stereo.match({"left": left, "right": right})
-    matches = message_to_matches(message.pairs[0])
-    (expected,) = MatchPipeline("xfeat", image_size=(640, 480)).match([left, right], [(0, 1)])
-    np.testing.assert_array_equal(matches.keypoints0, expected.keypoints0)
-    np.testing.assert_array_equal(matches.keypoints1, expected.keypoints1)
-    np.testing.assert_array_equal(matches.scores, expected.scores)
-    assert same_row_share(matches.keypoints0, matches.keypoints1, 3.0) >= 0.98
-
-
-def test_header_and_pair_tell_where_the_matches_come_from(robot, motorcycle):
-    left, right = motorcycle
-    message = robot().match({"left": left[:, :300], "right": right})
+    message = stereo.match({"left": left[:, :300], "right": right})
     (pair,) = message.pairs
     assert message.model == "xfeat"
     assert message.header.frame_id == "left_optical"
@@ -47,185 +54,106 @@ def test_header_and_pair_tell_where_the_matches_come_from(robot, motorcycle):
     assert pair.layers == 6
 
 
-def test_a_rig_of_four_cameras_and_three_pairs(robot, motorcycle):
-    left, right = motorcycle
-    names = ["front", "left", "rear", "right"]
-    rig = robot(
-        names,
-        cameras=names,
-        image_topics=[f"{name}/image_rect" for name in names],
-        pairs=["front:left", "rear:right", "front:right"],
-    )
-    message = rig.match(dict(zip(names, (left, right, right, left), strict=True)))
-    assert [(pair.camera0, pair.camera1) for pair in message.pairs] == [
-        ("front", "left"),
-        ("rear", "right"),
-        ("front", "right"),
-    ]
-    counts = [len(pair.scores) for pair in message.pairs]
-    assert min(counts) > 100
-    same_image = message_to_matches(message.pairs[2])
-    np.testing.assert_array_equal(same_image.keypoints0, same_image.keypoints1)
-
-
-def test_a_camera_that_dies_is_missing_and_is_taken_back(robot, motorcycle):
-    left, right = motorcycle
-    stereo = robot(camera_timeout=0.5)
-    stereo.match({"left": left, "right": right})
-    missing = stereo.show_until(
-        {"left": left},
-        lambda message: message.pairs[0].status == PairMatches.STATUS_MISSING,
-        "status missing",
-    )
-    assert len(missing.pairs) == 1
-    assert len(missing.pairs[0].scores) == 0
-    assert missing.header.frame_id == "left_optical"
-    back = stereo.show_until(
-        {"left": left, "right": right},
-        lambda message: message.pairs[0].status == PairMatches.STATUS_OK,
-        "status ok again",
-    )
-    assert len(back.pairs[0].scores) > 100
-
-
-def test_cameras_slower_than_the_timeout_are_not_missing(robot, motorcycle):
-    left, right = motorcycle
-    stereo = robot(camera_timeout=0.4)
-    stereo.match({"left": left, "right": right})
-    for _ in range(2):
-        stereo.listen(0.5)
-        stereo.clear()
-        stereo.show({"left": left})
-        stereo.show_with_last_stamp({"right": right})
-        stereo.wait_for_matches(1)
-        assert stereo.messages[0].pairs[0].status == PairMatches.STATUS_OK
-
-
-def test_a_qos_override_of_one_camera_leaves_the_others_alone(robot):
-    override = {"qos_overrides./left/image_rect.subscription.reliability": "reliable"}
-    stereo = robot(connected=False, **override)
-    stereo.wait_until(
-        lambda: all(stereo.count_subscribers(f"{camera}/image_rect") for camera in ("left", "right")),
-        "the matcher's subscriptions",
-    )
-    found = {
-        camera: stereo.get_subscriptions_info_by_topic(f"/{camera}/image_rect")[0].qos_profile.reliability
-        for camera in ("left", "right")
-    }
-    assert found == {"left": QoSReliabilityPolicy.RELIABLE, "right": QoSReliabilityPolicy.BEST_EFFORT}
-
-
-def test_black_images_give_an_empty_message(robot):
+def test_black_images_give_an_empty_message(stereo):
     black = np.zeros((240, 320), np.uint8)
-    (pair,) = robot().match({"left": black, "right": black}).pairs
+    (pair,) = stereo.match({"left": black, "right": black}).pairs
     assert pair.status == PairMatches.STATUS_OK
     assert len(pair.keypoints0) == len(pair.scores) == 0
 
 
-def test_image_size_changes_what_the_graph_sees_but_not_the_pixels(robot, motorcycle):
+def test_size_and_encoding_may_change_from_frame_to_frame(stereo, motorcycle, pipeline):
     left, right = motorcycle
-    found = []
-    for width, height in ((640, 480), (512, 384)):
-        stereo = robot(image_width=width, image_height=height)
-        found.append(message_to_matches(stereo.match({"left": left, "right": right}).pairs[0]))
-        stereo.process.send_signal(signal.SIGINT)
-        stereo.process.wait(20.0)
-    large, small = found
-    distances = np.linalg.norm(large.keypoints0[:, None] - small.keypoints0[None], axis=2)
-    nearest = distances.argmin(axis=1)
-    near = distances.min(axis=1) <= 2.0
-    assert near.sum() > 100
-    difference = large.keypoints1[near] - small.keypoints1[nearest[near]]
-    assert np.mean(np.linalg.norm(difference, axis=1) <= 3.0) >= 0.75
-    assert np.all(np.abs(np.median(difference, axis=0)) < 0.3)
+    grey = left[..., 1]
+    deep = (grey[:400, :600].astype(np.uint16) * 16).astype(">u2")
+    mosaic = left[:448, :640, 1].copy()
+    mosaic[0::2, 0::2], mosaic[1::2, 1::2] = left[:448:2, :640:2, 0], left[1:448:2, 1:640:2, 2]
+    mono16 = {"encoding": "mono16", "step": 1200, "is_bigendian": 1, "data": deep.tobytes()}
+    for image in (
+        array_to_image(left, Image().header),
+        array_to_image(np.ascontiguousarray(grey[:300]), Image().header),
+        image_message(width=600, height=400, **mono16),
+        image_message(width=640, height=448, encoding="bayer_rggb8", step=640, data=mosaic.tobytes()),
+    ):
+        size = (image.width, image.height)
+        found = stereo.show_until(
+            {"left": image, "right": right},
+            lambda message, size=size: (message.pairs[0].width0, message.pairs[0].height0) == size,
+            f"the image of {size}",
+        )
+        array = check_image(image).decode(Mono16Range())
+        (expected,) = pipeline.match([array, right], [(0, 1)])
+        assert len(expected) > 50
+        assert_equal(found.pairs[0], expected)
 
 
-def test_an_image_size_that_is_no_multiple_of_the_divisor_is_rounded_up(robot, motorcycle):
-    left, right = motorcycle
-    stereo = robot(image_width=330, image_height=230)
-    stereo.match({"left": left, "right": right})
-    stereo.process.send_signal(signal.SIGINT)
-    assert "images 352x256 (rounded up from 330x230)" in stereo.process.stderr.read()
-
-
-def test_a_matcher_does_not_load_torch(robot, motorcycle):
-    left, right = motorcycle
-    stereo = robot()
-    stereo.match({"left": left, "right": right})
+def test_a_matcher_does_not_load_torch(stereo, images):
+    stereo.match(images)
     maps = Path(f"/proc/{stereo.process.pid}/maps").read_text()
     assert "onnxruntime" in maps
     assert "torch" not in maps
 
 
-def test_the_copied_files_run_where_there_is_no_torch(robot, model_folder, tmp_path, motorcycle):
-    copied = tmp_path / "robot_models" / "copied"
-    copied.mkdir(parents=True)
-    for name in ("extractor.onnx", "matcher.onnx"):
-        shutil.copy(model_folder / name, copied)
-    for absent in ("torch", "onnx", "onnxscript"):
-        (tmp_path / absent).mkdir()
-        (tmp_path / absent / "__init__.py").write_text(f"raise ImportError('no {absent} on this robot')")
-    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
-    environment = {**os.environ, "PYTHONPATH": path, "LIGHTGLUE_ROS_HOME": str(tmp_path / "empty")}
-    left, right = motorcycle
-    message = robot(environment=environment, model=str(copied)).match({"left": left, "right": right})
-    assert len(message.pairs[0].scores) > 100
+def test_describe_tells_meaning_range_and_when_a_parameter_can_change(stereo):
+    answer = stereo.call(DescribeParameters, names=list(SPECS))
+    for found, (name, spec) in zip(answer.descriptors, SPECS.items(), strict=True):
+        assert (found.name, found.description) == (name, spec.description)
+        assert "can change" in found.additional_constraints or "cannot change" in found.additional_constraints
+        if spec.limits:
+            (limits,) = found.integer_range or found.floating_point_range
+            assert (limits.from_value, limits.to_value) == spec.limits
+        assert all(choice in found.additional_constraints for choice in spec.choices)
 
 
-def not_ours(path):
-    """An ONNX file that some other program wrote."""
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [other])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
+def test_pairs_change_while_running_and_the_rest_goes_on(stereo, images):
+    assert stereo.set_parameters(pairs=["left@-1:left", "right:left"])[0].successful
+    through_time, swapped = stereo.show_until(
+        images,
+        lambda m: len(m.pairs) == 2 and m.pairs[0].status == PairMatches.STATUS_OK,
+        "a pair through time",
+    ).pairs
+    assert (through_time.camera0, through_time.camera1) == ("left", "left")
+    assert (swapped.camera0, swapped.camera1, swapped.status) == ("right", "left", PairMatches.STATUS_OK)
+    assert stereo.set_parameters(pairs=["left:right"])[0].successful
+    stereo.show_until(images, lambda m: len(m.pairs) == 1, "the old pair")
 
 
-def test_start_up_errors_are_one_line_and_a_non_zero_status(failing_matcher, model_folder, tmp_path):
-    truncated, foreign = tmp_path / "truncated", tmp_path / "foreign"
-    for folder in (truncated, foreign):
-        folder.mkdir()
-        for name in ("extractor.onnx", "matcher.onnx"):
-            shutil.copy(model_folder / name, folder)
-    whole = (truncated / "extractor.onnx").read_bytes()
-    (truncated / "extractor.onnx").write_bytes(whole[: len(whole) // 2])
-    not_ours(foreign / "matcher.onnx")
-    again = "lightglue_ros export MODEL --split -o FOLDER"
-    # Values that do not fit each other are in rosdata/test_parameters.py.
-    cases = [
-        ({"model": "no_such_model"}, "no model 'no_such_model'", again),
-        ({"model": str(truncated)}, "cannot load", again),
-        ({"model": str(foreign)}, "without the metadata of lightglue_ros", again),
-        ({"cameras": ["left", "left"]}, "'left' more than once", "cameras: [left, right]"),
-        ({"image_topics": ["left", "right image"]}, "image_topics has 'right image'", "image_topics: [left"),
+def test_parameters_take_effect_at_the_next_frame_and_bad_values_change_nothing(stereo, images):
+    before = len(stereo.match(images).pairs[0].scores)
+    for changes, says in (
+        ({"match_threshold": 1.5}, "Min: 0.0, Max: 1.0"),
+        ({"match_threshold": float("nan")}, "Min: 0.0, Max: 1.0"),
+        ({"match_threshold": 0.9, "max_keypoints": 5000}, "1 to 1024, the keypoint slots of this model"),
+        ({"image_width": 64, "pairs": ["left:rear"]}, "'left:rear'; allowed: first:second"),
+        ({"image_width": 64, "sync_slop": -1.0}, "sync_slop"),
+        ({"image_width": 64, "camera_timeout": "long"}, "Wrong parameter type"),
         (
-            {"camera_info_topics": ["left info", "right"], "verification": "essential"},
-            "camera_info_topics has 'left info'",
-            "camera_info_topics: [left",
+            {"match_threshold": 0.9, "model": "xfeat-k512"},
+            "model cannot change while the node runs; allowed: drawing_rate, pairs",
         ),
-        (
-            {"input": "features", "cameras": ["front-left", "right"], "pairs": ["front-left:right"]},
-            "'features/front-left'",
-            "cameras: [left, right]",
-        ),
-        ({"provider": "cuda"}, "provider 'cuda' did not load", "allow_fallback"),
-        ({"match_threshold": 2.0}, "match_threshold", "0 to 1"),
-        ({"image_width": "wide"}, "image_width", "int"),
-        ({"max_keypoints": 5000}, "max_keypoints is 5000", "1 to 1024"),
-    ]
-    for parameters, what, fix in cases:
-        status, said = failing_matcher(**parameters)
-        lines = [line for line in said.splitlines() if line.strip()]
-        assert status == 1, (parameters, said)
-        errors = [line for line in lines if "loading model" not in line]
-        assert len(errors) == 1, said
-        assert what in errors[0]
-        assert fix in errors[0]
+        ({"match_threshold": 0.9, "cameras": ["left"]}, "cameras cannot change"),
+        ({"match_threshold": 0.9, "autostart": False}, "autostart"),
+    ):
+        result = stereo.set_parameters_atomically(**changes)
+        assert not result.successful, changes
+        assert says in result.reason
+    names = ["match_threshold", "max_keypoints", "image_width", "pairs"]
+    threshold, most, width, pairs = stereo.call(GetParameters, names=names).values
+    assert (threshold.double_value, most.integer_value, width.integer_value) == (0.1, 0, 320)
+    assert pairs.string_array_value == ["left:right"]
+    assert len(stereo.match(images).pairs[0].scores) == before
 
+    assert stereo.set_parameters_atomically(match_threshold=0.6, max_keypoints=50).successful
+    (few,) = stereo.show_until(images, lambda m: len(m.pairs[0].scores) <= 50, "at most 50 matches").pairs
+    assert min(few.scores) > 0.6
+    assert max(few.indices0) < 50
 
-def test_a_parameters_file_that_is_not_there_is_one_line(ros, tmp_path):
-    arguments = [*node_command("matcher", {}), "--params-file", str(tmp_path / "none.yaml")]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=20.0, check=False)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "none.yaml" in done.stderr.splitlines()[-1]
+    # As `ros2 param load` does, with values that stay as they are among them. The size is rounded up.
+    for width, height in ((600, 450), (320, 224)):
+        results = stereo.set_parameters(
+            match_threshold=0.1, max_keypoints=0, image_width=width, image_height=height, model="xfeat"
+        )
+        assert all(result.successful for result in results)
+        (expected,) = MatchPipeline("xfeat", "cpu", (width, height)).match(list(images.values()), [(0, 1)])
+        # A frame of the size before may still arrive.
+        message = stereo.show_until(images, partial(has_count, len(expected)), "matches of that size")
+        assert_equal(message.pairs[0], expected)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rclpy", reason="no ROS 2 here")
 pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
 
 from ament_index_python.packages import get_package_share_directory
-from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.time import Time
 from std_msgs.msg import Header
 
 from lightglue_ros.cli import main
@@ -56,8 +55,7 @@ def write_bag(path, motorcycle):
             camera: writer.add_topic(f"/{camera}/image_rect", "sensor_msgs/msg/Image") for camera in BOTH
         }
         for moment, (seconds, _) in enumerate(MOMENTS):
-            nanoseconds = round(seconds * 1e9)
-            stamp = Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+            stamp = Time(nanoseconds=round(seconds * 1e9)).to_msg()
             for camera, image in images_of(motorcycle, moment).items():
                 message = array_to_image(image, Header(stamp=stamp, frame_id=f"{camera}_optical"))
                 recorded = round((BEGIN + PERIOD * moment) * 1e9)

@@ -4,9 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy", reason="no ROS 2 here")
-
 from ament_index_python.packages import get_package_share_directory
 
 from lightglue_ros.core import MatchPipeline
@@ -18,15 +15,15 @@ CONFIG = Path(get_package_share_directory("lightglue_ros")) / "config"
 OK, MISSING = PairMatches.STATUS_OK, PairMatches.STATUS_MISSING
 
 
-@pytest.mark.parametrize(
-    ("name", "cameras", "statuses"),
-    [
-        ("matcher", ["left", "right"], [OK]),
-        ("stereo_with_time", ["left", "right"], [OK, OK, OK, MISSING]),
-        ("surround", ["front", "left", "rear", "right"], [OK, OK, OK, OK]),
-        ("mono", ["camera"], [OK, MISSING]),
-    ],
-)
+READY = [
+    ("matcher", ["left", "right"], [OK]),
+    ("stereo_with_time", ["left", "right"], [OK, OK, OK, MISSING]),
+    ("surround", ["front", "left", "rear", "right"], [OK, OK, OK, OK]),
+    ("mono", ["camera"], [OK, MISSING]),
+]
+
+
+@pytest.mark.parametrize(("name", "cameras", "statuses"), READY)
 def test_the_second_frame_of_each_ready_rig(robot, motorcycle, name, cameras, statuses):
     """The pairs with the frame five before have none yet."""
     rig = robot(cameras, params_file=CONFIG / f"{name}.yaml")
@@ -36,12 +33,7 @@ def test_the_second_frame_of_each_ready_rig(robot, motorcycle, name, cameras, st
 
 
 def test_every_parameter_file_is_one_of_these():
-    assert {path.stem for path in CONFIG.glob("*.yaml")} == {
-        "matcher",
-        "stereo_with_time",
-        "surround",
-        "mono",
-    }
+    assert {path.stem for path in CONFIG.glob("*.yaml")} == {name for name, *_ in READY}
 
 
 def test_stereo_with_time_extracts_each_image_once_and_tells_both_stamps(robot, shared_data):
@@ -49,17 +41,11 @@ def test_stereo_with_time_extracts_each_image_once_and_tells_both_stamps(robot, 
     drive = [read_image(path) for path in list_images(shared_data / "kitti_seq1" / "image_l")[:8]]
     rig = robot(pairs=["left:right", "left@-1:left", "left@-5:left"])
     start = rig.get_clock().now().nanoseconds * 1e-9
-    messages = []
-    for moment in range(len(drive) - 1):
-        # One after the other, so that none is dropped; best effort may lose one, which comes again.
-        rig.clear()
-        images = {"left": drive[moment], "right": drive[moment + 1]}
-        rig.repeat_until(
-            lambda m=moment, i=images: rig.show_at(start + 0.1 * m, i),
-            lambda: rig.messages,
-            f"matches of moment {moment}",
-        )
-        messages.append(rig.messages[0])
+    # One after the other, so that none is dropped.
+    messages = [
+        rig.match_at(start + 0.1 * moment, {"left": drive[moment], "right": drive[moment + 1]})
+        for moment in range(len(drive) - 1)
+    ]
     stamps = [message.header.stamp for message in messages]
     for moment, message in enumerate(messages):
         stereo, one_back, five_back = message.pairs
@@ -75,41 +61,28 @@ def test_stereo_with_time_extracts_each_image_once_and_tells_both_stamps(robot, 
     found = message_to_matches(messages[6].pairs[1])
     np.testing.assert_array_equal(found.indices0, alone.indices0)
     np.testing.assert_array_equal(found.indices1, alone.indices1)
-    values = rig.wait_for_diagnostics()
-    while values["frames matched"] != str(len(messages)):
-        values = rig.wait_for_diagnostics()
-    assert values["images extracted"] == str(2 * len(messages))
+    rig.wait_until(lambda: rig.diagnostics.get("frames matched") == str(len(messages)), "diagnostics of all")
+    assert rig.diagnostics["images extracted"] == str(2 * len(messages))
 
 
-def test_eight_cameras_and_eight_pairs_are_equal_to_each_pair_alone(robot, motorcycle):
-    left, right = (np.ascontiguousarray(image[:480:2, :640:2]) for image in motorcycle)
-    views = [
-        left,
-        right,
-        left[:, ::-1],
-        right[:, ::-1],
-        left[::-1],
-        right[::-1],
-        left[::-1, ::-1],
-        right[::-1, ::-1],
-    ]
+def test_eight_cameras_and_eight_pairs_are_those_of_the_pipeline(robot, motorcycle):
     names = [f"camera{slot}" for slot in range(8)]
-    images = {name: np.ascontiguousarray(view) for name, view in zip(names, views, strict=True)}
+    # Both images as they are, mirrored, upside down and turned.
+    views = [
+        np.ascontiguousarray(image[:480:2, :640:2][::down, ::along])
+        for down, along in ((1, 1), (1, -1), (-1, 1), (-1, -1))
+        for image in motorcycle
+    ]
+    images = dict(zip(names, views, strict=True))
     pairs = [(0, 1), (2, 3), (4, 5), (6, 7), (0, 2), (1, 0), (3, 5), (7, 4)]
-    rig = robot(
-        names,
-        cameras=names,
-        image_topics=[f"{name}/image_rect" for name in names],
-        pairs=[f"{names[first]}:{names[second]}" for first, second in pairs],
-        image_width=320,
-        image_height=240,
-    )
+    named = [f"{names[first]}:{names[second]}" for first, second in pairs]
+    rig = robot(names, pairs=named, image_width=320, image_height=240)
     message = rig.match(images)
-    pipeline = MatchPipeline("xfeat", image_size=(320, 240))
-    for (first, second), pair in zip(pairs, message.pairs, strict=True):
-        (alone,) = pipeline.match([images[names[first]], images[names[second]]], [(0, 1)])
+    assert [f"{pair.camera0}:{pair.camera1}" for pair in message.pairs] == named
+    expected = MatchPipeline("xfeat", image_size=(320, 240)).match(views, pairs)
+    for pair, one in zip(message.pairs, expected, strict=True):
         found = message_to_matches(pair)
-        np.testing.assert_array_equal(found.indices0, alone.indices0)
-        np.testing.assert_array_equal(found.indices1, alone.indices1)
-        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-4)
-    assert len(message_to_matches(message.pairs[0])) > 50
+        np.testing.assert_array_equal(found.indices0, one.indices0)
+        np.testing.assert_array_equal(found.indices1, one.indices1)
+        np.testing.assert_allclose(found.scores, one.scores, atol=1e-4)
+    assert len(expected[0]) > 50

@@ -5,9 +5,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy", reason="no ROS 2 here")
-
 from std_msgs.msg import Header
 
 from lightglue_ros.core import MatchPipeline
@@ -18,6 +15,7 @@ from lightglue_ros.nodes.features import features_to_message
 from lightglue_ros.nodes.processes import node_process
 
 SIZE = {"image_width": 640, "image_height": 480}
+EXTRACTS = {"publish_features": True, "publish_matches": False}
 
 
 @pytest.fixture
@@ -25,55 +23,35 @@ def extractors(ros, model_folder):
     """Starts an extractor of each camera."""
     with contextlib.ExitStack() as stack:
 
-        def start(*cameras, **parameters):
+        def start(*cameras):
             for camera in cameras:
-                values = {
-                    "cameras": [camera],
-                    "image_topics": [f"{camera}/image_rect"],
-                    "publish_features": True,
-                    "publish_matches": False,
-                    **SIZE,
-                    **parameters,
-                }
+                values = {"cameras": [camera], "image_topics": [f"{camera}/image_rect"], **EXTRACTS, **SIZE}
                 stack.enter_context(node_process("matcher", values, name=f"extractor_{camera}"))
 
         yield start
 
 
-def test_extractors_and_matcher_apart_give_the_matches_of_one_matcher_on_images(
-    robot, extractors, motorcycle
-):
-    left, right = motorcycle
-    images = {"left": left, "right": right}
-    whole = robot(**SIZE)
-    (expected,) = whole.match(images).pairs
-    whole.process.terminate()
-    assert whole.process.wait(20.0) == 0
-
+def test_extractors_and_matcher_apart_give_the_matches_of_the_pipeline_on_images(robot, extractors, images):
+    pipeline = MatchPipeline("xfeat", "cpu", image_size=(640, 480))
+    (expected,) = pipeline.match(list(images.values()), [(0, 1)])
     extractors("left", "right")
     rig = robot(input="features", connected=False, **SIZE)
-    ok = partial(_has_status, PairMatches.STATUS_OK)
-    message = rig.show_until(images, ok, "matches of features")
+    message = rig.show_until(images, partial(_has_status, PairMatches.STATUS_OK), "matches of features")
     (pair,) = message.pairs
-    assert len(pair.scores) > 500
+    found = message_to_matches(pair)
+    assert len(found) > 500
     for field in ("keypoints0", "keypoints1", "indices0", "indices1"):
-        assert getattr(pair, field) == getattr(expected, field)
-    np.testing.assert_allclose(pair.scores, expected.scores, atol=1e-4)
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
     assert pair.stamp0 == pair.stamp1 == message.header.stamp
     assert (pair.frame_id0, pair.frame_id1) == ("left_optical", "right_optical")
     assert (pair.width0, pair.height0, pair.layers) == (741, 500, 6)
     # Whoever extracts does not match, and the other way round.
-    assert rig.count_publishers("matches") == 1
-    assert {
-        topic: rig.count_publishers(topic) for topic in ("features/left", "features/right", "matches/image")
-    } == {
-        "features/left": 1,
-        "features/right": 1,
-        "matches/image": 0,
-    }
+    topics = ("matches", "features/left", "features/right", "matches/image")
+    assert [rig.count_publishers(topic) for topic in topics] == [1, 1, 1, 0]
 
     missing = partial(_has_status, PairMatches.STATUS_MISSING)
-    rig.show_until({"left": left}, missing, "the right camera to be missing")
+    rig.show_until({"left": images["left"]}, missing, "the right camera to be missing")
 
 
 def test_features_of_another_model_are_rejected_by_cause_and_the_next_good_ones_matched(robot, motorcycle):
@@ -110,24 +88,18 @@ def test_features_of_another_model_are_rejected_by_cause_and_the_next_good_ones_
     found = message_to_matches(rig.messages[0].pairs[0])
     (expected,) = pipeline.match_features(features, [(0, 1)])
     np.testing.assert_array_equal(found.indices1, expected.indices1)
-    rig.process.terminate()
-    said = rig.process.communicate(timeout=30.0)[1]
-    assert "camera left: features have the model 'disk'; allowed: 'xfeat'" in said
+    assert "camera left: features have the model 'disk'; allowed: 'xfeat'" in rig.end()
 
 
-def test_a_matcher_on_images_publishes_features_too_and_past_ones_are_matched(robot, motorcycle):
-    left, right = motorcycle
+def test_a_matcher_on_images_publishes_features_too_and_past_ones_are_matched(robot, images):
     stereo = robot(publish_features=True, features_precision="fp16", pairs=["left:right", "left@-1:left"])
-    received = []
-    stereo.create_subscription(Features, "features/right", received.append, qos.result_qos())
+    received = stereo.hear(Features, "features/right", qos.result_qos())
     message = stereo.show_until(
-        {"left": left, "right": right},
+        images,
         lambda message: [pair.status for pair in message.pairs] == [PairMatches.STATUS_OK] * 2,
         "both pairs",
     )
-    stereo.repeat_until(
-        lambda: stereo.show({"left": left, "right": right}), lambda: received, "features of the right camera"
-    )
+    stereo.repeat_until(lambda: stereo.show(images), lambda: received, "features of the right camera")
     features, pair = received[-1], message.pairs[0]
     assert (features.camera, features.header.frame_id) == ("right", "right_optical")
     keypoints = np.asarray(features.keypoints).reshape(-1, 2)

@@ -5,17 +5,12 @@ from itertools import cycle
 
 import cv2
 import numpy as np
-import pytest
-
-pytest.importorskip("rclpy", reason="no ROS 2 here")
-
 from diagnostic_msgs.msg import DiagnosticStatus
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 
 from lightglue_ros.cli.demo import same_row_share
-from lightglue_ros.core.draw import DrawnPair, draw_pairs
 from lightglue_ros.msg import PairMatches
-from lightglue_ros.nodes import drawing, qos
+from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
 from lightglue_ros.rig.verification import Intrinsics, verify_pair
 
@@ -24,26 +19,18 @@ LEFT = np.array([[994.978, 0, 311.193], [0, 994.978, 254.877], [0, 0, 1]])
 RIGHT = np.array([[994.978, 0, 342.279], [0, 994.978, 254.877], [0, 0, 1]])
 SIZE = (741, 500)
 CANVAS = (320, 224)
-KINDS = {
-    "fundamental": PairMatches.VERIFICATION_FUNDAMENTAL,
-    "homography": PairMatches.VERIFICATION_HOMOGRAPHY,
-    "essential": PairMatches.VERIFICATION_ESSENTIAL,
-}
 
 
-def camera_info(projection, k=LEFT, d=(), model="plumb_bob", size=SIZE, **more):
-    p = np.zeros((3, 4))
-    p[:, :3] = projection
-    return CameraInfo(
-        width=size[0], height=size[1], distortion_model=model, d=list(d), k=k.ravel(), p=p.ravel(), **more
-    )
+def camera_info(projection, k=LEFT, d=()):
+    p = np.column_stack([projection, np.zeros(3)])
+    size = {"width": SIZE[0], "height": SIZE[1]}
+    return CameraInfo(distortion_model="plumb_bob", d=list(d), k=k.ravel(), p=p.ravel(), **size)
 
 
 def publish_infos(robot, infos):
-    """Publishers of CameraInfo, and a function that publishes all of them."""
-    publishers = {
-        topic: robot.create_publisher(CameraInfo, topic, qos.image_qos("sensor_data")) for topic in infos
-    }
+    """Make a function that publishes the CameraInfo of each topic."""
+    profile = qos.image_qos("sensor_data")
+    publishers = {topic: robot.create_publisher(CameraInfo, topic, profile) for topic in infos}
 
     def publish():
         for topic, publisher in publishers.items():
@@ -53,7 +40,8 @@ def publish_infos(robot, infos):
 
 
 def has_kind(kind, message):
-    return all(pair.verification == KINDS[kind] for pair in message.pairs)
+    expected = getattr(PairMatches, f"VERIFICATION_{kind.upper()}")
+    return all(pair.verification == expected for pair in message.pairs)
 
 
 def assert_is_that_of_the_core(pair, geometry, intrinsics=None):
@@ -71,8 +59,7 @@ def row_shares(pair):
     return same_row_share(*both, tolerance), same_row_share(*(of[inliers] for of in both), tolerance)
 
 
-def test_verification_changes_while_running_and_leaves_more_on_the_same_row(robot, motorcycle):
-    images = dict(zip(("left", "right"), motorcycle, strict=True))
+def test_verification_changes_while_running_and_leaves_more_on_the_same_row(robot, images):
     stereo = robot()
     (pair,) = stereo.match(images).pairs
     assert pair.verification == PairMatches.VERIFICATION_NONE
@@ -145,19 +132,13 @@ def test_essential_waits_for_camera_info_and_takes_each_cameras_own(robot, motor
 def test_raw_images_go_by_k_and_d(robot, motorcycle):
     """Images bent as by a wide lens: the cameras differ by a step to the right only if that is undone."""
     bent = [Intrinsics(matrix, np.array([-0.8, 0, 0, 0, 0])) for matrix in (LEFT, RIGHT)]
-    images = [_bend(image, camera) for image, camera in zip(motorcycle, bent, strict=True)]
+    left, right = (_bend(image, camera) for image, camera in zip(motorcycle, bent, strict=True))
+    images, infos = ["left/image_raw", "right/image_raw"], ["/left_info", "/right_info"]
+    size = {"image_width": 640, "image_height": 480}
     stereo = robot(
-        connected=False,
-        image_topics=["left/image_raw", "right/image_raw"],
-        camera_info_topics=["/left_info", "/right_info"],
-        verification="essential",
-        image_width=640,
-        image_height=480,
+        connected=False, image_topics=images, camera_info_topics=infos, verification="essential", **size
     )
-    stereo.cameras = {
-        camera: stereo.create_publisher(Image, f"{camera}/image_raw", qos.image_qos("sensor_data"))
-        for camera in ("left", "right")
-    }
+    stereo.add_cameras({"left": images[0], "right": images[1]})
     stereo.wait_until_connected()
     # P is of the rectified images, and wrong on purpose.
     infos = [camera_info(np.eye(3), k=camera.matrix, d=camera.distortion) for camera in bent]
@@ -165,7 +146,7 @@ def test_raw_images_go_by_k_and_d(robot, motorcycle):
 
     def act():
         publish()
-        stereo.show(dict(zip(("left", "right"), images, strict=True)))
+        stereo.show({"left": left, "right": right})
 
     stereo.repeat_until(act, lambda: any(map(partial(has_kind, "essential"), stereo.messages)), "essential")
     (pair,) = next(filter(partial(has_kind, "essential"), stereo.messages)).pairs
@@ -189,17 +170,3 @@ def _bend(image, camera):
     pixels = np.stack(np.meshgrid(*map(np.arange, SIZE)), axis=-1).reshape(-1, 2).astype(np.float32)
     seen = np.column_stack([camera.rays(pixels), np.ones(len(pixels))]) @ camera.matrix[:2].T
     return cv2.remap(image, seen.reshape(*SIZE[::-1], 2).astype(np.float32), None, cv2.INTER_LINEAR)
-
-
-def test_inliers_are_drawn_on_the_picture(robot, motorcycle):
-    images = dict(zip(("left", "right"), motorcycle, strict=True))
-    stereo = robot(verification="fundamental", drawing_rate=100.0)
-    pictures = []
-    stereo.create_subscription(Image, drawing.TOPIC, pictures.append, qos.picture_qos())
-    stereo.repeat_until(lambda: stereo.show(images), lambda: pictures and stereo.messages, "a picture")
-    (pair,) = stereo.messages[-1].pairs
-    inliers = message_to_inliers(pair)
-    title = f"left:right  {len(inliers)} matches, {inliers.sum()} inliers"
-    drawn = DrawnPair(title, *motorcycle, message_to_matches(pair), inliers)
-    found = np.asarray(pictures[0].data, np.uint8).reshape(pictures[0].height, pictures[0].width, 3)
-    np.testing.assert_array_equal(found, draw_pairs([drawn], drawing.LONGEST_SIDE))

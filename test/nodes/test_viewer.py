@@ -1,37 +1,25 @@
 """Pictures of the matches, by the matcher itself and by the viewer."""
 
-import subprocess
-
 import numpy as np
-import pytest
-
-pytest.importorskip("rclpy", reason="no ROS 2 here")
-
-from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
 from lightglue_ros.msg import Matches, PairMatches
 from lightglue_ros.nodes import drawing, qos
-from lightglue_ros.nodes.conversions import message_to_matches
+from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
 from lightglue_ros.nodes.processes import node_process
 
 LARGE = np.full((960, 1280, 3), 128, np.uint8)
 LARGE_MIB = LARGE.nbytes / 2**20
 
 
-def look(robot):
-    """Subscribe to the pictures; returns the list that they come to."""
-    pictures = []
-    robot.pictures = robot.create_subscription(Image, drawing.TOPIC, pictures.append, qos.picture_qos())
-    return pictures
-
-
 def expected_picture(message, images):
     """The picture of a message on matches with one pair."""
     (pair,) = message.pairs
+    inliers = message_to_inliers(pair)
     title = f"left:right  {len(pair.scores)} matches"
-    return draw_pairs([DrawnPair(title, *images, message_to_matches(pair))], drawing.LONGEST_SIDE)
+    title += "" if inliers is None else f", {inliers.sum()} inliers"
+    return draw_pairs([DrawnPair(title, *images, message_to_matches(pair), inliers)], drawing.LONGEST_SIDE)
 
 
 def pixels(picture):
@@ -39,25 +27,31 @@ def pixels(picture):
     return np.asarray(picture.data, np.uint8).reshape(picture.height, picture.width, 3)
 
 
-def test_the_matcher_draws_only_while_somebody_looks_and_not_above_the_limit(robot, motorcycle):
-    images = dict(zip(("left", "right"), motorcycle, strict=True))
-    stereo = robot(drawing_rate=0.01)
+def test_the_matcher_draws_inliers_only_while_somebody_looks_and_not_above_the_limit(robot, images):
+    stereo = robot(drawing_rate=0.01, verification="fundamental")
     stereo.match(images)
     assert stereo.wait_for_diagnostics()["pictures drawn"] == "0"
 
-    pictures = look(stereo)
+    pictures = stereo.look()
     seen = []
     while not pictures:
         seen.append(stereo.match(images))
     seen += [stereo.match(images) for _ in range(5)]
     (picture,) = pictures
     (message,) = [message for message in seen if message.header == picture.header]
-    np.testing.assert_array_equal(pixels(picture), expected_picture(message, motorcycle))
+    np.testing.assert_array_equal(pixels(picture), expected_picture(message, images.values()))
     assert stereo.wait_for_diagnostics()["pictures drawn"] == "1"
 
-    assert stereo.set_parameters(drawing_rate=100.0)[0].successful
-    stereo.repeat_until(lambda: stereo.show(images), lambda: len(pictures) > 3, "more pictures")
-    stereo.destroy_subscription(stereo.pictures)
+    # The image of a camera that is missing is black.
+    assert all(result.successful for result in stereo.set_parameters(drawing_rate=100.0, camera_timeout=0.2))
+    stereo.repeat_until(
+        lambda: stereo.show({"left": images["left"]}),
+        lambda: not pixels(pictures[-1])[:, 640:].any(),
+        "a missing image",
+    )
+    assert pixels(pictures[-1])[:, :640].any()
+
+    stereo.destroy_subscription(stereo.subscription)
     stereo.wait_until(lambda: stereo.count_subscribers(drawing.TOPIC) == 0, "nobody to look")
     stereo.wait_for_diagnostics()
     drawn = stereo.wait_for_diagnostics()["pictures drawn"]
@@ -66,22 +60,11 @@ def test_the_matcher_draws_only_while_somebody_looks_and_not_above_the_limit(rob
     assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
 
 
-def test_a_missing_image_is_drawn_black_and_said_to_be_missing(robot, motorcycle):
-    left, _ = motorcycle
-    stereo = robot(camera_timeout=0.2)
-    pictures = look(stereo)
-    stereo.repeat_until(lambda: stereo.show({"left": left}), lambda: pictures, "a picture")
-    picture = pixels(pictures[0])
-    assert picture[:, :640].any()
-    assert not picture[:, 640:].any()
-
-
-def test_a_viewer_draws_in_place_of_the_matcher(robot, motorcycle):
-    images = dict(zip(("left", "right"), motorcycle, strict=True))
+def test_a_viewer_draws_in_place_of_the_matcher(robot, images):
     with node_process("viewer", {"drawing_rate": 100.0}) as viewer:
         stereo = robot(drawing_rate=100.0)
         stereo.processes.append(viewer)
-        pictures = look(stereo)
+        pictures = stereo.look()
         stereo.wait_until(
             lambda: (
                 stereo.count_publishers(drawing.TOPIC) == 2
@@ -95,22 +78,13 @@ def test_a_viewer_draws_in_place_of_the_matcher(robot, motorcycle):
         while drawn != before:
             stereo.match(images)
             before, drawn = drawn, stereo.wait_for_diagnostics()["pictures drawn"]
-        seen = []
+        seen, drawn_of = [], []
         pictures.clear()
-
-        def has_picture():
-            stamps = [picture.header.stamp for picture in pictures]
-            return any(message.header.stamp in stamps for message in seen)
-
-        while not has_picture():
+        while not drawn_of:
             seen.append(stereo.match(images))
-        picture, message = next(
-            (picture, message)
-            for message in seen
-            for picture in pictures
-            if picture.header.stamp == message.header.stamp
-        )
-        np.testing.assert_array_equal(pixels(picture), expected_picture(message, motorcycle))
+            drawn_of = [(p, m) for p in pictures for m in seen if p.header.stamp == m.header.stamp]
+        picture, message = drawn_of[0]
+        np.testing.assert_array_equal(pixels(picture), expected_picture(message, images.values()))
         assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
         viewer.terminate()
         assert viewer.wait(20.0) == 0
@@ -118,40 +92,33 @@ def test_a_viewer_draws_in_place_of_the_matcher(robot, motorcycle):
 
 def test_past_images_are_kept_for_pictures_only_while_somebody_looks(robot):
     """Of large images that are matched with the one 20 before; the features of 64 x 64 pixels are small."""
-    stereo = robot(
-        ["left"],
-        cameras=["left"],
-        image_topics=["left/image_rect"],
-        pairs=["left@-20:left"],
-        image_width=64,
-        image_height=64,
-        drawing_rate=100.0,
-    )
+    size = {"image_width": 64, "image_height": 64}
+    stereo = robot(["left"], pairs=["left@-20:left"], drawing_rate=100.0, **size)
     for _ in range(3):
         stereo.match({"left": LARGE})
-    before = stereo.resident()
+    before = stereo.memory()
     for _ in range(20):
         stereo.match({"left": LARGE})
-    assert stereo.resident() - before < 5 * LARGE_MIB
+    assert stereo.memory() - before < 5 * LARGE_MIB
 
-    pictures = look(stereo)
-    # First come those of which the past image is not there any more.
+    pictures = stereo.look()
+    # The past images of the first pictures are gone.
     for _ in range(22):
         stereo.match({"left": LARGE})
     stereo.wait_until(lambda: pixels(pictures[-1])[:, :640].any() if pictures else False, "a past image")
-    assert stereo.resident() - before > 15 * LARGE_MIB
+    assert stereo.memory() - before > 15 * LARGE_MIB
 
 
 def test_a_viewer_keeps_images_no_longer_than_matches_may_name_them(make_robot, ros):
     with node_process("viewer", {"drawing_rate": 100.0}) as viewer:
         stereo = make_robot(["left", "right"], viewer)
         matches = stereo.create_publisher(Matches, "matches", qos.result_qos())
-        pictures = look(stereo)
+        pictures = stereo.look()
         stereo.wait_until(
             lambda: (
                 stereo.count_publishers(drawing.TOPIC) == 1
                 and matches.get_subscription_count() == 2  # the viewer's and our own
-                and all(camera.get_subscription_count() == 1 for camera in stereo.cameras.values())
+                and stereo.hearers() == [1, 1]
             ),
             "the viewer",
         )
@@ -169,16 +136,11 @@ def test_a_viewer_keeps_images_no_longer_than_matches_may_name_them(make_robot, 
                 stereo.repeat_until(show_and_look, lambda: pictures, "a picture")
 
         draw(5)
-        before = stereo.resident()
+        before = stereo.memory()
         draw(20)
-        assert stereo.resident() - before < 10 * LARGE_MIB
+        assert stereo.memory() - before < 10 * LARGE_MIB
         assert pixels(pictures[-1]).any()
 
 
-def test_a_viewer_that_cannot_start_says_why(ros):
-    with node_process(
-        "viewer", {"cameras": ["left"], "drawing_rate": 5.0}, stderr=subprocess.PIPE, text=True
-    ) as process:
-        _, said = process.communicate(timeout=30.0)
-    assert process.returncode == 1
-    assert "2 topics for 1 cameras" in said
+def test_a_viewer_that_cannot_start_says_why(failing):
+    assert "2 topics for 1 cameras" in failing("viewer", cameras=["left"], drawing_rate=5.0)

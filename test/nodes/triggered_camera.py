@@ -1,6 +1,6 @@
-"""A camera in a process of its own whose images are stamped by a clock that all such cameras share.
+"""Cameras in a process of their own whose images are stamped by a clock that all such processes share.
 
-    python triggered_camera.py NAME HERTZ
+    python triggered_camera.py HERTZ NAME...
 
 Stamps are whole multiples of the period, as of cameras with a common trigger.
 """
@@ -19,16 +19,18 @@ from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
 
 
-def main(name, period_ns):
+def main(period_ns, names):
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node(f"camera_{name}")
-    publisher = node.create_publisher(Image, f"{name}/image_rect", qos.image_qos("sensor_data"))
-    message = array_to_image(read_image(motorcycle_pair()[0])[::2, ::2].copy(), Header(frame_id=name))
+    node = rclpy.create_node(f"camera_{names[0]}")
+    profile = qos.image_qos("sensor_data")
+    publishers = [node.create_publisher(Image, f"{name}/image_rect", profile) for name in names]
+    message = array_to_image(read_image(motorcycle_pair()[0])[::2, ::2].copy(), Header(frame_id=names[0]))
     while True:
         stamp = (time.time_ns() // period_ns + 1) * period_ns
         time.sleep((stamp - time.time_ns()) * 1e-9)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
-        publisher.publish(message)
+        for publisher in publishers:
+            publisher.publish(message)
 
 
-main(sys.argv[1], round(1e9 / float(sys.argv[2])))
+main(round(1e9 / float(sys.argv[1])), sys.argv[2:])
