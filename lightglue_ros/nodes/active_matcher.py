@@ -50,11 +50,7 @@ from lightglue_ros.rosdata.parameters import MatcherParameters
 
 
 class ActiveMatcher:
-    """Subscribes, assembles frames, matches them and publishes; see the head of this module.
-
-    Attributes:
-        topics: full name of each camera's topic.
-    """
+    """Subscribes, assembles frames, matches them and publishes; see the head of this module."""
 
     def __init__(
         self,
@@ -92,7 +88,9 @@ class ActiveMatcher:
             self._inputs = InputSubscriptions(node, settings, self._take)
             closing.callback(self._inputs.destroy)
             self._closing = closing.pop_all()
-        self.topics = self._inputs.topics
+        work = f"matching {', '.join(settings.pairs)}" if settings.publish_matches else "extracting features"
+        topics = ", ".join(self._inputs.topics)
+        node.get_logger().info(f"{work}; waiting for {settings.input} on {topics}")
 
     def close(self, *, cancel: bool = False) -> None:
         """Unsubscribe, finish the frame in work and end the threads.

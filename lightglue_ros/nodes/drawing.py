@@ -27,11 +27,7 @@ ImagePair = tuple[CameraImage | None, CameraImage | None]
 
 
 class Drawer(LazyPublisher[tuple[Matches, Sequence[ImagePair]]]):
-    """Draws the newest matches, from the published message and the images of each of its pairs.
-
-    Attributes:
-        drawn: number of published pictures.
-    """
+    """Draws the newest matches, from the published message and the images of its pairs; counts `drawn`."""
 
     def __init__(self, node: Node, publisher: Publisher, rate: float, mono16: Mono16Range) -> None:
         super().__init__(node, [publisher], rate, "drawing")

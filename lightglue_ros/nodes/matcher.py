@@ -102,9 +102,6 @@ class Matcher(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the images."""
         self._active = ActiveMatcher(self, self._pipeline, self._settings, self._results)
-        values = self._settings
-        work = f"matching {', '.join(values.pairs)}" if values.publish_matches else "extracting features"
-        self.get_logger().info(f"{work}; waiting for {values.input} on {', '.join(self._active.topics)}")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -31,8 +31,10 @@ SIGNAL_SECONDS = 0.1
 # Limit for the shutdown; a node must end within two seconds.
 END_SECONDS = 1.5
 
+MakeNode = Callable[[threading.Event], Node | None]
 
-def run_node(name: str, make_node: Callable[[threading.Event], Node | None], args: list[str] | None) -> int:
+
+def run_node(name: str, make_node: MakeNode, args: list[str] | None) -> int:
     """Make a node and spin it until it is done or a SIGINT or SIGTERM comes.
 
     Args:
@@ -68,9 +70,7 @@ def run_node(name: str, make_node: Callable[[threading.Event], Node | None], arg
 class _Runner(threading.Thread):
     """Makes a node and spins it."""
 
-    def __init__(
-        self, name: str, make_node: Callable[[threading.Event], Node | None], done: threading.Event
-    ) -> None:
+    def __init__(self, name: str, make_node: MakeNode, done: threading.Event) -> None:
         super().__init__(name=name, daemon=True)
         self.status = 0
         self._make_node = make_node

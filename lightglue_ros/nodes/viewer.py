@@ -43,17 +43,14 @@ class Viewer(Node):
         self._values = values = ros_parameters.read(self, CameraParameters)
         self._images = {camera: deque[CameraImage](maxlen=HISTORY) for camera in values.cameras}
         self._oldest = (0, 0)
-        options = qos.overridable()
-        pictures = self.create_publisher(Image, TOPIC, qos.picture_qos(), qos_overriding_options=options)
+        overrides = {"qos_overriding_options": qos.overridable()}
+        pictures = self.create_publisher(Image, TOPIC, qos.picture_qos(), **overrides)
         self._drawer = Drawer(self, pictures, values.drawing_rate, values.mono16)
         for camera, topic in zip(values.cameras, values.image_topics, strict=True):
             text = f"a publisher of {topic} does not offer the QoS that image_qos asks for"
             on_incompatible = partial(self.get_logger().warning, text)
             subscribe(self, values, topic, partial(self._on_image, camera), on_incompatible)
-        profile = qos.result_qos()
-        self.create_subscription(
-            Matches, "matches", self._on_matches, profile, qos_overriding_options=options
-        )
+        self.create_subscription(Matches, "matches", self._on_matches, qos.result_qos(), **overrides)
 
     def destroy_node(self) -> None:
         """End the drawing thread before the node goes."""

@@ -17,12 +17,7 @@ from lightglue_ros.nodes.processes import node_process
 
 def wait_for_line(process, text):
     """Read what the process says until a line has the text."""
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if text in line:
-            return
-    raise AssertionError(f"no '{text}' in {said}")
+    assert any(text in line for line in process.stderr), f"no '{text}'"
 
 
 def seconds_of_processor(process):

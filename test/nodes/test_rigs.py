@@ -1,4 +1,4 @@
-"""Rigs of the running matcher: the parameter files, pairs through time, many cameras."""
+"""Rigs of the running matcher: the parameter files, and many cameras."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ import pytest
 from ament_index_python.packages import get_package_share_directory
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.image_files import list_images, read_image
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes.conversions import message_to_matches
 
@@ -34,35 +33,6 @@ def test_the_second_frame_of_each_ready_rig(robot, motorcycle, name, cameras, st
 
 def test_every_parameter_file_is_one_of_these():
     assert {path.stem for path in CONFIG.glob("*.yaml")} == {name for name, *_ in READY}
-
-
-def test_stereo_with_time_extracts_each_image_once_and_tells_both_stamps(robot, shared_data):
-    """A drive; the left camera one image ahead stands in for the right one."""
-    drive = [read_image(path) for path in list_images(shared_data / "kitti_seq1" / "image_l")[:8]]
-    rig = robot(pairs=["left:right", "left@-1:left", "left@-5:left"])
-    start = rig.get_clock().now().nanoseconds * 1e-9
-    # One after the other, so that none is dropped.
-    messages = [
-        rig.match_at(start + 0.1 * moment, {"left": drive[moment], "right": drive[moment + 1]})
-        for moment in range(len(drive) - 1)
-    ]
-    stamps = [message.header.stamp for message in messages]
-    for moment, message in enumerate(messages):
-        stereo, one_back, five_back = message.pairs
-        assert stereo.stamp0 == stereo.stamp1 == stamps[moment]
-        for pair, back in ((one_back, 1), (five_back, 5)):
-            if moment < back:
-                assert pair.status == MISSING
-                continue
-            assert (pair.stamp0, pair.stamp1) == (stamps[moment - back], stamps[moment])
-    before, now = drive[5], drive[6]
-    (alone,) = MatchPipeline("xfeat", image_size=(320, 224)).match([before, now], [(0, 1)])
-    assert len(alone) > 50
-    found = message_to_matches(messages[6].pairs[1])
-    np.testing.assert_array_equal(found.indices0, alone.indices0)
-    np.testing.assert_array_equal(found.indices1, alone.indices1)
-    rig.wait_until(lambda: rig.diagnostics.get("frames matched") == str(len(messages)), "diagnostics of all")
-    assert rig.diagnostics["images extracted"] == str(2 * len(messages))
 
 
 def test_eight_cameras_and_eight_pairs_are_those_of_the_pipeline(robot, motorcycle):

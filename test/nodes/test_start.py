@@ -6,13 +6,12 @@ import shutil
 import onnx
 
 AGAIN = "lightglue_ros export MODEL --split -o FOLDER"
-GRAPHS = ("extractor.onnx", "matcher.onnx")
 
 
 def test_the_copied_files_run_where_there_is_no_torch(robot, model_folder, tmp_path, images):
     copied = tmp_path / "robot_models" / "copied"
     copied.mkdir(parents=True)
-    for name in GRAPHS:
+    for name in ("extractor.onnx", "matcher.onnx"):
         shutil.copy(model_folder / name, copied)
     for absent in ("torch", "onnx", "onnxscript"):
         (tmp_path / absent).mkdir()
@@ -36,9 +35,7 @@ def not_ours(path):
 def test_start_up_errors_are_one_line_and_a_non_zero_status(failing, model_folder, tmp_path):
     """Values that contradict each other and broken models are in rosdata and core."""
     foreign, missing = tmp_path / "foreign", tmp_path / "none.yaml"
-    foreign.mkdir()
-    for name in GRAPHS:
-        shutil.copy(model_folder / name, foreign)
+    shutil.copytree(model_folder, foreign)
     not_ours(foreign / "matcher.onnx")
     front_left = {"cameras": ["front-left", "right"], "pairs": ["front-left:right"], "input": "features"}
     wrong_info = {"camera_info_topics": ["left info", "right"], "verification": "essential"}

@@ -13,18 +13,24 @@ LARGE = np.full((960, 1280, 3), 128, np.uint8)
 LARGE_MIB = LARGE.nbytes / 2**20
 
 
-def expected_picture(message, images):
-    """The picture of a message on matches with one pair."""
+def pixels(picture):
+    assert picture.encoding == "rgb8"
+    return np.asarray(picture.data, np.uint8).reshape(picture.height, picture.width, 3)
+
+
+def drawn_of(pictures, messages):
+    """Pictures and the messages that they are drawn of."""
+    return [(drawn, of) for drawn in pictures for of in messages if drawn.header == of.header]
+
+
+def assert_drawn(pictures, messages, images):
+    picture, message = drawn_of(pictures, messages)[0]
     (pair,) = message.pairs
     inliers = message_to_inliers(pair)
     title = f"left:right  {len(pair.scores)} matches"
     title += "" if inliers is None else f", {inliers.sum()} inliers"
-    return draw_pairs([DrawnPair(title, *images, message_to_matches(pair), inliers)], drawing.LONGEST_SIDE)
-
-
-def pixels(picture):
-    assert picture.encoding == "rgb8"
-    return np.asarray(picture.data, np.uint8).reshape(picture.height, picture.width, 3)
+    drawn = DrawnPair(title, *images.values(), message_to_matches(pair), inliers)
+    np.testing.assert_array_equal(pixels(picture), draw_pairs([drawn], drawing.LONGEST_SIDE))
 
 
 def test_the_matcher_draws_inliers_only_while_somebody_looks_and_not_above_the_limit(robot, images):
@@ -32,14 +38,12 @@ def test_the_matcher_draws_inliers_only_while_somebody_looks_and_not_above_the_l
     stereo.match(images)
     assert stereo.wait_for_diagnostics()["pictures drawn"] == "0"
 
-    pictures = stereo.look()
-    seen = []
-    while not pictures:
-        seen.append(stereo.match(images))
-    seen += [stereo.match(images) for _ in range(5)]
-    (picture,) = pictures
-    (message,) = [message for message in seen if message.header == picture.header]
-    np.testing.assert_array_equal(pixels(picture), expected_picture(message, images.values()))
+    seen, pictures = stereo.hear(Matches, "matches", qos.result_qos()), stereo.look()
+    stereo.repeat_until(lambda: stereo.show(images), lambda: drawn_of(pictures, seen), "a picture")
+    for _ in range(5):
+        stereo.match(images)
+    assert len(pictures) == 1
+    assert_drawn(pictures, seen, images)
     assert stereo.wait_for_diagnostics()["pictures drawn"] == "1"
 
     # The image of a camera that is missing is black.
@@ -64,12 +68,12 @@ def test_a_viewer_draws_in_place_of_the_matcher(robot, images):
     with node_process("viewer", {"drawing_rate": 100.0}) as viewer:
         stereo = robot(drawing_rate=100.0)
         stereo.processes.append(viewer)
-        pictures = stereo.look()
+        seen, pictures = stereo.hear(Matches, "matches", qos.result_qos()), stereo.look()
         stereo.wait_until(
             lambda: (
                 stereo.count_publishers(drawing.TOPIC) == 2
-                and all(stereo.count_subscribers(f"{camera}/image_rect") == 2 for camera in images)
-                and stereo.count_subscribers("matches") == 2
+                and stereo.hearers() == [2, 2]
+                and stereo.count_subscribers("matches") == 3  # the viewer's and ours
             ),
             "matcher and viewer",
         )
@@ -78,13 +82,9 @@ def test_a_viewer_draws_in_place_of_the_matcher(robot, images):
         while drawn != before:
             stereo.match(images)
             before, drawn = drawn, stereo.wait_for_diagnostics()["pictures drawn"]
-        seen, drawn_of = [], []
         pictures.clear()
-        while not drawn_of:
-            seen.append(stereo.match(images))
-            drawn_of = [(p, m) for p in pictures for m in seen if p.header.stamp == m.header.stamp]
-        picture, message = drawn_of[0]
-        np.testing.assert_array_equal(pixels(picture), expected_picture(message, images.values()))
+        stereo.repeat_until(lambda: stereo.show(images), lambda: drawn_of(pictures, seen), "a picture")
+        assert_drawn(pictures, seen, images)
         assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
         viewer.terminate()
         assert viewer.wait(20.0) == 0
