@@ -146,7 +146,7 @@ def check(words):
         case ["lightglue_ros", "player", *rest]:
             source = (ROOT / "lightglue_ros/nodes/player.py").read_text()
             names = (value.partition(":=")[0] for value in parameters_given(rest))
-            assert all(f'"{name}": Spec(' in source for name in names), words
+            assert all(f'"{name}": _spec(' in source for name in names), words
         case ["lightglue_ros", *arguments] if "--list" not in arguments:
             parsed = cli.make_parser().parse_args(arguments)
             read_file(None, getattr(parsed, "param", []))

@@ -151,7 +151,7 @@ def test_cameras_that_are_too_fast_lose_frames_and_a_subscriber_that_never_reads
             for number in (signal.SIGCONT, signal.SIGSTOP):
                 sleeper.send_signal(number)
                 stereo.clear()
-                stereo.wait_for_matches(50)
+                stereo.wait_for_matches(20)
             stereo.wait_until(lambda: int(stereo.diagnostics.get("frames dropped", 0)) > 0, "dropped frames")
             values = stereo.wait_for_diagnostics()
     finally:

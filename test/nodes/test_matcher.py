@@ -112,7 +112,7 @@ def test_pairs_change_while_running_and_the_rest_goes_on(stereo, images):
     stereo.show_until(images, lambda m: len(m.pairs) == 1, "the old pair")
 
 
-def test_parameters_take_effect_at_the_next_frame_and_bad_values_change_nothing(stereo, images):
+def test_parameters_take_effect_at_the_next_frame_and_bad_values_change_nothing(stereo, images, pipeline):
     before = len(stereo.match(images).pairs[0].scores)
     for changes, says in (
         ({"match_threshold": 1.5}, "Min: 0.0, Max: 1.0"),
@@ -148,6 +148,7 @@ def test_parameters_take_effect_at_the_next_frame_and_bad_values_change_nothing(
             match_threshold=0.1, max_keypoints=0, image_width=width, image_height=height, model="xfeat"
         )
         assert all(result.successful for result in results)
-        (expected,) = MatchPipeline("xfeat", "cpu", (width, height)).match(list(images.values()), [(0, 1)])
+        pipeline.set_image_size((width, height))
+        (expected,) = pipeline.match(list(images.values()), [(0, 1)])
         (pair,) = stereo.match(images).pairs
         assert_equal(pair, expected)
