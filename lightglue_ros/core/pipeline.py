@@ -249,7 +249,7 @@ class MatchPipeline:
         indices = _pair_indices(pairs, len(images))
         if not len(images):
             return []
-        outputs = self._run("match", PIPELINE, {**vars(self._place(images)), "pairs": indices})
+        outputs = self._run("match", PIPELINE, vars(self._place(images)) | {"pairs": indices})
         return self._unpad(outputs["keypoints"], indices, outputs)
 
     def extract(self, images: Sequence[np.ndarray | None]) -> Features:
@@ -311,14 +311,14 @@ class MatchPipeline:
 
     def _run(self, stage: str, graph: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run a graph with the settings; a static export gets as many pairs as it was exported for."""
-        if "pairs" in tensors:
-            count = len(tensors["pairs"])
+        values = dict(tensors)
+        values["max_keypoints"], values["match_threshold"] = self._max_keypoints, self._match_threshold
+        if "pairs" in values:
+            count = len(values["pairs"])
             self.check(pairs=count)
-            filled = np.pad(tensors["pairs"], ((0, (self.info.pairs or count) - count), (0, 0)))
-            tensors = {**tensors, "pairs": filled}
-        values = {"max_keypoints": self._max_keypoints, "match_threshold": self._match_threshold}
+            values["pairs"] = np.pad(values["pairs"], ((0, (self.info.pairs or count) - count), (0, 0)))
         with self._times.measured(stage):
-            return self._sessions[graph].run({**tensors, **values})
+            return self._sessions[graph].run(values)
 
     def _unpad(
         self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]
