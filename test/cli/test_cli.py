@@ -21,12 +21,10 @@ def run(*arguments, **environment):
 
 
 @pytest.fixture(scope="module")
-def pair_of_files(motorcycle, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    paths = folder / "left.png", folder / "right.png"
-    for path, image in zip(paths, motorcycle, strict=True):
-        write_image(path, image)
-    return paths
+def left(motorcycle, tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "left.png"
+    write_image(path, motorcycle[0])
+    return path
 
 
 @pytest.mark.parametrize(
@@ -38,10 +36,10 @@ def pair_of_files(motorcycle, tmp_path_factory):
         (["export", "aliked-t16"], "a LightGlue for the 64 channels of aliked-t16 must be given"),
     ],
 )
-def test_errors_are_one_line_and_status_1(pair_of_files, arguments, says):
-    done = run(*(argument.format(left=pair_of_files[0]) for argument in arguments))
+def test_errors_are_one_line_and_status_1(left, arguments, says):
+    done = run(*(argument.format(left=left) for argument in arguments))
     assert done.returncode == 1
-    assert says.format(left=pair_of_files[0]) in done.stderr
+    assert says.format(left=left) in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
@@ -91,11 +89,11 @@ def test_help_names_every_command_and_needs_no_other_package(tmp_path):
         ("rclpy", ["demo"], "demo needs ROS 2"),
     ],
 )
-def test_what_is_not_installed_is_named_when_it_is_needed(absent, command, says, pair_of_files, tmp_path):
+def test_what_is_not_installed_is_named_when_it_is_needed(absent, command, says, left, tmp_path):
     environment = without(absent, tmp_path)
     if absent == "torch":
         environment["LIGHTGLUE_ROS_HOME"] = str(tmp_path / "store")
-    done = run(*(word.format(left=pair_of_files[0]) for word in command), **environment)
+    done = run(*(word.format(left=left) for word in command), **environment)
     assert done.returncode == 1
     assert says in done.stderr
     assert done.stderr.count("fix: ") == 1

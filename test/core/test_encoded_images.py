@@ -27,9 +27,8 @@ GREY_JPEG = encoded(".jpg", GREY, cv2.IMWRITE_JPEG_QUALITY, 98)
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm"])
 def test_colour_grey_and_16_bits_are_decoded_as_they_are_stored(suffix):
-    kinds = [RGB] if suffix == ".ppm" else [RGB, GREY]
-    kinds += [] if suffix == ".bmp" else [image * np.uint16(257) for image in kinds]
-    for image in kinds:
+    images = [RGB] if suffix == ".ppm" else [RGB, GREY]
+    for image in images if suffix == ".bmp" else [*images, *(image * np.uint16(257) for image in images)]:
         found = decode_image(encoded(suffix, image))
         assert found.dtype == image.dtype
         np.testing.assert_array_equal(found, image)
