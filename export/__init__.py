@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["MODELS", "export_model"]
 
 _MODULES = {"MODELS": "registry", "export_model": "exporter"}
-_EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def __getattr__(name: str) -> object:
@@ -29,18 +28,14 @@ def __getattr__(name: str) -> object:
     """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for package in _EXPORT_PACKAGES:
-        _require(package)
+    for package in ("torch", "onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name != package:
+                raise
+            raise ModelError(
+                f"exporting needs the Python package '{package}', which is not installed",
+                fix="pip install torch onnx onnxscript onnxruntime (on any machine; then copy the files)",
+            ) from error
     return getattr(importlib.import_module(f"lightglue_ros.export.{_MODULES[name]}"), name)
-
-
-def _require(package: str) -> None:
-    try:
-        importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ModelError(
-            f"exporting needs the Python package '{package}', which is not installed",
-            fix="pip install torch onnx onnxscript onnxruntime (on any machine; then copy the files)",
-        ) from error

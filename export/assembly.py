@@ -25,11 +25,8 @@ def assemble(
 ) -> onnx.ModelProto:
     """Join parts, in their order, to one graph.
 
-    Args:
-        parts: each takes inputs of the graph or outputs of earlier parts.
-        inputs: the graph's inputs; each is an input of some part.
-        outputs: the graph's outputs; each is an output of some part.
-        trace: exports one part.
+    Each part takes inputs of the graph or outputs of earlier parts. Each input or output of the graph is an
+    input or output of some part.
     """
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
@@ -74,17 +71,14 @@ def _put_values(graph: onnx.GraphProto, traced: nn.Module, module: nn.Module) ->
     values, before = module.state_dict(), traced.state_dict()
     held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for name in values.keys() - held.keys():  # unused tensors, and tensors merged with an equal one
-        alike = [other for other, array in held.items() if _are_equal(before[name].numpy(), array)]
+        own = before[name].numpy()
+        alike = [it for it, array in held.items() if own.dtype == array.dtype and np.array_equal(own, array)]
         if alike and not any(other in values and torch.equal(values[other], values[name]) for other in alike):
             raise ValueError(f"{name} is not equal to any of {alike} in all parts that are traced as one")
     for tensor in graph.initializer:
         if tensor.name in values:
             array = values[tensor.name].detach().contiguous().numpy()
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-
-
-def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _renamed(graph: onnx.GraphProto, part: Part) -> onnx.GraphProto:

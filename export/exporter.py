@@ -6,7 +6,8 @@ import os
 import pickle
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,15 @@ from lightglue_ros.core import store
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo
 from lightglue_ros.core.session import onnxruntime, onnxruntime_is_older_than
 from lightglue_ros.errors import ModelError
-from lightglue_ros.export import selfcheck
+from lightglue_ros.export import onnx_file, selfcheck
 from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, Graph, MatcherGraph, PipelineGraph
 from lightglue_ros.export.models.adaptive import AdaptiveLightGlue
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
-from lightglue_ros.export.onnx_file import (
-    MIN_ONNXRUNTIME,
-    MIN_ONNXRUNTIME_WITH_DEFORM_CONV,
-    first_line,
-    write_graph,
-)
+from lightglue_ros.export.onnx_file import MIN_ONNXRUNTIME_WITH_DEFORM_CONV, write_graph
 from lightglue_ros.export.options import ExportOptions
 from lightglue_ros.export.precision.fp16 import to_fp16
-from lightglue_ros.export.precision.int8_extractor import to_int8_extractor
+from lightglue_ros.export.precision.int8_extractor import ranges_of, to_int8_extractor
 from lightglue_ros.export.precision.int8_matcher import to_int8
 from lightglue_ros.export.registry import ModelSpec, find_spec
 from lightglue_ros.export.weights import LocalFile, PinnedFile, resolve
@@ -74,7 +70,7 @@ def export_model(
     files = resolve(spec.weights, weights, report)
     networks = load_networks(spec, files, settled, deform_conv=deform_conv)
     info = describe(spec, files, settled)
-    folder = Path(output).expanduser() if output else store.models_dir() / stored_name(name, wanted)
+    folder = Path(output).expanduser() if output else store.models_dir() / wanted.stored_name(name)
     folder.mkdir(parents=True, exist_ok=True)
     report(f"{spec.name}: weights {', '.join(file.path.name for file in files)} ({info.licence})")
 
@@ -97,11 +93,6 @@ def export_model(
     return written
 
 
-def stored_name(name: str, options: ExportOptions) -> str:
-    """Return the name of an export in the model store: the model, and all options that are not defaults."""
-    return "-".join([name, *options.suffixes()])
-
-
 def settle(
     options: ExportOptions, spec: ModelSpec, report: Callable[[str], None]
 ) -> tuple[ExportOptions, bool]:
@@ -121,50 +112,40 @@ def settle(
 def load_networks(
     spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions, *, deform_conv: bool = False
 ) -> Networks:
-    """Build the extractor and the matcher in PyTorch from weights files.
-
-    Args:
-        spec: the model.
-        files: its weights, extractor first.
-        options: settled for the model.
-        deform_conv: True if the extractor may use DeformConv.
+    """Build the extractor and the matcher in PyTorch from weights files, for settled options.
 
     Raises:
         ModelError: a file is not a state dict, or lacks tensors of the model.
     """
     extractor_file, matcher_file = files[0].path, files[-1].path
     build = spec.build_extractor if deform_conv else spec.build_portable_extractor or spec.build_extractor
-    try:
-        extractor = build(_read_state_dict(extractor_file))
-    except (KeyError, RuntimeError) as error:
-        raise _wrong_weights(extractor_file, spec, error) from error
-    matcher_weights = {
-        key.removeprefix(spec.matcher_prefix): value
-        for key, value in _read_state_dict(matcher_file).items()
-        if key.startswith(spec.matcher_prefix)
-    }
-    try:
+    with _weights_of(extractor_file, spec) as weights:
+        extractor = build(weights)
+    with _weights_of(matcher_file, spec) as weights:
+        prefix = spec.matcher_prefix
+        own = {key.removeprefix(prefix): it for key, it in weights.items() if key.startswith(prefix)}
         kind = AdaptiveLightGlue if options.adaptive else LightGlue
-        matcher = kind.from_state_dict(options.matcher_config(spec), matcher_weights)
-    except (KeyError, RuntimeError) as error:
-        raise _wrong_weights(matcher_file, spec, error) from error
+        matcher = kind.from_state_dict(options.matcher_config(spec), own)
     return extractor, matcher
 
 
-def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
+@contextmanager
+def _weights_of(path: Path, spec: ModelSpec) -> Iterator[Mapping[str, Tensor]]:
+    """Read a state dict; an error in the block means that it belongs to another model."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ModelError(
-            f"weights {path} cannot be read: {first_line(error)}", allowed="a state dict saved by PyTorch"
+            f"weights {path} cannot be read: {onnx_file.first_line(error)}",
+            allowed="a state dict saved by PyTorch",
         ) from error
-
-
-def _wrong_weights(path: Path, spec: ModelSpec, error: Exception) -> ModelError:
-    return ModelError(
-        f"weights {path} are not weights of {spec.name}: {' '.join(str(error).split())[:300]}",
-        allowed=f"a state dict with the tensors of {', '.join(file.name for file in spec.weights)}",
-    )
+    try:
+        yield weights
+    except (KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"weights {path} are not weights of {spec.name}: {' '.join(str(error).split())[:300]}",
+            allowed=f"a state dict with the tensors of {', '.join(file.name for file in spec.weights)}",
+        ) from error
 
 
 def describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions) -> GraphInfo:
@@ -181,7 +162,7 @@ def describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions
         weights_sha256=checksums,
         licence=spec.licence if checksums == published else "unknown (weights of your own)",
         tensorrt=False,
-        min_onnxruntime=MIN_ONNXRUNTIME,
+        min_onnxruntime=onnx_file.MIN_ONNXRUNTIME,
         **{name: getattr(options, name) for name in OPTIONS_IN_METADATA},
     )
 
@@ -213,10 +194,7 @@ def to_precision(
         return to_fp16(extractor), to_fp16(matcher)
     if options.precision == "int8":
         graph = ExtractorGraph(extractor, options.max_keypoints).eval()
-        seen: list[tuple[Tensor, ...]] = []
-
-        def run() -> None:
-            seen.extend(selfcheck.features(graph, scene, info) for scene in scenes)
-
-        return to_int8_extractor(extractor, run), to_int8(matcher, seen)
+        with ranges_of(extractor) as ranges:
+            features = [selfcheck.features(graph, scene, info) for scene in scenes]
+        return to_int8_extractor(extractor, ranges), to_int8(matcher, features)
     return networks

@@ -51,11 +51,7 @@ class Graph(nn.Module):
     name: str  # in `contract.INPUTS` and `contract.OUTPUTS`
 
     def parts(self, specs: Mapping[str, TensorSpec]) -> list[Part]:
-        """Return the parts to trace one by one: by default the whole graph.
-
-        Args:
-            specs: of the contract's tensors, from `tensor_specs`.
-        """
+        """Return the parts to trace one by one, by default the whole graph, given `tensor_specs`."""
         inputs = {name: specs[name] for name in INPUTS[self.name]}
         return [Part(self.name, self, inputs, OUTPUTS[self.name])]
 
@@ -118,28 +114,35 @@ class MatcherGraph(Graph):
         super().__init__()
         self.matcher = matcher
 
-    def forward(
-        self,
-        keypoints: Tensor,
-        keypoint_scores: Tensor,
-        keypoint_mask: Tensor,
-        descriptors: Tensor,
-        image_sizes: Tensor,
-        pairs: Tensor,
-        match_threshold: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return matches [P, K], match scores [P, K] and layers [P].
 
         LightGlue ignores the keypoint scores. They are an input so that the matcher takes all outputs of the
         extractor.
         """
-        return self.matcher(keypoints, keypoint_mask, descriptors, image_sizes, pairs, match_threshold)
+        keypoints, _keypoint_scores, *others = inputs
+        return self.matcher(keypoints, *others)
 
     def parts(self, specs: Mapping[str, TensorSpec]) -> list[Part]:
         """Return the parts of an adaptive matcher, or the whole graph."""
         if not isinstance(self.matcher, AdaptiveLightGlue):
             return super().parts(specs)
         return matcher_parts(self.matcher, specs)
+
+
+class Extraction(nn.Module):
+    """`ExtractorGraph`, and the sizes [N, 2] of the original images, which a matcher takes."""
+
+    def __init__(self, extractor: ExtractorGraph) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(
+        self, images: Tensor, sizes: Tensor, scales: Tensor, valid: Tensor, max_keypoints: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the extractor's outputs, and the sizes."""
+        image_sizes = _only_valid(sizes, valid) / _only_valid(scales, valid)
+        return *self.extractor(images, sizes, scales, valid, max_keypoints), image_sizes
 
 
 class PipelineGraph(Graph):
@@ -149,31 +152,16 @@ class PipelineGraph(Graph):
 
     def __init__(self, extractor: ExtractorGraph, matcher: LightGlue | CompactMatcher) -> None:
         super().__init__()
-        self.extractor = extractor
+        self.extraction = Extraction(extractor)
         self.matcher = matcher
 
-    def forward(
-        self,
-        images: Tensor,
-        sizes: Tensor,
-        scales: Tensor,
-        valid: Tensor,
-        pairs: Tensor,
-        max_keypoints: Tensor,
-        match_threshold: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return keypoints, their scores and mask, matches, match scores and layers."""
-        features = self.extract(images, sizes, scales, valid, max_keypoints)
+        images, sizes, scales, valid, pairs, max_keypoints, match_threshold = inputs
+        features = self.extraction(images, sizes, scales, valid, max_keypoints)
         keypoints, scores, mask, descriptors, image_sizes = features
         matched = self.matcher(keypoints, mask, descriptors, image_sizes, pairs, match_threshold)
         return keypoints, scores, mask, *matched
-
-    def extract(
-        self, images: Tensor, sizes: Tensor, scales: Tensor, valid: Tensor, max_keypoints: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Return the extractor's outputs, and the sizes [N, 2] of the original images."""
-        image_sizes = _only_valid(sizes, valid) / _only_valid(scales, valid)
-        return *self.extractor(images, sizes, scales, valid, max_keypoints), image_sizes
 
     def parts(self, specs: Mapping[str, TensorSpec]) -> list[Part]:
         """Return the extraction and the parts of an adaptive matcher, or the whole graph."""
@@ -181,19 +169,8 @@ class PipelineGraph(Graph):
             return super().parts(specs)
         inputs = {name: specs[name] for name in INPUTS[EXTRACTOR]}
         outputs = [*OUTPUTS[EXTRACTOR], "image_sizes"]
-        extraction = Part("extract", _Extraction(self), inputs, outputs)
+        extraction = Part("extract", self.extraction, inputs, outputs)
         return [extraction, *matcher_parts(self.matcher, specs)]
-
-
-class _Extraction(nn.Module):
-    """`PipelineGraph.extract` as a part."""
-
-    def __init__(self, pipeline: PipelineGraph) -> None:
-        super().__init__()
-        self.pipeline = pipeline
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return self.pipeline.extract(*inputs)
 
 
 def _only_valid(values: Tensor, valid: Tensor) -> Tensor:
@@ -207,13 +184,7 @@ def _masked(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _inside(scores: Tensor, sizes: Tensor, border: int) -> Tensor:
-    """Replace scores [N, H, W] by zeros outside the images and in their borders.
-
-    Args:
-        scores: [N, H, W].
-        sizes: [N, 2], (width, height) of the images.
-        border: in pixels.
-    """
+    """Replace scores [N, H, W] by zeros outside images of these sizes [N, 2], and in their borders."""
     x, y = torch.arange(scores.shape[2]), torch.arange(scores.shape[1])
     columns = (x >= border) & (x < sizes[:, 0:1] - border)
     rows = (y >= border) & (y < sizes[:, 1:2] - border)
@@ -221,14 +192,10 @@ def _inside(scores: Tensor, sizes: Tensor, border: int) -> Tensor:
 
 
 def _best_pixels(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Find the highest scores of each map, best first, and their pixels.
+    """Find the highest scores of each map [N, H, W], best first, and their pixels.
 
-    Args:
-        scores: [N, H, W].
-        count: K, which may exceed the number of pixels.
-
-    Returns:
-        Scores [N, K] and positions (x, y) float32 [N, K, 2]. Empty slots score 0, at some position inside.
+    Returns scores [N, K] and positions (x, y) float32 [N, K, 2], where K may exceed the number of pixels.
+    Empty slots score 0, at some position inside.
     """
     width = scores.shape[2]
     padded = F.pad(scores.flatten(1), (0, count))

@@ -22,19 +22,18 @@ MIN_ONNXRUNTIME_WITH_DEFORM_CONV = "1.25"
 
 
 def write_graph(module: Graph, info: GraphInfo, opset: int, path: Path) -> None:
-    """Trace a graph and write it to a file.
-
-    Args:
-        module: the graph in PyTorch.
-        info: metadata of the graph; TensorRT and the ONNX Runtime version are filled in.
-        opset: version of the standard operators.
-        path: the file to write.
+    """Trace a graph and write it to a file; TensorRT and the ONNX Runtime version are added to its metadata.
 
     Raises:
         ModelError: this PyTorch cannot trace the graph.
     """
+    trace_part = partial(trace, opset=opset, fused=info.fused)
     try:
-        model = _traced(module, info, opset)
+        parts = module.parts(tensor_specs(info))
+        if len(parts) == 1:
+            model = trace_part(parts[0])
+        else:
+            model = assemble(parts, INPUTS[info.graph], OUTPUTS[info.graph], trace_part)
     except Exception as error:
         raise ModelError(
             f"PyTorch {torch.__version__} cannot export {info.graph}: {first_line(error)}",
@@ -48,14 +47,6 @@ def write_graph(module: Graph, info: GraphInfo, opset: int, path: Path) -> None:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its type if it has no message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _traced(module: Graph, info: GraphInfo, opset: int) -> onnx.ModelProto:
-    trace_part = partial(trace, opset=opset, fused=info.fused)
-    parts = module.parts(tensor_specs(info))
-    if len(parts) == 1:
-        return trace_part(parts[0])
-    return assemble(parts, INPUTS[info.graph], OUTPUTS[info.graph], trace_part)
 
 
 def _tidy(model: onnx.ModelProto, info: GraphInfo) -> None:

@@ -73,33 +73,23 @@ class ExportOptions:
             ConfigError: a value is invalid, or in conflict with another value.
         """
         self._check()
-        confidences = {name: self._confidence(name, spec) for name in CONFIDENCES}
-        compaction = not self.is_static if self.compaction is None else self.compaction
+        defaults = {name: getattr(spec.matcher, name) if self.adaptive else NEVER for name in CONFIDENCES}
+        defaults["compaction"] = not self.is_static
+        if self.is_static:
+            defaults |= STEREO | {"channels": spec.channels}
+        given = {name: getattr(self, name) for name in defaults if getattr(self, name) is not None}
+        settled = replace(self, **defaults | given)
         if self.image_size is None:
-            return replace(self, compaction=compaction, **confidences)
+            return settled
         rounded = tuple(-(-side // spec.divisor) * spec.divisor for side in self.image_size)
-        return replace(
-            self,
-            image_size=rounded,
-            batch=self.batch or STEREO["batch"],
-            pairs=self.pairs or STEREO["pairs"],
-            channels=self.channels or spec.channels,
-            compaction=compaction,
-            **confidences,
-        )
+        return replace(settled, image_size=rounded)
 
     def matcher_config(self, spec: ModelSpec) -> LightGlueConfig:
         """Return the shape of the model's matcher; the options must be settled."""
         return replace(spec.matcher, **{name: getattr(self, name) for name in CONFIDENCES})
 
-    def _confidence(self, name: str, spec: ModelSpec) -> float:
-        if not self.adaptive:
-            return NEVER
-        value = getattr(self, name)
-        return getattr(spec.matcher, name) if value is None else value
-
-    def suffixes(self) -> list[str]:
-        """Return the parts of the export's name that stand for options other than the defaults."""
+    def stored_name(self, model: str) -> str:
+        """Return an export's name in the model store: the model, and all options that are not defaults."""
         named = {
             f"k{self.max_keypoints}": self.max_keypoints != DEFAULT_MAX_KEYPOINTS,
             self.precision: self.precision != "fp32",
@@ -111,11 +101,10 @@ class ExportOptions:
             f"width{self.width_confidence}": self.width_confidence is not None,
         }
         if self.image_size is not None:
-            width, height = self.image_size
-            named[f"{width}x{height}"] = True
-            named |= {f"n{self.batch}": self.batch is not None, f"p{self.pairs}": self.pairs is not None}
-            named[f"c{self.channels}"] = self.channels is not None
-        return [suffix for suffix, is_said in named.items() if is_said]
+            named["x".join(map(str, self.image_size))] = True
+            lengths = {"n": self.batch, "p": self.pairs, "c": self.channels}
+            named |= {f"{letter}{length}": length is not None for letter, length in lengths.items()}
+        return "-".join([model, *(suffix for suffix, is_said in named.items() if is_said)])
 
     def _check(self) -> None:
         for name in ("max_keypoints", "batch", "pairs"):
@@ -129,7 +118,13 @@ class ExportOptions:
         if self.channels not in (None, 1, 3):
             raise ConfigError(f"channels is {self.channels}", allowed="1 (grey) or 3 (RGB)")
         for name in CONFIDENCES:
-            self._check_confidence(name)
+            value = getattr(self, name)
+            if value is not None and not self.adaptive:
+                raise ConfigError(
+                    f"{name} is {value} in an export that is not adaptive", fix="add --adaptive"
+                )
+            if value not in (None, NEVER) and not 0 < value <= 1:
+                raise ConfigError(f"{name} is {value}", allowed=f"above 0, up to 1; {NEVER:g} is never")
         if self.adaptive and self.compaction is False:
             raise ConfigError(
                 "compaction is off in an adaptive export",
@@ -159,12 +154,3 @@ class ExportOptions:
                 allowed=f"up to {LARGEST_TOP_K} in a static export, which is the limit of TensorRT's TopK",
                 fix="leave out --image-size, or choose fewer keypoints",
             )
-
-    def _check_confidence(self, name: str) -> None:
-        value = getattr(self, name)
-        if value is None:
-            return
-        if not self.adaptive:
-            raise ConfigError(f"{name} is {value} in an export that is not adaptive", fix="add --adaptive")
-        if value != NEVER and not 0 < value <= 1:
-            raise ConfigError(f"{name} is {value}", allowed=f"above 0, up to 1; {NEVER:g} is never")

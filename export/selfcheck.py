@@ -45,50 +45,24 @@ class Tolerance:
 # Rounding errors of float32 grow in the transformer, whose attention logits reach thousands: on single
 # matches the reference in float32 differs by up to 1.2e-4 from float64. float16 has 11 bits,
 # float32 has 24. The tolerances of fp16 and int8 catch mistakes; bench/pose.py measures their effect.
+_SAME = ("keypoints", "matches", "match_scores", "layers")
+_LARGEST = ("keypoints", "keypoint_scores", "descriptors", "match_scores", "layers")
 TOLERANCES = {
-    "fp32": Tolerance(
-        least_same={"keypoints": 0.999, "matches": 0.995, "match_scores": 0.98, "layers": 0.5},
-        largest={
-            "keypoints": 0.01,
-            "keypoint_scores": SCORE_TOLERANCE,
-            "descriptors": SCORE_TOLERANCE,
-            "match_scores": 50 * SCORE_TOLERANCE,
-            "layers": 1,
-        },
-    ),
-    "fp16": Tolerance(
-        least_same={"keypoints": 0.98, "matches": 0.97, "match_scores": 0, "layers": 0.5},
-        largest={
-            "keypoints": 0.1,
-            "keypoint_scores": 0.02,
-            "descriptors": 0.05,
-            "match_scores": 1,
-            "layers": 1,
-        },
-    ),
-    "int8": Tolerance(
-        least_same={"keypoints": 0.9, "matches": 0.7, "match_scores": 0, "layers": 0.5},
-        largest={
-            "keypoints": 0.01,
-            "keypoint_scores": 0.2,
-            "descriptors": 0.5,
-            "match_scores": 1,
-            "layers": 1,
-        },
-    ),
+    precision: Tolerance(dict(zip(_SAME, same, strict=True)), dict(zip(_LARGEST, largest, strict=True)))
+    for precision, same, largest in (
+        ("fp32", (0.999, 0.995, 0.98, 0.5), (0.01, 1e-4, 1e-4, 5e-3, 1)),
+        ("fp16", (0.98, 0.97, 0, 0.5), (0.1, 0.02, 0.05, 1, 1)),
+        ("int8", (0.9, 0.7, 0, 0.5), (0.01, 0.2, 0.5, 1, 1)),
+    )
 }
 MATCH_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Images and pairs to run the graphs on.
+    """Images (uint8 [h, w, 3] RGB, or None for an empty slot) and pairs of slots to run the graphs on.
 
-    Attributes:
-        name: name in the report.
-        images: uint8 [h, w, 3] RGB, or None for an empty slot.
-        pairs: slots to match.
-        image_size: (width, height) of the canvas, multiples of 32.
+    The canvas has image_size (width, height), multiples of 32.
     """
 
     name: str
@@ -113,9 +87,8 @@ class Differences:
 
     def are_within(self, tolerance: Tolerance) -> bool:
         """True if every output is within the tolerance."""
-        return all(share >= tolerance.least_same[name] for name, share in self.same.items()) and all(
-            difference <= tolerance.largest[name] for name, difference in self.largest.items()
-        )
+        enough = all(share >= tolerance.least_same[name] for name, share in self.same.items())
+        return enough and all(apart <= tolerance.largest[name] for name, apart in self.largest.items())
 
     def __str__(self) -> str:
         same = [f"{name} {100 * share:.2f}% the same" for name, share in self.same.items()]
@@ -139,10 +112,7 @@ def check(
 ) -> Iterator[str]:
     """Run every graph on every scene in ONNX Runtime and in PyTorch, and yield one line for each run.
 
-    Args:
-        files: the .onnx file of each graph, all of one model.
-        modules: the PyTorch module of each graph, the extractor before the matcher.
-        scenes: the scenes.
+    Files and modules belong to the graphs of one model, the extractor before the matcher.
 
     Raises:
         ModelError: a file's outputs differ by more than TOLERANCES.
@@ -167,17 +137,10 @@ def check(
 
 
 def features(extractor: nn.Module, scene: Scene, info: GraphInfo) -> tuple[torch.Tensor, ...]:
-    """Extract a scene: keypoints, mask, descriptors, image sizes, pairs and threshold for a matcher.
-
-    Args:
-        extractor: the extractor's graph in PyTorch.
-        scene: the scene.
-        info: metadata of the export.
-    """
+    """Extract a scene: keypoints, mask, descriptors, image sizes, pairs and threshold for a matcher."""
     tensors = _tensors(scene, info)
     tensors |= _run_torch("extractor", extractor, {name: tensors[name] for name in INPUTS["extractor"]})
-    names = ("keypoints", "keypoint_mask", "descriptors", "image_sizes", "pairs", "match_threshold")
-    return tuple(torch.from_numpy(tensors[name]) for name in names)
+    return tuple(torch.from_numpy(tensors[name]) for name in INPUTS["matcher"] if name != "keypoint_scores")
 
 
 def compare(
@@ -185,11 +148,8 @@ def compare(
 ) -> Differences:
     """Compare two sets of outputs of one graph for the same inputs.
 
-    Args:
-        expected: the reference.
-        found: outputs to compare with it.
-        pairs: int64 [P, 2], the pairs that both matched.
-        tolerance: gives the largest distance of common keypoints.
+    The pairs int64 [P, 2] are those that both matched. The tolerance gives the largest distance of common
+    keypoints.
     """
     same, largest = {}, {}
     counterparts = None  # a matcher's keypoints are an input: both have the same slots
@@ -222,9 +182,8 @@ def compare(
 def _counterparts(expected: Tensors, found: Tensors, limit: float) -> np.ndarray:
     """Find for each expected keypoint [N, K] the slot of a found keypoint within `limit` pixels, or -1."""
     counterparts = np.full(expected["keypoint_mask"].shape, -1)
-    for image, (mask, found_mask) in enumerate(
-        zip(expected["keypoint_mask"], found["keypoint_mask"], strict=True)
-    ):
+    masks = zip(expected["keypoint_mask"], found["keypoint_mask"], strict=True)
+    for image, (mask, found_mask) in enumerate(masks):
         if mask.any() and found_mask.any():
             offsets = expected["keypoints"][image][mask][:, None] - found["keypoints"][image][found_mask]
             distances = np.abs(offsets).max(axis=2)

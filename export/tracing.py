@@ -46,32 +46,20 @@ class TensorSpec:
 class Part:
     """A graph, or one part of a graph.
 
-    Attributes:
-        name: prefix of its nodes' names.
-        module: takes all inputs by position and returns one tensor per output.
-        inputs: inputs of the graph, outputs of earlier parts, or constants.
-        outputs: names of its outputs.
-        constants: values of inputs that never change.
-        traced_as: parts that share this name differ only in constants and in the values of parameters and
-            buffers; they are traced once.
+    Parts with the same `traced_as` differ only in constants and in the values of parameters and buffers; they
+    are traced once.
     """
 
-    name: str
-    module: nn.Module
-    inputs: Mapping[str, TensorSpec]
+    name: str  # prefix of the names of its nodes
+    module: nn.Module  # takes all inputs by position and returns one tensor per output
+    inputs: Mapping[str, TensorSpec]  # inputs of the graph, outputs of earlier parts, or constants
     outputs: Sequence[str]
-    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    constants: Mapping[str, Tensor] = field(default_factory=dict)  # values of inputs that never change
     traced_as: str | None = None
 
 
 def trace(part: Part, *, opset: int, fused: bool) -> onnx.ModelProto:
-    """Export a part to ONNX.
-
-    Args:
-        part: the part; its free axes stay free.
-        opset: version of the standard operators.
-        fused: True to use ONNX Runtime's own operators.
-    """
+    """Export a part to ONNX, with ONNX Runtime's own operators if `fused`. Free axes stay free."""
     dims: dict[str, Dim] = {}
     axes = []
     for spec in part.inputs.values():
@@ -80,7 +68,8 @@ def trace(part: Part, *, opset: int, fused: bool) -> onnx.ModelProto:
             # From 2 on, because PyTorch before 2.7 refuses 0 and 1; the files take 0 and 1 as well.
             # The prefix is needed because the tracer knows N as a function.
             dims.setdefault(axis.name, Dim(f"free_{axis.name}", min=2, max=LARGEST_DIM))
-        axes.append({number: _times(axis.times, dims[axis.name]) for number, axis in free.items()})
+        times = {number: (axis.times, dims[axis.name]) for number, axis in free.items()}
+        axes.append({number: dim if factor == 1 else factor * dim for number, (factor, dim) in times.items()})
     parameters = inspect.signature(part.module.forward).parameters.values()
     is_variadic = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
     shapes = ((tuple(axes),) if is_variadic else tuple(axes)) if dims else None
@@ -99,10 +88,6 @@ def trace(part: Part, *, opset: int, fused: bool) -> onnx.ModelProto:
         )
         # PyTorch 2.6 wraps some operators in functions of its own domain.
         return onnx.inliner.inline_local_functions(program.model_proto)
-
-
-def _times(times: int, dim: Dim) -> Dim:
-    return dim if times == 1 else times * dim
 
 
 @contextlib.contextmanager

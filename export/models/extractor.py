@@ -1,4 +1,4 @@
-"""What every extractor gives the graphs: a score for every pixel, and descriptors at chosen pixels."""
+"""Base class of the extractors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Extractor(nn.Module):
-    """Base class of the extractors.
+    """A network that gives the graphs a score for every pixel, and descriptors at chosen pixels.
 
     Attributes:
         descriptor_dim: D, width of a descriptor.
@@ -26,40 +26,42 @@ class Extractor(nn.Module):
     kept_in_fp32: tuple[str, ...] = ()
     int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
 
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Any], **options: Any) -> Extractor:
+        """Build the extractor from the published weights, or from weights of the same names.
+
+        Raises:
+            KeyError: a tensor is missing.
+            RuntimeError: a tensor is missing, unknown or of another shape.
+        """
+        extractor = cls(**options)
+        extractor.load_state_dict(cls.own_weights(state_dict), strict=True)
+        return extractor.eval()
+
+    @staticmethod
+    def own_weights(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Rename and rewrite published weights for this module."""
+        raise NotImplementedError
+
     def forward(self, images: Tensor) -> tuple[Tensor, Any]:
         """Compute keypoint scores of every pixel, and the features that `refine` and `describe` take.
 
-        Args:
-            images: float32 [N, 3, H, W] RGB or [N, 1, H, W], 0 to 1.
-
-        Returns:
-            scores: float32 [N, H, W], above 0 at keypoints and 0 elsewhere.
-            features: in any form.
+        Images are float32 [N, 3, H, W] RGB or [N, 1, H, W], 0 to 1. Scores are float32 [N, H, W], above 0 at
+        keypoints and 0 elsewhere. Features may have any form.
         """
         raise NotImplementedError
 
     def refine(self, features: Any, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Move keypoints between the pixels. By default keypoints stay at whole pixels.
 
-        Args:
-            features: from `forward`.
-            positions: float32 [N, K, 2], (x, y) in whole pixels of the canvas.
-            scores: float32 [N, K], 0 in empty slots.
-
-        Returns:
-            Positions and scores of the same shapes, best first; empty slots score 0 and come last.
+        Positions are float32 [N, K, 2], (x, y) in whole pixels of the canvas; scores are float32 [N, K]. Both
+        results have the same shapes, best first; empty slots score 0 and come last.
         """
         return positions, scores
 
     def describe(self, features: Any, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """Compute descriptors at the given positions.
+        """Compute descriptors, unit vectors float32 [N, K, D], at positions float32 [N, K, 2].
 
-        Args:
-            features: from `forward`.
-            positions: float32 [N, K, 2], (x, y) in canvas pixels.
-            canvas: (width, height) of the canvas.
-
-        Returns:
-            float32 [N, K, D], unit vectors.
+        Positions are (x, y) in canvas pixels, and `canvas` is (width, height).
         """
         raise NotImplementedError

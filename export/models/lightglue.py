@@ -39,12 +39,8 @@ class Assignment(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Compute the assignment [P, K, K] of first to second images' keypoints, without its dustbins.
 
-        Probabilities are multiplied. The reference adds their logarithms, which float32 holds to five digits
-        where similarities reach 100.
-
-        Args:
-            tokens: [2 P, K, width].
-            mask: bool [2 P, K].
+        Tokens are [2 P, K, width]. Probabilities are multiplied. The reference adds their logarithms, which
+        float32 holds to five digits where similarities reach 100.
         """
         query = linear(self.projection, tokens)
         key = query + mask_channels(mask_logits(mask, tokens.dtype) - 1, tokens.shape[2], heads=1)
@@ -99,7 +95,7 @@ class LightGlue(nn.Module):
         return matcher.eval()
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Read the weights."""
+        """Read weights with the reference's names."""
         if self.config.has_projection:
             copy_linear(self.input, weights, "input_proj")
         self.frequencies.weight.copy_(weights["posenc.Wr.weight"])
@@ -107,31 +103,13 @@ class LightGlue(nn.Module):
             layer.load(weights, f"transformers.{number}")
         self.assignment.load(weights, f"log_assignment.{self.config.layers - 1}")
 
-    def forward(
-        self,
-        keypoints: Tensor,
-        keypoint_mask: Tensor,
-        descriptors: Tensor,
-        image_sizes: Tensor,
-        pairs: Tensor,
-        match_threshold: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Match pairs of images.
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return matches [P, K], match scores [P, K] and layers [P].
 
-        Args:
-            keypoints: float32 [N, K, 2], original pixels.
-            keypoint_mask: bool [N, K].
-            descriptors: float32 [N, K, D].
-            image_sizes: float32 [N, 2], (width, height) of the original images.
-            pairs: int64 [P, 2].
-            match_threshold: float32 [1], matches must score above it.
-
-        Returns:
-            matches: int32 [P, K], partner of each keypoint of the first image, or -1.
-            match_scores: float32 [P, K], 0 where unmatched.
-            layers: int32 [P], transformer layers that the pair went through.
+        Inputs and outputs are the contract's for a matcher (`core.contract`), without the keypoint scores.
         """
-        sides = self.begin(keypoints, keypoint_mask, descriptors, image_sizes, pairs)
+        *features, pairs, match_threshold = inputs
+        sides = self.begin(*features, pairs)
         for layer in self.layers:
             sides = sides._replace(tokens=layer(sides))
         assignment = self.assignment(sides.tokens.float(), sides.mask)
@@ -177,13 +155,8 @@ def _normalise_keypoints(keypoints: Tensor, mask: Tensor, image_sizes: Tensor) -
 def mutual_matches(assignment: Tensor, mask: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     """Find keypoints that are each other's best and score above the threshold (section 3.2).
 
-    Args:
-        assignment: [P, K, K].
-        mask: bool [2 P, K].
-        threshold: float32 [1].
-
-    Returns:
-        Partners int32 [P, K] or -1, and their scores float32 [P, K] or 0.
+    From an assignment [P, K, K] and a mask bool [2 P, K] follow the partners int32 [P, K], or -1, and their
+    scores float32 [P, K], or 0.
     """
     score, partner = assignment.max(dim=2)
     is_mutual = assignment.argmax(dim=1).gather(1, partner) == torch.arange(assignment.shape[1])

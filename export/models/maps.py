@@ -13,17 +13,9 @@ EPSILON = 1e-5  # PyTorch's default of instance and batch normalisation
 def fold_batch_norm(
     weight: Tensor, mean: Tensor, variance: Tensor, scale: Tensor | float = 1.0, offset: Tensor | float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Multiply a batch normalisation into the convolution before it.
+    """Multiply a batch normalisation (all [D]) into the weight [D, C, h, w] of a convolution without bias.
 
-    Args:
-        weight: [D, C, h, w] of the convolution, which has no bias.
-        mean: [D], running mean.
-        variance: [D], running variance.
-        scale: [D], weight of the normalisation.
-        offset: [D], bias of the normalisation.
-
-    Returns:
-        Weight [D, C, h, w] and bias [D] of the convolution.
+    Returns the weight and the bias [D] of the convolution.
     """
     divisor = (variance + EPSILON).sqrt() / scale
     return weight / divisor[:, None, None, None], offset - mean / divisor

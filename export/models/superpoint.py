@@ -16,16 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.extractor import Extractor
-from lightglue_ros.export.models.maps import (
-    CELL,
-    has_contrast,
-    interpolate,
-    is_local_maximum,
-    pixels_first,
-    softmax_of_cells,
-    unit,
-)
+from lightglue_ros.export.models.maps import CELL, unit
 
 DETECTION_THRESHOLD = 0.0005  # cvg/LightGlue's default
 NMS_RADIUS = 4  # pixels, cvg/LightGlue's default
@@ -41,11 +34,6 @@ class SuperPoint(Extractor):
     border = 4  # pixels, cvg/LightGlue's default
 
     def __init__(self, detection_threshold: float = DETECTION_THRESHOLD) -> None:
-        """Create an extractor without weights.
-
-        Args:
-            detection_threshold: keypoints must score above this probability.
-        """
         super().__init__()
         self.detection_threshold = detection_threshold
         channels_in = (3, *WIDTHS[:-1])
@@ -58,19 +46,22 @@ class SuperPoint(Extractor):
             *_layer(WIDTHS[-1], HEAD_WIDTH), nn.Conv2d(HEAD_WIDTH, self.descriptor_dim, 1)
         )
 
-    @classmethod
-    def from_state_dict(
-        cls, state_dict: Mapping[str, Tensor], detection_threshold: float = DETECTION_THRESHOLD
-    ) -> SuperPoint:
-        """Build the extractor from the published weights, or from weights of the same names.
-
-        Raises:
-            KeyError: a tensor is missing.
-            RuntimeError: a tensor has another shape.
-        """
-        extractor = cls(detection_threshold)
-        extractor.load_state_dict(_own_names(state_dict), strict=True)
-        return extractor.eval()
+    @staticmethod
+    def own_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the published weights to the names of this module, and make the first layer take RGB."""
+        heads = {"detector.0": "Pa", "detector.2": "Pb", "descriptor.0": "Da", "descriptor.2": "Db"}
+        layers = heads | {
+            f"encoder.{level}.{2 * index}": f"{level + 1}{layer}"
+            for level in range(len(WIDTHS))
+            for index, layer in enumerate("ab")
+        }
+        own = {
+            f"{name}.{kind}": state_dict[f"conv{published}.{kind}"]
+            for name, published in layers.items()
+            for kind in ("weight", "bias")
+        }
+        grey = torch.tensor(GREY_WEIGHTS).view(1, 3, 1, 1)
+        return own | {"encoder.0.0.weight": own["encoder.0.0.weight"] * grey}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 8, and features.
@@ -80,11 +71,11 @@ class SuperPoint(Extractor):
         encoded = self.encoder[0](images.to(self.encoder[0][0].weight.dtype))
         for level in self.encoder[1:]:
             encoded = level(F.max_pool2d(encoded, 2))
-        heatmap = softmax_of_cells(self.detector(encoded).float()).unsqueeze(1)
-        is_keypoint = is_local_maximum(heatmap, NMS_RADIUS) & (heatmap > self.detection_threshold)
-        is_keypoint = is_keypoint & has_contrast(images)
+        heatmap = maps.softmax_of_cells(self.detector(encoded).float()).unsqueeze(1)
+        is_keypoint = maps.is_local_maximum(heatmap, NMS_RADIUS) & (heatmap > self.detection_threshold)
+        is_keypoint = is_keypoint & maps.has_contrast(images)
         scores = torch.where(is_keypoint, heatmap, 0.0).squeeze(1)
-        return scores, unit(pixels_first(self.descriptor(encoded)).float())
+        return scores, unit(maps.pixels_first(self.descriptor(encoded)).float())
 
     def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 256] at the positions.
@@ -98,30 +89,8 @@ class SuperPoint(Extractor):
         # Only empty slots have positions before the centre of the first cell.
         x = ((positions[..., 0:1] - centre) * ((columns - 1) / (width - centre - 1))).clamp_min(0)
         y = ((positions[..., 1:2] - centre) * ((rows - 1) / (height - centre - 1))).clamp_min(0)
-        return unit(interpolate(features, x, y).squeeze(2))
+        return unit(maps.interpolate(features, x, y).squeeze(2))
 
 
 def _layer(channels_in: int, channels_out: int) -> tuple[nn.Conv2d, nn.ReLU]:
     return nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.ReLU()
-
-
-def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the published weights to the names of this module, and make the first layer take RGB."""
-    layers = {
-        f"encoder.{level}.{2 * index}": f"conv{level + 1}{layer}"
-        for level in range(len(WIDTHS))
-        for index, layer in enumerate("ab")
-    }
-    layers |= {
-        "detector.0": "convPa",
-        "detector.2": "convPb",
-        "descriptor.0": "convDa",
-        "descriptor.2": "convDb",
-    }
-    own = {
-        f"{name}.{kind}": weights[f"{published}.{kind}"]
-        for name, published in layers.items()
-        for kind in ("weight", "bias")
-    }
-    grey = torch.tensor(GREY_WEIGHTS).view(1, 3, 1, 1)
-    return own | {"encoder.0.0.weight": own["encoder.0.0.weight"] * grey}

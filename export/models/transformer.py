@@ -21,24 +21,14 @@ MASKED = {torch.float32: -1e9, torch.float16: -3e4}
 
 @dataclass(frozen=True)
 class LightGlueConfig:
-    """Shape of a LightGlue network; by default the reference's full size and confidences (section 3.3).
+    """Shape of a LightGlue network; by default the reference's full size and confidences (section 3.3)."""
 
-    Attributes:
-        input_dim: width of the descriptors.
-        width: width of the transformer's tokens.
-        heads: attention heads in each block.
-        layers: transformer layers, each a self- and a cross-attention block.
-        depth_confidence: share of confident points at which an adaptive pair stops; -1 is never.
-        width_confidence: confidence of having no partner at which an adaptive matcher prunes a point; -1 is
-            never.
-    """
-
-    input_dim: int
-    width: int = 256
-    heads: int = 4
-    layers: int = 9
-    depth_confidence: float = 0.95
-    width_confidence: float = 0.99
+    input_dim: int  # of the descriptors
+    width: int = 256  # of the tokens
+    heads: int = 4  # in each attention block
+    layers: int = 9  # each has a self- and a cross-attention block
+    depth_confidence: float = 0.95  # share of confident points at which an adaptive pair stops; -1 is never
+    width_confidence: float = 0.99  # of having no partner, at which a point is pruned; -1 is never
 
     @property
     def head_dim(self) -> int:
@@ -55,20 +45,13 @@ class Sides(NamedTuple):
     """Images of P pairs, stacked to S = 2 P sides: first images of all pairs, then second images.
 
     The stack makes every step one operation for all images of all pairs.
-
-    Attributes:
-        tokens: [S, K, width].
-        mask: bool [S, K].
-        rows: int64 [S, K], row of each keypoint in `cosines` and `sines`.
-        cosines: [N * K, head_dim / 2], rotary encoding of the images' keypoints.
-        sines: [N * K, head_dim / 2].
     """
 
-    tokens: Tensor
-    mask: Tensor
-    rows: Tensor
-    cosines: Tensor
-    sines: Tensor
+    tokens: Tensor  # [S, K, width]
+    mask: Tensor  # bool [S, K]
+    rows: Tensor  # int64 [S, K], row of each keypoint in `cosines` and `sines`
+    cosines: Tensor  # [N * K, head_dim / 2], rotary encoding of the images' keypoints
+    sines: Tensor  # [N * K, head_dim / 2]
 
 
 class Expansion(nn.Module):
@@ -112,11 +95,8 @@ class Attention(nn.Module):
     """Softmax attention of all heads, to keypoints that are not padded.
 
     Each head of query and key has one channel more than the reference: 1 in the query, and in the key the
-    logit that masks padding. So no mask has to be added to the K x K logits.
-
-    Args:
-        config: of the network.
-        key_channel: value of the additional channel of the keys that come in.
+    logit that masks padding. So no mask has to be added to the K x K logits. The keys that come in have
+    `key_channel` in this channel.
     """
 
     def __init__(self, config: LightGlueConfig, key_channel: float) -> None:
@@ -124,13 +104,9 @@ class Attention(nn.Module):
         self.config, self.key_channel = config, key_channel
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """Compute messages [S, K, width].
+        """Compute messages [S, K, width] from value [S, K, width], and query and key [S, K, width + heads].
 
-        Args:
-            query: [S, K, width + heads].
-            key: [S, K, width + heads].
-            value: [S, K, width].
-            mask: bool [S, K], True for keys that are not padded.
+        The mask bool [S, K] is True for keys that are not padded.
         """
         heads, head_dim = self.config.heads, self.config.head_dim
         logits = mask_logits(mask, key.dtype) - self.key_channel

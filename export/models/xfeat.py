@@ -7,6 +7,7 @@ convolutions, and some steps become faster convolutions of another shape (see `_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -63,18 +64,11 @@ class XFeat(Extractor):
             nn.Conv2d(64, CELL**2 + 1, 1),
         )
 
-    @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> XFeat:
-        """Build the extractor from the published weights, or from weights of the same names.
-
-        Raises:
-            KeyError: a tensor is missing.
-            RuntimeError: a tensor is missing, unknown or of another shape.
-        """
-        extractor = cls()
+    @staticmethod
+    def own_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Fold and reshape the published weights, without those of the dense matcher."""
         sparse_only = {key: value for key, value in state_dict.items() if not key.startswith("fine_matcher.")}
-        extractor.load_state_dict(_reshape_first_layers(_fold_batch_norm(sparse_only)), strict=True)
-        return extractor.eval()
+        return _reshape_first_layers(_fold_batch_norm(sparse_only))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores [N, H, W] of images [N, 1, H, W], H and W multiples of 32, and features.
@@ -133,19 +127,14 @@ def _reshape_first_layers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     channels: there, two neighbouring pixels become 16 channels of one pixel. The 4 x 4 means of the skip
     connection and the 8 x 8 cells of the keypoint head become strided convolutions as well.
     """
-    names = [f"block1.{layer}.0" for layer in range(4)]
-    layers = [weights.pop(f"{name}.weight") for name in names]
-    biases = [weights.pop(f"{name}.bias") for name in names]
     pixel, pair, block = (1, 1), (1, 2), (2, 2)  # (rows, columns) of pixels that become one
+    layers = (1, pixel, block), (2, block, pair), (1, pair, pair), (2, pair, pixel)
+    for number, (stride, block_in, block_out) in enumerate(layers):
+        weight, bias = (weights.pop(f"block1.{number}.0.{kind}") for kind in ("weight", "bias"))
+        own = f"block1.{number}.{number % 2}"  # the second and the fourth layer begin with padding
+        weights[f"{own}.weight"] = _in_blocks(weight, stride, block_in, block_out)
+        weights[f"{own}.bias"] = bias.repeat_interleave(math.prod(block_out))
     return weights | {
-        "block1.0.0.weight": _in_blocks(layers[0], 1, pixel, block),
-        "block1.0.0.bias": biases[0].repeat_interleave(4),
-        "block1.1.1.weight": _in_blocks(layers[1], 2, block, pair),
-        "block1.1.1.bias": biases[1].repeat_interleave(2),
-        "block1.2.0.weight": _in_blocks(layers[2], 1, pair, pair),
-        "block1.2.0.bias": biases[2].repeat_interleave(2),
-        "block1.3.1.weight": _in_blocks(layers[3], 2, pair, pixel),
-        "block1.3.1.bias": biases[3],
         "skip1.weight": weights.pop("skip1.1.weight").expand(-1, -1, 4, 4) / 16,
         "skip1.bias": weights.pop("skip1.1.bias"),
         "keypoint_head.0.0.weight": weights["keypoint_head.0.0.weight"].view(64, 1, CELL, CELL),
@@ -155,15 +144,9 @@ def _reshape_first_layers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _in_blocks(weight: Tensor, stride: int, block_in: tuple[int, int], block_out: tuple[int, int]) -> Tensor:
     """Rewrite a 3 x 3 convolution with padding 1 for images whose blocks of pixels are channels of one pixel.
 
-    Args:
-        weight: [out, in, 3, 3] of the convolution between pixels.
-        stride: stride of this convolution.
-        block_in: (rows, columns) of an input block; its pixels follow each other row by row.
-        block_out: (rows, columns) of an output block.
-
-    Returns:
-        [out * pixels, in * pixels, rows, columns]. The padding before the first row and column is the number
-        of blocks by which the first tap lies before its own block.
+    Blocks are (rows, columns); their pixels follow each other row by row. The weight [out, in, 3, 3] becomes
+    [out * pixels, in * pixels, rows, columns]. The padding before the first row and column is the number of
+    blocks by which the first tap lies before its own block.
     """
     rows, columns = (_taps(stride, of_in, of_out) for of_in, of_out in zip(block_in, block_out, strict=True))
     by_row = torch.einsum("oiyx,yabc->oixabc", weight, rows)

@@ -8,50 +8,31 @@ import torch
 from onnxscript import opset18
 from torch import Tensor
 
-from lightglue_ros.export.operators.registration import (
-    FLOAT,
-    INTEGER,
-    onnx_form,
-    onnxruntime_operator,
-    operator,
-)
+from lightglue_ros.export.operators import registration
+from lightglue_ros.export.operators.registration import FLOAT, INTEGER, onnx_form, operator
 
-_rotary_embedding = onnxruntime_operator(
-    "RotaryEmbedding",
-    ("input", "position_ids", "cos_cache", "sin_cache"),
-    num_heads=INTEGER,
-    rotary_embedding_dim=INTEGER,
+_ROTARY_INPUTS = "input", "position_ids", "cos_cache", "sin_cache"
+_rotary_embedding = registration.onnxruntime_operator(
+    "RotaryEmbedding", _ROTARY_INPUTS, num_heads=INTEGER, rotary_embedding_dim=INTEGER
 )
-_multi_head_attention = onnxruntime_operator(
+_multi_head_attention = registration.onnxruntime_operator(
     "MultiHeadAttention", ("query", "key", "value"), num_heads=INTEGER, scale=FLOAT
 )
 
 
-@operator
+@operator(lambda values, *_: torch.empty_like(values))
 def rotate(values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: int, channels: int) -> Tensor:
     """Apply the rotary encoding of position: turn channel c of each head with channel c + channels / 2.
 
     Args:
-        values: [S, K, heads * C], C at least `channels`.
-        rows: int64 [S, K], row of each vector in `cosines` and `sines`.
-        cosines: [R, channels / 2].
-        sines: [R, channels / 2].
-        heads: number of heads.
-        channels: number of channels to turn in each head; the others stay as they are.
-
-    Returns:
-        The turned values, same shape.
+        values: [S, K, heads * C], C at least `channels`; further channels stay as they are.
+        rows: int64 [S, K], row of each vector in `cosines` and `sines`, which are [R, channels / 2].
     """
     by_head = values.unflatten(2, (heads, -1))
     first, second = by_head[..., : channels // 2], by_head[..., channels // 2 : channels]
     cosine, sine = (table[rows].unsqueeze(2) for table in (cosines, sines))
     turned = [first * cosine - second * sine, second * cosine + first * sine, by_head[..., channels:]]
     return torch.cat(turned, dim=3).flatten(2)
-
-
-@rotate.register_fake
-def _(values: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(values)
 
 
 @onnx_form("rotate")
@@ -79,31 +60,17 @@ def _(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: in
     return _rotary_embedding(values, rows, cosines, sines, num_heads=heads, rotary_embedding_dim=channels)
 
 
-@operator
+@operator(lambda query, key, value, *_: torch.empty_like(value))
 def attend(
     query: Tensor, key: Tensor, value: Tensor, heads: int, key_channels: int, value_channels: int
 ) -> Tensor:
     """Compute softmax attention of all heads, without a scale and without a mask.
 
-    Args:
-        query: [S, K, heads * key_channels].
-        key: [S, K, heads * key_channels].
-        value: [S, K, heads * value_channels].
-        heads: number of heads.
-        key_channels: channels of query and key per head.
-        value_channels: channels of value per head.
-
-    Returns:
-        Messages, in the shape of `value`.
+    Query and key are [S, K, heads * key_channels]; value and result are [S, K, heads * value_channels].
     """
     query, key, value = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (query, key, value))
     messages = (query @ key.transpose(2, 3)).softmax(-1) @ value
     return messages.transpose(1, 2).flatten(2)
-
-
-@attend.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(value)
 
 
 @onnx_form("attend")

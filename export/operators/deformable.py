@@ -12,7 +12,11 @@ from torch.nn import functional as F
 from lightglue_ros.export.operators.registration import onnx_form, operator
 
 
-@operator
+def _fake(features: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return features.new_empty((features.shape[0], weight.shape[0], *features.shape[2:]))
+
+
+@operator(_fake)
 def deform_conv2d(features: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve 3 x 3 with stride 1 and zero padding, reading each tap at its offset.
 
@@ -22,10 +26,7 @@ def deform_conv2d(features: Tensor, offsets: Tensor, weight: Tensor, bias: Tenso
         features: [N, C, H, W].
         offsets: [N, 18, H, W], (y, x) in pixels for each tap, row by row.
         weight: [D, C, 3, 3].
-        bias: [D].
-
-    Returns:
-        [N, D, H, W].
+        bias: [D], where the result is [N, D, H, W].
     """
     height, width = features.shape[2:]
     row = torch.arange(height, dtype=torch.float32).view(-1, 1)
@@ -40,11 +41,6 @@ def deform_conv2d(features: Tensor, offsets: Tensor, weight: Tensor, bias: Tenso
         sampled = F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         result = result + F.conv2d(sampled, weight[:, :, tap // 3, tap % 3, None, None])
     return result
-
-
-@deform_conv2d.register_fake
-def _(features: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return features.new_empty((features.shape[0], weight.shape[0], *features.shape[2:]))
 
 
 @onnx_form("deform_conv2d")

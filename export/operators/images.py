@@ -14,7 +14,7 @@ from torch import Tensor
 from lightglue_ros.export.operators.registration import onnx_form, operator
 
 
-@operator
+@operator(lambda images: images.new_empty((images.shape[0], 3, *images.shape[1:3]), dtype=torch.float32))
 def to_rgb(images: Tensor) -> Tensor:
     """Convert images uint8 [N, H, W, C], C = 1 (grey) or 3 (RGB), to float32 [N, 3, H, W], 0 to 255.
 
@@ -23,33 +23,21 @@ def to_rgb(images: Tensor) -> Tensor:
     return images.float().permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
 
 
-@to_rgb.register_fake
-def _(images: Tensor) -> Tensor:
-    count, height, width, _ = images.shape
-    return images.new_empty((count, 3, height, width), dtype=torch.float32)
-
-
 @onnx_form("to_rgb")
 def _(images: Any) -> Any:
     return opset18.Expand(_channels_first(images), opset18.Constant(value_ints=[1, 3, 1, 1]))
 
 
-def _channels_first(images: Any) -> Any:
-    return opset18.Transpose(opset18.Cast(images, to=1), perm=[0, 3, 1, 2])
-
-
-@operator
+@operator(lambda images: images.new_empty((images.shape[0], 1, *images.shape[1:3]), dtype=torch.float32))
 def to_mean(images: Tensor) -> Tensor:
     """Average the channels of images uint8 [N, H, W, C], C = 1 or 3: float32 [N, 1, H, W], 0 to 255."""
     return images.float().mean(dim=3).unsqueeze(1)
 
 
-@to_mean.register_fake
-def _(images: Tensor) -> Tensor:
-    count, height, width, _ = images.shape
-    return images.new_empty((count, 1, height, width), dtype=torch.float32)
-
-
 @onnx_form("to_mean")
 def _(images: Any) -> Any:
     return opset18.ReduceMean(_channels_first(images), opset18.Constant(value_ints=[1]), keepdims=1)
+
+
+def _channels_first(images: Any) -> Any:
+    return opset18.Transpose(opset18.Cast(images, to=1), perm=[0, 3, 1, 2])

@@ -22,15 +22,10 @@ _matmul_integer_to_float = onnxruntime_operator(
 )
 
 
-@operator
+@operator(lambda values, *_: torch.empty_like(values, dtype=torch.uint8))
 def quantise(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """Divide by the scale, add the zero point and round to uint8."""
     return (values / scale).round().add(zero_point).clamp(0, 255).to(torch.uint8)
-
-
-@quantise.register_fake
-def _(values: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(values, dtype=torch.uint8)
 
 
 @onnx_form("quantise")
@@ -38,15 +33,10 @@ def _(values: Any, scale: Any, zero_point: Any) -> Any:
     return opset18.QuantizeLinear(values, scale, zero_point)
 
 
-@operator
+@operator(lambda values, scale: torch.empty_like(values, dtype=torch.float32))
 def dequantise(values: Tensor, scale: Tensor) -> Tensor:
     """Multiply uint8 by the scale: float32. The zero point is 0."""
     return values.float() * scale
-
-
-@dequantise.register_fake
-def _(values: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(values, dtype=torch.float32)
 
 
 @onnx_form("dequantise")
@@ -54,7 +44,13 @@ def _(values: Any, scale: Any) -> Any:
     return opset18.DequantizeLinear(values, scale, opset18.Cast(opset18.Constant(value_int=0), to=2))
 
 
-@operator
+def _convolved(values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    stride, padding = others[-2:]
+    result = F.conv2d(F.pad(values.float(), list(padding)), weight.float(), stride=list(stride))
+    return result.to(torch.uint8)
+
+
+@operator(_convolved)
 def convolve_int8(
     values: Tensor,
     scale: Tensor,
@@ -69,30 +65,17 @@ def convolve_int8(
     """Convolve quantised values with quantised kernels, apply ReLU and quantise the result.
 
     Args:
-        values: uint8 [N, C, H, W].
-        scale: float32, scale of the values.
-        zero_point: uint8, zero point of the values.
-        weight: int8 [D, C, h, w].
-        weight_scales: float32 [D].
+        values: uint8 [N, C, H, W], with their scale float32 and zero point uint8.
+        weight: int8 [D, C, h, w], with weight_scales float32 [D].
         bias: int32 [D], in steps of scale * weight_scales.
-        scale_out: float32, scale of the result; its zero point is 0.
+        scale_out: float32, scale of the result uint8 [N, D, H', W']; its zero point is 0.
         stride: (rows, columns).
         padding: zeros around the values: left, right, top, bottom.
-
-    Returns:
-        uint8 [N, D, H', W'].
     """
     padded = F.pad(values.float() - zero_point.float(), list(padding))
     sums = F.conv2d(padded, weight.float(), bias.float(), stride=list(stride))
     steps = sums * (scale * weight_scales / scale_out).view(-1, 1, 1)
     return steps.round().clamp(0, 255).to(torch.uint8)
-
-
-@convolve_int8.register_fake
-def _(values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, *others: Any) -> Tensor:
-    stride, padding = others[-2:]
-    result = F.conv2d(F.pad(values.float(), list(padding)), weight.float(), stride=list(stride))
-    return result.to(torch.uint8)
 
 
 @onnx_form("convolve_int8")
@@ -110,45 +93,27 @@ def _(
     left, right, top, bottom = padding
     zeros = opset18.Cast(opset18.Mul(weight_scales, opset18.Constant(value_float=0.0)), to=3)
     zero = opset18.Cast(opset18.Constant(value_int=0), to=2)
-    return opset18.QLinearConv(
-        values,
-        scale,
-        zero_point,
-        weight,
-        weight_scales,
-        zeros,
-        scale_out,
-        zero,
-        bias,
-        pads=[top, left, bottom, right],
-        strides=list(stride),
-    )
+    inputs = values, scale, zero_point, weight, weight_scales, zeros, scale_out, zero, bias
+    return opset18.QLinearConv(*inputs, pads=[top, left, bottom, right], strides=list(stride))
 
 
-@operator
+def _multiplied(values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, *_: Any) -> Tensor:
+    return values.new_empty((values.shape[0], weight.shape[1]), dtype=torch.float32)
+
+
+@operator(_multiplied)
 def multiply_int8(
     values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, weight_scales: Tensor, bias: Tensor
 ) -> Tensor:
-    """Multiply quantised values with quantised weights and add the bias.
+    """Multiply quantised values with quantised weights and add the bias: float32 [R, O].
 
     Args:
-        values: uint8 [R, I].
-        scale: float32, scale of the values.
-        zero_point: uint8, zero point of the values.
-        weight: int8 [I, O].
-        weight_scales: float32 [O].
+        values: uint8 [R, I], with their scale float32 and zero point uint8.
+        weight: int8 [I, O], with weight_scales float32 [O].
         bias: float32 [O].
-
-    Returns:
-        float32 [R, O].
     """
     centred = values.float() - zero_point.float()
     return centred @ weight.float() * (scale * weight_scales) + bias  # sums below 2^24 are exact in float32
-
-
-@multiply_int8.register_fake
-def _(values: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, *_: Any) -> Tensor:
-    return values.new_empty((values.shape[0], weight.shape[1]), dtype=torch.float32)
 
 
 @onnx_form("multiply_int8")
@@ -161,15 +126,13 @@ def _(values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any,
     return _matmul_integer_to_float(values, weight, scale, weight_scales, zero_point, None, bias)
 
 
-@operator
+@operator(lambda query, key, value, *_: torch.empty_like(value))
 def attend_int8(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor,
-    query_scale: Tensor,
-    key_scale: Tensor,
-    value_scale: Tensor,
+    scales: Sequence[Tensor],
     heads: int,
     channels: int,
 ) -> Tensor:
@@ -180,37 +143,24 @@ def attend_int8(
     makes its logits PADDED.
 
     Args:
-        query: [S, K, heads * channels].
-        key: [S, K, heads * channels].
-        value: [S, K, heads * channels].
+        query: [S, K, heads * channels], as are key, value and the result.
         mask: bool [S, K], True for keys that are not padded.
-        query_scale: float32, one step of the queries; the largest query has 127 steps.
-        key_scale: float32, one step of the keys.
-        value_scale: float32, one step of the values.
-        heads: number of heads.
-        channels: channels of each head.
-
-    Returns:
-        Messages, in the shape of `value`.
+        scales: float32, one step of queries, keys and values; the largest query has 127 steps.
     """
+    query_scale, key_scale, value_scale = scales
     query, key, value = (
         (part / scale).round().unflatten(2, (heads, channels)).transpose(1, 2)
-        for part, scale in ((query, query_scale), (key, key_scale), (value, value_scale))
+        for part, scale in zip((query, key, value), scales, strict=True)
     )
     known = mask[:, None, :, None]
     query = F.pad(query.clamp(-128, 127), (0, 1), value=127)
     key = torch.where(known, key.clamp(-128, 127), 0)
     padding = torch.where(known, 0.0, -128.0).expand(-1, heads, -1, 1)
-    scales = query_scale * torch.where(mask, key_scale, -PADDED / (127 * 128) / query_scale)
-    logits = query @ torch.cat([key, padding], dim=3).transpose(2, 3) * scales[:, None, None]
+    logit_scales = query_scale * torch.where(mask, key_scale, -PADDED / (127 * 128) / query_scale)
+    logits = query @ torch.cat([key, padding], dim=3).transpose(2, 3) * logit_scales[:, None, None]
     steps = (logits.softmax(-1) * PROBABILITY_STEPS).round()
     messages = steps @ value.clamp(-128, 127) * (value_scale / PROBABILITY_STEPS)
     return messages.transpose(1, 2).flatten(2)
-
-
-@attend_int8.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(value)
 
 
 def _split(values: Any, axis: int, parts: int) -> Sequence[Any]:
@@ -218,17 +168,8 @@ def _split(values: Any, axis: int, parts: int) -> Sequence[Any]:
 
 
 def _attend_int8_with(multiply: Callable) -> Callable:
-    def translate(
-        query: Any,
-        key: Any,
-        value: Any,
-        mask: Any,
-        query_scale: Any,
-        key_scale: Any,
-        value_scale: Any,
-        heads: int,
-        channels: int,
-    ) -> Any:
+    def translate(query: Any, key: Any, value: Any, mask: Any, scales: Any, heads: int, channels: int) -> Any:
+        query_scale, key_scale, value_scale = scales
         shape = opset18.Constant(value_ints=[0, 0, heads, channels])
         middle = opset18.Cast(opset18.Constant(value_int=128), to=2)
         query = opset18.Reshape(opset18.QuantizeLinear(query, query_scale, middle), shape)
@@ -242,9 +183,8 @@ def _attend_int8_with(multiply: Callable) -> Callable:
         padding = opset18.Tile(opset18.Where(known, zero, least), by_head)
         key = opset18.Concat(opset18.Where(known, key, zero), padding, axis=3)
         padded_scale = opset18.Div(opset18.Constant(value_float=-PADDED / (127 * 128)), query_scale)
-        scales = opset18.Where(
-            opset18.Unsqueeze(mask, opset18.Constant(value_ints=[1])), key_scale, padded_scale
-        )
+        known_rows = opset18.Unsqueeze(mask, opset18.Constant(value_ints=[1]))
+        key_scales = opset18.Where(known_rows, key_scale, padded_scale)
         probability_scale = opset18.Constant(value_float=1 / PROBABILITY_STEPS)
         none = opset18.Cast(opset18.Constant(value_int=0), to=2)
         value = opset18.QuantizeLinear(value, value_scale, zero)
@@ -254,7 +194,7 @@ def _attend_int8_with(multiply: Callable) -> Callable:
         for query, key, value in zip(*(_split(part, axis, heads) for part, axis in parts), strict=True):
             query = opset18.Squeeze(query, opset18.Constant(value_ints=[2]))
             key = opset18.Squeeze(key, opset18.Constant(value_ints=[1]))
-            logits = multiply(query, key, query_scale, scales, middle, zero)
+            logits = multiply(query, key, query_scale, key_scales, middle, zero)
             probabilities = opset18.QuantizeLinear(opset18.Softmax(logits, axis=-1), probability_scale, none)
             messages.append(multiply(probabilities, value, probability_scale, value_scale, none, zero))
         return opset18.Concat(*messages, axis=2) if heads > 1 else messages[0]

@@ -1,4 +1,8 @@
-"""Registration of operators and of their ONNX forms."""
+"""Operators that PyTorch lacks, or that its tracer turns into slow or unsupported ONNX operators.
+
+An operator has a PyTorch function, a fake that gives the tracer the shape of its result, a standard ONNX form
+and, where ONNX Runtime has a faster operator of its own, a fused ONNX form.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +20,19 @@ _STANDARD_FORMS: dict[str, Callable] = {}
 _FUSED_FORMS: dict[str, Callable] = {}
 
 
-def operator(function: Callable) -> torch.library.CustomOpDef:
-    """Register a function as the PyTorch operator ``lightglue_ros::NAME``."""
-    return torch.library.custom_op(f"{NAMESPACE}::{function.__name__}", function, mutates_args=())
+def operator(fake: Callable) -> Callable[[Callable], torch.library.CustomOpDef]:
+    """Register the decorated function as PyTorch operator; `fake` creates an empty result for its inputs."""
+
+    def register(function: Callable) -> torch.library.CustomOpDef:
+        made = torch.library.custom_op(f"{NAMESPACE}::{function.__name__}", function, mutates_args=())
+        made.register_fake(fake)
+        return made
+
+    return register
 
 
 def onnx_form(name: str, *, fused: bool = False) -> Callable[[Callable], Callable]:
-    """Register the decorated onnxscript function as an ONNX form of an operator.
-
-    Args:
-        name: the operator's name.
-        fused: True if the form uses ONNX Runtime's own operators, False if it uses standard ONNX only.
-    """
+    """Register the decorated onnxscript function as an operator's standard form, or its fused form."""
 
     def register(form: Callable) -> Callable:
         (_FUSED_FORMS if fused else _STANDARD_FORMS)[name] = form
@@ -37,11 +42,7 @@ def onnx_form(name: str, *, fused: bool = False) -> Callable[[Callable], Callabl
 
 
 def onnx_forms(*, fused: bool) -> dict[Callable, Callable]:
-    """Return the `custom_translation_table` for `torch.onnx.export`.
-
-    Args:
-        fused: True to prefer fused forms, which only ONNX Runtime can run.
-    """
+    """Return the `custom_translation_table` for `torch.onnx.export`, with fused forms if there are any."""
     forms = _STANDARD_FORMS | (_FUSED_FORMS if fused else {})
     operators = getattr(torch.ops, NAMESPACE)
     return {getattr(operators, name).default: form for name, form in forms.items()}
@@ -50,11 +51,8 @@ def onnx_forms(*, fused: bool) -> dict[Callable, Callable]:
 def onnxruntime_operator(name: str, inputs: Sequence[str], output: str = "T0", **attributes: Any) -> Op:
     """Describe an operator of ONNX Runtime's own domain with one output (its docs/ContribOperators.md).
 
-    Args:
-        name: the operator's name.
-        inputs: names of the inputs; a question mark at the end marks an optional input.
-        output: type of the output; by default the type of the first input.
-        attributes: type of each attribute.
+    A question mark after an input's name marks it as optional. By default the output has the type of the
+    first input.
     """
     kinds = onnx.defs.OpSchema.FormalParameterOption
     parameters = [

@@ -8,7 +8,8 @@ do not depend on the rest of the batch. Weights have one scale per output channe
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import torch
@@ -16,54 +17,25 @@ from torch import Tensor, nn
 
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.operators.int8 import convolve_int8, dequantise, quantise
-from lightglue_ros.export.precision.ranges import LEVELS, Range, observed, quantise_weight, scale_for
+from lightglue_ros.export.precision.ranges import LEVELS, Quantised, Range, observed, scale_for
 
 Network = TypeVar("Network", bound=Extractor)
 
 
-class QuantisedConvolution(nn.Module):
-    """Convolution and ReLU, uint8 [N, C, H, W] to uint8 [N, D, H', W'] with zero point 0.
+class QuantisedConvolution(Quantised):
+    """Convolution and ReLU, uint8 [N, C, H, W] to uint8 [N, D, H', W'] with zero point 0."""
 
-    Args:
-        convolution: in float32.
-        padding: zeros around the input: left, right, top, bottom.
-        scale: one step of the input.
-        zero_point: zero point of the input.
-        scale_out: one step of the output.
-    """
-
-    def __init__(
-        self,
-        convolution: nn.Conv2d,
-        padding: Sequence[int],
-        scale: Tensor,
-        zero_point: Tensor,
-        scale_out: Tensor,
-    ) -> None:
-        super().__init__()
-        weight, weight_scales = quantise_weight(convolution.weight.detach(), channel=0)
-        bias = convolution.bias.detach() / (scale * weight_scales)
-        self.stride, self.padding = list(convolution.stride), list(padding)
-        self.register_buffer("scale", scale)
-        self.register_buffer("zero_point", zero_point)
-        self.register_buffer("weight", weight)
-        self.register_buffer("weight_scales", weight_scales)
+    def __init__(self, layer: nn.Sequential, scale: float, zero_point: int, scale_out: float) -> None:
+        convolution = _convolution(layer)
+        super().__init__(convolution.weight, 0, scale, zero_point)
+        bias = convolution.bias.detach() / (self.scale * self.weight_scales)
+        self.stride, self.padding = list(convolution.stride), _padding(layer)
         self.register_buffer("bias", bias.round().to(torch.int32))
-        self.register_buffer("scale_out", scale_out)
+        self.register_buffer("scale_out", torch.tensor(scale_out))
 
     def forward(self, values: Tensor) -> Tensor:
         """Convolve and apply ReLU; the result is in steps of `scale_out`."""
-        return convolve_int8(
-            values,
-            self.scale,
-            self.zero_point,
-            self.weight,
-            self.weight_scales,
-            self.bias,
-            self.scale_out,
-            self.stride,
-            self.padding,
-        )
+        return convolve_int8(values, *self.product, self.scale_out, self.stride, self.padding)
 
 
 class QuantisedConvolutions(nn.Module):
@@ -79,20 +51,18 @@ class QuantisedConvolutions(nn.Module):
         return dequantise(self.layers(quantise(features, first.scale, first.zero_point)), last.scale_out)
 
 
-def to_int8_extractor(extractor: Network, run: Callable[[], object]) -> Network:
-    """Copy an extractor with the layers quantised that it names in `int8_layers`.
-
-    Args:
-        extractor: in float32.
-        run: runs the extractor on the images whose features fix the scales.
-    """
+def ranges_of(extractor: Extractor) -> AbstractContextManager[dict[str, list[Range]]]:
+    """Observe inputs and outputs of the convolutions that `to_int8_extractor` quantises."""
     convolutions = {
         f"{name}.{number}": _convolution(extractor.get_submodule(name)[number])
         for name, (first, last) in extractor.int8_layers.items()
         for number in range(first, last)
     }
-    with observed(convolutions, lambda _, inputs, result: (inputs[0], result)) as seen, torch.no_grad():
-        run()
+    return observed(convolutions, lambda _, inputs, result: (inputs[0], result))
+
+
+def to_int8_extractor(extractor: Network, seen: Mapping[str, list[Range]]) -> Network:
+    """Copy an extractor with the layers quantised that it names in `int8_layers`, given their ranges."""
     quantised = copy.deepcopy(extractor)
     for name, (first, last) in extractor.int8_layers.items():
         block = extractor.get_submodule(name)
@@ -114,12 +84,12 @@ def _quantised(
 ) -> Iterator[QuantisedConvolution]:
     """Quantise consecutive layers, given the ranges of the input and output of each."""
     first, _ = ranges[0]
-    scale = torch.tensor(scale_for(LEVELS, first.largest - first.least))
-    zero_point = torch.tensor(min(round(-first.least / scale.item()), LEVELS), dtype=torch.uint8)
+    scale = scale_for(LEVELS, first.largest - first.least)
+    zero_point = min(round(-first.least / scale), LEVELS)
     for layer, (_, result) in zip(layers, ranges, strict=True):
-        scale_out = torch.tensor(scale_for(LEVELS, result.largest))
-        yield QuantisedConvolution(_convolution(layer), _padding(layer), scale, zero_point, scale_out)
-        scale, zero_point = scale_out, torch.tensor(0, dtype=torch.uint8)
+        scale_out = scale_for(LEVELS, result.largest)
+        yield QuantisedConvolution(layer, scale, zero_point, scale_out)
+        scale, zero_point = scale_out, 0
 
 
 def _padding(layer: nn.Sequential) -> list[int]:

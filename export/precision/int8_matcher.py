@@ -21,62 +21,29 @@ from torch import Tensor, nn
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.models.transformer import Attention, Expansion, LightGlueConfig
 from lightglue_ros.export.operators.int8 import attend_int8, multiply_int8, quantise
-from lightglue_ros.export.precision.ranges import (
-    LEVELS,
-    MIDDLE,
-    STEPS,
-    Range,
-    observed,
-    quantise_weight,
-    scale_for,
-)
+from lightglue_ros.export.precision.ranges import LEVELS, MIDDLE, STEPS, Quantised, Range, observed, scale_for
 
 Matcher = TypeVar("Matcher", bound=LightGlue)
 AFTER_GELU = ".shrink"  # its input is hardly ever negative
 WITH_MASK_CHANNELS = (".query", ".key", ".query_key")
 
 
-class _Product(nn.Module):
-    """Product of quantised inputs with int8 weights.
-
-    Args:
-        weight: float32 [in, out].
-        bias: float32 [out].
-        scale: one step of the inputs.
-        zero_point: the 8-bit number that stands for 0.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, scale: float, zero_point: int) -> None:
-        super().__init__()
-        quantised, weight_scales = quantise_weight(weight, channel=1)
-        self.out_features = weight.shape[1]
-        self.register_buffer("scale", torch.tensor(scale))
-        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.uint8))
-        self.register_buffer("weight", quantised)
-        self.register_buffer("weight_scales", weight_scales)
-        self.register_buffer("bias", bias.clone())
-
-    def multiply(self, quantised: Tensor) -> Tensor:
-        """Multiply uint8 [R, in] to float32 [R, out]."""
-        return multiply_int8(
-            quantised, self.scale, self.zero_point, self.weight, self.weight_scales, self.bias
-        )
-
-
-class QuantisedLinear(_Product):
+class QuantisedLinear(Quantised):
     """Linear layer with int8 weights, for inputs from `least` to `largest`."""
 
     def __init__(self, layer: nn.Linear, least: float, largest: float) -> None:
         scale = scale_for(LEVELS, largest - least)
         zero_point = min(max(round(-least / scale), 0), LEVELS)
-        super().__init__(layer.weight.detach().t(), layer.bias.detach(), scale, zero_point)
+        super().__init__(layer.weight.t(), 1, scale, zero_point)
+        self.out_features = layer.out_features
+        self.register_buffer("bias", layer.bias.detach().clone())
 
     def forward(self, values: Tensor) -> Tensor:
         """Multiply values float32 [R, in] to float32 [R, out]."""
-        return self.multiply(quantise(values, self.scale, self.zero_point))
+        return multiply_int8(quantise(values, self.scale, self.zero_point), *self.product)
 
 
-class QuantisedExpansion(_Product):
+class QuantisedExpansion(Quantised):
     """`Expansion` with int8 weights.
 
     Tokens are quantised with the same scale as in attention's linear layers. Messages have a scale of their
@@ -87,7 +54,8 @@ class QuantisedExpansion(_Product):
         token, message = scale_for(MIDDLE, largest_token), scale_for(MIDDLE, largest_message)
         for_tokens, for_messages = expansion.linear.weight.detach().t().chunk(2)
         weight = torch.cat([for_tokens, for_messages * (message / token)])
-        super().__init__(weight, expansion.linear.bias.detach(), token, MIDDLE)
+        super().__init__(weight, 1, token, MIDDLE)
+        self.register_buffer("bias", expansion.linear.bias.detach().clone())
         self.register_buffer("message_scale", torch.tensor(message))
 
     def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
@@ -96,7 +64,7 @@ class QuantisedExpansion(_Product):
             quantise(part.flatten(0, 1), scale, self.zero_point)
             for part, scale in ((tokens, self.scale), (messages, self.message_scale))
         ]
-        return self.multiply(torch.cat(parts, dim=1)).view(*tokens.shape[:2], self.out_features)
+        return multiply_int8(torch.cat(parts, dim=1), *self.product).view(*tokens.shape[:2], len(self.bias))
 
 
 class QuantisedAttention(nn.Module):
@@ -120,7 +88,7 @@ class QuantisedAttention(nn.Module):
         scales = self.query_scale, self.key_scale, self.value_scale
         mean = _masked_mean(value, mask)
         heads, channels = self.config.heads, self.config.head_dim
-        return attend_int8(query, key, value - mean, mask, *scales, heads, channels) + mean
+        return attend_int8(query, key, value - mean, mask, scales, heads, channels) + mean
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -132,9 +100,7 @@ def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def to_int8(matcher: Matcher, scenes: Sequence[tuple[Tensor, ...]]) -> Matcher:
     """Copy a matcher with quantised linear layers and attention.
 
-    Args:
-        matcher: in float32.
-        scenes: inputs of its forward step; the values in its layers on these scenes fix the scales.
+    The scenes are inputs of `LightGlue.forward`; the values in the layers on these scenes fix the scales.
     """
     modules = dict(matcher.layers.named_modules())
     expansions = tuple(f"{name}." for name, module in modules.items() if isinstance(module, Expansion))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,27 +37,16 @@ Select = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Sequence[Tensor]]
 
 @contextmanager
 def observed(modules: Mapping[str, nn.Module], select: Select) -> Iterator[dict[str, list[Range]]]:
-    """Record ranges while modules run.
-
-    Args:
-        modules: modules to observe, by name.
-        select: chooses the tensors to observe on each run of a module.
-
-    Yields:
-        The ranges of each module's selected tensors, by the module's name.
-    """
+    """Record the ranges of each module's selected tensors, by the module's name, while modules run."""
     seen: dict[str, list[Range]] = {name: [] for name in modules}
 
-    def watch(name: str) -> Callable[..., None]:
-        def look(module: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:
-            tensors = select(module, inputs, result)
-            seen[name] = seen[name] or [Range() for _ in tensors]
-            for known, values in zip(seen[name], tensors, strict=True):
-                known.see(values)
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:
+        tensors = select(module, inputs, result)
+        seen[name] = seen[name] or [Range() for _ in tensors]
+        for known, values in zip(seen[name], tensors, strict=True):
+            known.see(values)
 
-        return look
-
-    hooks = [module.register_forward_hook(watch(name)) for name, module in modules.items()]
+    hooks = [module.register_forward_hook(partial(look, name)) for name, module in modules.items()]
     try:
         yield seen
     finally:
@@ -70,16 +60,30 @@ def scale_for(steps: float, span: float) -> float:
 
 
 def quantise_weight(weight: Tensor, channel: int) -> tuple[Tensor, Tensor]:
-    """Quantise a weight with one scale per output channel.
-
-    Args:
-        weight: float32.
-        channel: axis of the output channels.
-
-    Returns:
-        The weight as int8, and the scales float32 [channels].
-    """
+    """Quantise a weight to int8, with one scale for each index of the axis `channel`: float32 [channels]."""
     others = [axis for axis in range(weight.dim()) if axis != channel]
     scales = weight.abs().amax(dim=others, keepdim=True) / STEPS
     scales = torch.where(scales > 0, scales, 1.0)
     return (weight / scales).round().to(torch.int8).contiguous(), scales.flatten()
+
+
+class Quantised(nn.Module):
+    """A layer with int8 weights, one scale per output channel, which are on the axis `channel` of the weight.
+
+    One step of its quantised inputs is `scale`, and `zero_point` is the 8-bit number that stands for 0.
+    """
+
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, channel: int, scale: float, zero_point: int) -> None:
+        super().__init__()
+        weight, weight_scales = quantise_weight(weight.detach(), channel)
+        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.uint8))
+        self.register_buffer("weight", weight)
+        self.register_buffer("weight_scales", weight_scales)
+
+    @property
+    def product(self) -> tuple[Tensor, ...]:
+        """Inputs of `multiply_int8` and `convolve_int8` that follow the values."""
+        return self.scale, self.zero_point, self.weight, self.weight_scales, self.bias

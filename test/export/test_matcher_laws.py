@@ -1,46 +1,30 @@
-"""Laws 1 to 3 of the contract on exported matchers: every model, and every combination of options.
+"""Laws 1 to 3 of the contract on exported matchers: every model, and each pair of options together.
 
 1. A pair's result does not depend on the rest of the batch, nor on the number of padded slots.
 2. Values in padded slots, and sizes of images without keypoints, change nothing.
 3. With few keypoints, none, or no pairs there are few matches or none, and no NaN.
 
 The matchers have two or three layers: the second layer would show what the first leaves in padded slots, and
-further layers are the same code. Combinations of options are tested on LighterGlue, which has one head.
+further layers are the same code. Most options are tested on LighterGlue, which has one head.
+
+These combinations are only checked for being accepted; * stands for each value:
+fp32-portable-compacted-*-dynamic, fp32-portable-padded-full-dynamic, fp16-portable-*-full-dynamic,
+int8-fused-*-full-dynamic, int8-portable-compacted-*-dynamic and int8-portable-padded-full-dynamic.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import combinations, product
 
+import laws
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from laws import (
-    SLOTS,
-    SPARSE_RIG,
-    THIN_RIG,
-    THRESHOLD,
-    TOLERANCES,
-    USUAL_RIG,
-    Rig,
-    assert_are_matches,
-    assert_same_bits,
-    assert_same_matches,
-    features_of,
-    poison,
-    poisoned,
-    quick,
-    rigs,
-    rows,
-    run_in_torch,
-    views,
-    with_pairs,
-    with_slots,
-)
+from laws import SLOTS, SPARSE_RIG, THIN_RIG, THRESHOLD, TOLERANCES, USUAL_RIG, Rig, rows
 
 from lightglue_ros.core import ConfigError
 from lightglue_ros.core.canvas import Canvas
@@ -86,18 +70,33 @@ def is_refused(options):
 ALLOWED = {name: options for name, options in COMBINATIONS.items() if not is_refused(options)}
 REFUSED = [options for options in COMBINATIONS.values() if is_refused(options)]
 # fp16 and static exports are never fused, so that their portable form is the same file.
-DISTINCT = {
-    name: ("xfeat", 2, options)
-    for name, options in ALLOWED.items()
+DISTINCT = [
+    name
+    for name in ALLOWED
     if name.split("-")[1] == "portable" or ("fp16" not in name and "static" not in name)
-}
-MODEL_ADAPTIVE = {"adaptive": True, "depth_confidence": 0.5, "width_confidence": 0.9}
+]
+TRACED = (
+    "fp32-fused-padded-full-dynamic",
+    "fp32-fused-compacted-depth-dynamic",
+    "fp32-fused-compacted-width-dynamic",
+    "fp16-portable-compacted-depth-dynamic",
+    "fp16-portable-compacted-width-dynamic",
+    "fp16-portable-compacted-both-dynamic",
+    "int8-fused-compacted-depth-dynamic",
+    "int8-fused-compacted-width-dynamic",
+    *(f"{precision}-portable-padded-full-static" for precision in PRECISIONS),
+)
+# Models with other networks: their layers, combination of options, and confidences that suit their weights.
+MODEL_ADAPTIVE = {"depth_confidence": 0.5, "width_confidence": 0.9}
 OTHER_MODELS = {
-    **{name: (name, 2, {}) for name in ("disk", "aliked", "aliked-t16", "superpoint")},
-    "aliked-adaptive": ("aliked", 3, MODEL_ADAPTIVE),
-    "disk-adaptive-int8": ("disk", 3, MODEL_ADAPTIVE | {"precision": "int8"}),
+    **{name: (2, "fp32-fused-compacted-full-dynamic", {}) for name in ("disk", "aliked-t16", "superpoint")},
+    "aliked": (3, "fp32-fused-compacted-both-dynamic", MODEL_ADAPTIVE),
+    "disk-int8": (3, "int8-fused-compacted-both-dynamic", MODEL_ADAPTIVE),
 }
-VARIANTS = DISTINCT | OTHER_MODELS
+VARIANTS = {name: ("xfeat", 2, ALLOWED[name]) for name in TRACED} | {
+    name: (name.removesuffix("-int8"), layers, ALLOWED[options] | confidences)
+    for name, (layers, options, confidences) in OTHER_MODELS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -119,17 +118,17 @@ class Matcher:
     def match(self, features, pairs, threshold=THRESHOLD):
         """Match; a static file gets empty images, and pairs of an empty image, up to its batch."""
         if not self.info.is_static:
-            return self.session.run(with_pairs(features, pairs, threshold))
+            return self.session.run(laws.with_pairs(features, pairs, threshold))
         images = self.info.batch - len(features["keypoints"])
         filled = {
             name: np.pad(array, [(0, images), *[(0, 0)] * (array.ndim - 1)])
             for name, array in features.items()
         }
         all_pairs = [*pairs, *[(self.info.batch - 1,) * 2] * (self.info.pairs - len(pairs))]
-        return rows(self.session.run(with_pairs(filled, all_pairs, threshold)), *range(len(pairs)))
+        return rows(self.session.run(laws.with_pairs(filled, all_pairs, threshold)), *range(len(pairs)))
 
     def match_in_torch(self, features, pairs):
-        return run_in_torch(self.module, with_pairs(features, pairs, THRESHOLD))
+        return laws.run_in_torch(self.module, laws.with_pairs(features, pairs, THRESHOLD))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,7 @@ def pool_of(export_of, motorcycle):
 
     @functools.cache
     def make(name):
-        spec, images = MODELS[name], views(motorcycle)
+        spec, images = MODELS[name], laws.views(motorcycle)
         batch = vars(Canvas((160, 128), spec.channels, spec.divisor).place(images))
         sizes = batch.pop("image_sizes")
         session = GraphSession(export_of(name).files[0], "extractor", provider="cpu", num_threads=1)
@@ -180,15 +179,24 @@ of_each = pytest.mark.parametrize("matcher", VARIANTS, indirect=True, scope="mod
 
 def test_only_options_that_go_together_are_taken():
     assert (len(ALLOWED), len(DISTINCT), len(REFUSED)) == (36, 28, 60)
+    for options in ALLOWED.values():
+        ExportOptions(**options).settle(MODELS["xfeat"])
     for options in REFUSED:
         with pytest.raises(ConfigError, match=r"in an adaptive export|in a static export"):
             ExportOptions(**options).settle(MODELS["xfeat"])
 
 
+def test_each_two_options_that_go_together_are_in_one_of_the_files():
+    def pairs(names):
+        return {pair for name in names for pair in combinations(enumerate(name.split("-")), 2)}
+
+    assert pairs([*TRACED, *(options for _, options, _ in OTHER_MODELS.values())]) == pairs(DISTINCT)
+
+
 @of_each
 def test_images_of_one_place_are_matched_in_fewer_layers_and_with_fewer_points_if_wanted(matcher):
     """A matcher that finds nothing, or never stops or prunes, would pass the laws; here it fails."""
-    info, features = matcher.info, features_of(USUAL_RIG, matcher.pool)
+    info, features = matcher.info, laws.features_of(USUAL_RIG, matcher.pool)
     assert (features["keypoint_mask"].sum(axis=1) >= [30, 0, 30, 20]).all()
     found = matcher.match(features, USUAL_RIG.pairs)
     assert ((found["matches"] >= 0).sum(axis=1) >= [10, 5, 0, 5]).all()
@@ -204,7 +212,7 @@ def test_images_of_one_place_are_matched_in_fewer_layers_and_with_fewer_points_i
 
 def points_of_a_pair(network, features):
     """Count the keypoints of USUAL_RIG's first pair before and after the first layer."""
-    inputs = with_pairs(features, USUAL_RIG.pairs[:1], THRESHOLD)
+    inputs = laws.with_pairs(features, USUAL_RIG.pairs[:1], THRESHOLD)
     *inputs, threshold = (torch.from_numpy(inputs[name]) for name in INPUTS["matcher"])
     with torch.inference_mode():
         start = network.start(inputs[0], *inputs[2:])
@@ -214,12 +222,12 @@ def points_of_a_pair(network, features):
 
 
 @of_each
-@settings(quick, max_examples=3)
+@settings(laws.quick, max_examples=3)
 @given(
-    rig=rigs(),
+    rig=laws.rigs(),
     slots=st.integers(1, 100),
-    values=st.lists(poison, min_size=3, max_size=3),
-    sizes=st.lists(poison, min_size=2, max_size=2),
+    values=st.lists(laws.poison, min_size=3, max_size=3),
+    sizes=st.lists(laws.poison, min_size=2, max_size=2),
     threshold=st.floats(THRESHOLD, 1),
 )
 @example(rig=USUAL_RIG, slots=100, values=[np.nan] * 3, sizes=[np.nan] * 2, threshold=0.01)
@@ -227,13 +235,13 @@ def points_of_a_pair(network, features):
 @example(rig=SPARSE_RIG, slots=1, values=[1e30, np.inf, -np.inf], sizes=[0, np.inf], threshold=0.01)
 @example(rig=Rig(((0, SLOTS),), ()), slots=7, values=[np.inf] * 3, sizes=[1e30] * 2, threshold=0.5)
 def test_the_laws_are_kept(matcher, rig, slots, values, sizes, threshold):
-    features = features_of(rig, matcher.pool)
+    features = laws.features_of(rig, matcher.pool)
     found = matcher.match(features, rig.pairs)
     assert found["matches"].shape == found["match_scores"].shape == (len(rig.pairs), SLOTS)
-    assert_are_matches(found, THRESHOLD)
+    laws.assert_are_matches(found, THRESHOLD)
     assert_are_as_alone(matcher, features, rig.pairs, found)
     assert_are_as_with(slots, matcher, features, rig.pairs, found)
-    assert_same_bits(matcher.match(poisoned(features, values, sizes), rig.pairs), found)
+    laws.assert_same_bits(matcher.match(laws.poisoned(features, values, sizes), rig.pairs), found)
     counts = features["keypoint_mask"].sum(axis=1)
     fewest = np.array([min(counts[first], counts[second]) for first, second in rig.pairs], int)
     assert ((found["matches"] >= 0).sum(axis=1) <= fewest).all()
@@ -246,7 +254,7 @@ def assert_are_as_alone(matcher, features, pairs, found):
     for row, pair in enumerate(pairs):
         alone = matcher.match(rows(features, *pair), [(0, 1)])
         assert found["layers"][row] == alone["layers"][0]
-        assert_same_matches(rows(found, row), alone, matcher.tolerance)
+        laws.assert_same_matches(rows(found, row), alone, matcher.tolerance)
 
 
 def assert_are_as_with(slots, matcher, features, pairs, found):
@@ -258,14 +266,14 @@ def assert_are_as_with(slots, matcher, features, pairs, found):
     slots = max(slots, features["keypoint_mask"].sum(axis=1).max())
     if matcher.info.precision != "fp32":
         found = matcher.match_in_torch(features, pairs)
-    expected = matcher.match_in_torch(with_slots(features, slots), pairs)
+    expected = matcher.match_in_torch(laws.with_slots(features, slots), pairs)
     cut = {}
     for name, nothing in (("matches", -1), ("match_scores", 0)):
         assert (found[name][:, slots:] == nothing).all()
         assert (expected[name][:, SLOTS:] == nothing).all()
         expected[name] = expected[name][:, :SLOTS]
         cut[name] = found[name][:, :slots]
-    assert_same_matches(cut, expected, matcher.tolerance)
+    laws.assert_same_matches(cut, expected, matcher.tolerance)
 
 
 def assert_follow(threshold, matcher, features, pairs, found):

@@ -9,7 +9,6 @@ from lightglue_ros.cli import main
 from lightglue_ros.core import ConfigError, ModelError
 from lightglue_ros.core.store import find_model
 from lightglue_ros.export import export_model
-from lightglue_ros.export.exporter import stored_name
 from lightglue_ros.export.options import ExportOptions
 
 
@@ -32,7 +31,7 @@ from lightglue_ros.export.options import ExportOptions
 def test_a_stored_name_says_the_options_and_gives_back_the_command(options, name, monkeypatch, tmp_path):
     """The error about a missing model names the command that exports it."""
     options = ExportOptions(**options | {"split": True})
-    assert stored_name("xfeat", options) == name
+    assert options.stored_name("xfeat") == name
     monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path))
     with pytest.raises(ModelError) as caught:
         find_model(name)
