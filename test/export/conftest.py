@@ -8,13 +8,12 @@ import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+import laws
 import pytest
 import torch
 from make_goldens import MAX_KEYPOINTS
 from random_weights import SEED, lightglue_weights, superpoint_weights
 
-from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export import MODELS, export_model, exporter, selfcheck
 from lightglue_ros.export.onnx_file import write_graph
@@ -175,24 +174,11 @@ def pipeline(pipeline_export):
 
 
 @pytest.fixture(scope="session")
-def place(model):
-    """Place images on canvases: inputs of the extractor, and image_sizes."""
+def extract(extractor):
+    """Extract features of images on a canvas of 640 x 480, with their image_sizes."""
 
-    def place(images, image_size=(640, 480), limit=1024):
-        spec = MODELS[model]
-        batch = vars(Canvas(image_size, spec.channels, spec.divisor).place(images))
-        return batch | {"max_keypoints": np.array([limit])}
-
-    return place
-
-
-@pytest.fixture(scope="session")
-def extract(extractor, place):
-    """Extract features of images, with their image_sizes."""
-
-    def extract(images, image_size=(640, 480), limit=1024):
-        batch = place(images, image_size, limit)
-        image_sizes = batch.pop("image_sizes")
+    def extract(images, limit=1024):
+        batch, image_sizes = laws.place(images, (640, 480), MODELS[extractor.info.model], limit)
         return extractor.run(batch) | {"image_sizes": image_sizes}
 
     return extract
@@ -201,9 +187,4 @@ def extract(extractor, place):
 @pytest.fixture(scope="session")
 def match(matcher):
     """Match pairs between features."""
-
-    def match(features, pairs, threshold=0.1):
-        pairs = np.array(pairs, np.int64).reshape(-1, 2)
-        return matcher.run(features | {"pairs": pairs, "match_threshold": np.array([threshold], np.float32)})
-
-    return match
+    return lambda features, pairs, threshold=0.1: matcher.run(laws.with_pairs(features, pairs, threshold))

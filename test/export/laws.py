@@ -9,6 +9,7 @@ import torch
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
+from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.contract import INPUTS, OUTPUTS
 
 SLOTS = 48  # K of the matchers, and the limit of keypoints per image
@@ -20,23 +21,13 @@ quick = settings(deadline=None, derandomize=True, phases=[Phase.explicit, Phase.
 poison = st.sampled_from(POISON)
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """Largest difference that the order of additions, which depends on the batch's shape, may cause.
-
-    Attributes:
-        features: keypoints in pixels, elements of descriptors, scores relative to the best score above 1.
-        match_scores: from 0 to 1.
-    """
-
-    features: float
-    match_scores: float
-
-
+# Largest difference that the order of additions, which depends on the batch's shape, may cause: in keypoints
+# in pixels, elements of descriptors and scores relative to the best score above 1; and in match scores.
 # In float16 a sum that crosses a rounding step moves by 2^-11 of itself, and the matcher amplifies this to
 # 1e-2 of a score. ONNX Runtime and PyTorch, which round in different places, differ by as much. In int8 a
 # value that crosses a step moves by 1/127 of the largest; sums of 8-bit numbers are exact.
-TOLERANCES = {"fp32": Tolerance(1e-4, 1e-4), "fp16": Tolerance(2e-3, 2e-2), "int8": Tolerance(2e-2, 5e-2)}
+FEATURE_TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3, "int8": 2e-2}
+MATCH_TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -62,6 +53,13 @@ SPARSE_RIG = Rig(((0, 1), (1, SLOTS), (2, 0)), ((0, 1), (1, 2), (2, 2), (0, 0)))
 
 def random_bytes(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def place(images, image_size, model, limit=SLOTS):
+    """Place images on the canvas of a model or a file: inputs of the extractor, and image_sizes."""
+    batch = vars(Canvas(image_size, model.channels, model.divisor).place(images))
+    image_sizes = batch.pop("image_sizes")
+    return batch | {"max_keypoints": np.array([limit])}, image_sizes
 
 
 def views(motorcycle):

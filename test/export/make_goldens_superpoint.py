@@ -62,22 +62,16 @@ def main():
     batch = Canvas((640, 480), channels=1, divisor=8).place([left[:464, :616], left[:464, 8:624]])
     model = build()
     with torch.inference_mode():
-        features = [
-            extract(model.keypoint_detector, *slot) for slot in zip(batch.images, batch.sizes, strict=True)
-        ]
+        slots = zip(batch.images, batch.sizes, strict=True)
+        features = [extract(model.keypoint_detector, *slot) for slot in slots]
         keypoints, scores, descriptors, counts = (torch.stack(parts) for parts in zip(*features, strict=True))
         assignments = []
-        model.match_assignment_layers[LAYERS - 1].register_forward_hook(
-            lambda *call: assignments.append(call[2])
-        )
+        last = model.match_assignment_layers[LAYERS - 1]
+        last.register_forward_hook(lambda *call: assignments.append(call[2]))
         width, height = batch.image_sizes[0].astype(int).tolist()
-        matches, match_scores, *_ = model._match_image_pair(
-            keypoints[None],
-            descriptors[None],
-            height,
-            width,
-            mask=torch.ones(1, 2, MAX_KEYPOINTS, dtype=torch.int),
-        )
+        mask = torch.ones(1, 2, MAX_KEYPOINTS, dtype=torch.int)
+        found = model._match_image_pair(keypoints[None], descriptors[None], height, width, mask=mask)
+        matches, match_scores, *_ = found
     matches = matches[:1].numpy().astype(np.int32)
     np.savez_compressed(
         GOLDEN,
@@ -100,18 +94,13 @@ def build():
         keypoint_detector_config=detector, depth_confidence=-1.0, width_confidence=-1.0, filter_threshold=0.0
     )
     model = LightGlueForKeypointMatching(config).eval()
-    weights = {
-        f"keypoint_detector.{rename(name, SUPERPOINT_NAMES)}": value
-        for name, value in superpoint_weights(SEED).items()
-    }
+    own = superpoint_weights(SEED).items()
+    weights = {f"keypoint_detector.{rename(name, SUPERPOINT_NAMES)}": value for name, value in own}
     for name, value in lightglue_weights(MODELS["superpoint"].matcher, SEED).items():
         weights |= split(rename(name, LIGHTGLUE_NAMES), value)
     missing, unknown = model.load_state_dict(weights, strict=False)
-    used = [
-        name for name in missing if "token_confidence" not in name and "match_assignment_layers" not in name
-    ]
     assert not unknown
-    assert not used
+    assert all("token_confidence" in name or "match_assignment_layers" in name for name in missing)
     return model
 
 
@@ -128,10 +117,8 @@ def split(name, value):
         parts = {"q_proj": query, "k_proj": key, "v_proj": rest}
         return {name.replace("self_attn.Wqkv", f"self_attention.{part}"): it for part, it in parts.items()}
     if ".cross_attn.to_qk." in name:
-        return {
-            name.replace("cross_attn.to_qk", f"cross_attention.{part}"): value
-            for part in ("q_proj", "k_proj")
-        }
+        parts = "q_proj", "k_proj"
+        return {name.replace("cross_attn.to_qk", f"cross_attention.{part}"): value for part in parts}
     return {name: value}
 
 
@@ -139,9 +126,8 @@ def extract(detector, canvas, size):
     grey = torch.from_numpy(canvas).permute(2, 0, 1)[None].expand(-1, 3, -1, -1) / 255
     found = detector(grey)
     keypoints = (found.keypoints[0] * torch.tensor([canvas.shape[1], canvas.shape[0]])).round()
-    inside = (
-        ((keypoints >= BORDER) & (keypoints < torch.from_numpy(size) - BORDER)).all(dim=1).nonzero()[:, 0]
-    )
+    is_inside = (keypoints >= BORDER) & (keypoints < torch.from_numpy(size) - BORDER)
+    inside = is_inside.all(dim=1).nonzero()[:, 0]
     scores, order = found.scores[0, inside].sort(descending=True, stable=True)
     last, next_one = scores[MAX_KEYPOINTS - 1 : MAX_KEYPOINTS + 1].tolist()
     print(f"{len(scores)} keypoints, score of the last one taken {last:.7f}, of the next one {next_one:.7f}")

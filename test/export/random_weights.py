@@ -12,15 +12,12 @@ from lightglue_ros.export.models.transformer import LightGlueConfig
 SEED = 0  # of the weights in all tests and goldens
 UPDATE = 0.1  # gain of the update that each layer of the transformer adds to the tokens
 SHARPNESS = 10.0  # gain of the projection that similarities are computed from
+WIDTHS = 1, 64, 64, 128, 128  # of SuperPoint's image and levels
 SUPERPOINT = {  # channels in, channels out, kernel size
-    "conv1a": (1, 64, 3),
-    "conv1b": (64, 64, 3),
-    "conv2a": (64, 64, 3),
-    "conv2b": (64, 64, 3),
-    "conv3a": (64, 128, 3),
-    "conv3b": (128, 128, 3),
-    "conv4a": (128, 128, 3),
-    "conv4b": (128, 128, 3),
+    f"conv{level}{layer}": (WIDTHS[level - (layer == "a")], WIDTHS[level], 3)
+    for level in (1, 2, 3, 4)
+    for layer in "ab"
+} | {
     "convPa": (128, 256, 3),
     "convPb": (256, 65, 1),
     "convDa": (128, 256, 3),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from laws import with_pairs
 
 from lightglue_ros.core.session import GraphSession
 
@@ -39,11 +40,8 @@ def match_with_the_original(original, features, pair):
     sides = []
     for image in pair:
         count = int(features["keypoint_mask"][image].sum())
-        of_image = {
-            "keypoints": features["keypoints"][image, :count],
-            "descriptors": features["descriptors"][image, :count],
-            "image_size": features["image_sizes"][image],
-        }
+        of_image = {name: features[name][image, :count] for name in ("keypoints", "descriptors")}
+        of_image["image_size"] = features["image_sizes"][image]
         sides.append({name: torch.from_numpy(array)[None] for name, array in of_image.items()})
     with torch.inference_mode():
         found = original({"image0": sides[0], "image1": sides[1]})
@@ -68,9 +66,7 @@ def test_each_pair_of_a_batch_ends_and_matches_as_in_the_original_alone(
     few["keypoint_mask"][:, 20:] = False
     features = {name: np.concatenate([array, few[name]]) for name, array in features.items()}
     pairs = [(0, 1), (0, 0), (0, 2), (1, 3), (0, 4), (0, 5)]
-    together = adaptive.run(
-        features | {"pairs": np.array(pairs), "match_threshold": np.array([0.1], np.float32)}
-    )
+    together = adaptive.run(with_pairs(features, pairs, 0.1))
     expected = [match_with_the_original(original, features, pair) for pair in pairs]
     layers = [layer for layer, _ in expected]
     assert together["layers"].tolist() == layers

@@ -4,7 +4,6 @@ import importlib
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -28,67 +27,48 @@ ARRAY_TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Expected:
-    """Values that differ between the tested exports."""
-
-    model: str
-    divisor: int
-    slots: int
-    width: int
-
-
-SPLIT = Expected("xfeat", divisor=32, slots=1024, width=64)
-PIPELINE = Expected("xfeat", divisor=32, slots=512, width=64)
-DISK = Expected("disk", divisor=16, slots=512, width=128)
-
-
 @pytest.fixture(
     params=[
-        ("extractor", SPLIT),
-        ("matcher", SPLIT),
-        ("pipeline", PIPELINE),
-        ("extractor", DISK),
-        ("matcher", DISK),
+        ("xfeat", "extractor", 1024),
+        ("xfeat", "matcher", 1024),
+        ("xfeat", "pipeline", 512),
+        ("disk", "extractor", 512),
+        ("disk", "matcher", 512),
     ],
-    ids=lambda param: f"{param[1].model}-{param[0]}",
+    ids=lambda param: "-".join(param[:2]),
 )
 def exported_as(request, export_of):
-    """A file, and its expected values."""
-    graph, expected = request.param
-    if graph == "pipeline":
-        return request.getfixturevalue("pipeline_export").files[0], expected
-    (path,) = (path for path in export_of(expected.model).files if path.stem == graph)
-    return path, expected
-
-
-@pytest.fixture
-def exported(exported_as):
-    return exported_as[0]
+    """A file, the entry of its model, and K."""
+    model, graph, slots = request.param
+    files = (
+        request.getfixturevalue("pipeline_export").files if graph == "pipeline" else export_of(model).files
+    )
+    (path,) = (path for path in files if path.stem == graph)
+    return path, MODELS[model], slots
 
 
 def test_a_file_says_what_it_is(exported_as):
-    exported, expected = exported_as
+    exported, spec, slots = exported_as
     session = ort.InferenceSession(exported, providers=["CPUExecutionProvider"])
     info = GraphInfo.from_metadata(session.get_modelmeta().custom_metadata_map, str(exported))
     assert info == GraphInfo(
         graph=exported.stem,
-        model=expected.model,
-        extractor=expected.model,
-        max_keypoints=expected.slots,
+        model=spec.name,
+        extractor=spec.name,
+        max_keypoints=slots,
         channels=None,
         image_size=None,
         batch=None,
         pairs=None,
-        divisor=expected.divisor,
+        divisor={"xfeat": 32, "disk": 16}[spec.name],
         precision="fp32",
         compaction=True,
         fused=True,
         adaptive=False,
         depth_confidence=-1.0,
         width_confidence=-1.0,
-        descriptor_dim=expected.width,
-        weights_sha256=tuple(file.sha256 for file in MODELS[expected.model].weights),
+        descriptor_dim={"xfeat": 64, "disk": 128}[spec.name],
+        weights_sha256=tuple(file.sha256 for file in spec.weights),
         licence="Apache-2.0",
         tensorrt=False,
         min_onnxruntime="1.20",
@@ -96,9 +76,8 @@ def test_a_file_says_what_it_is(exported_as):
 
 
 def test_tensors_are_those_of_the_contract(exported_as):
-    exported, expected = exported_as
+    exported, spec, slots = exported_as
     session = ort.InferenceSession(exported, providers=["CPUExecutionProvider"])
-    slots, width = expected.slots, expected.width
     shapes = {
         "images": ["N", "H", "W", "C"],
         "sizes": ["N", 2],
@@ -111,22 +90,20 @@ def test_tensors_are_those_of_the_contract(exported_as):
         "keypoints": ["N", slots, 2],
         "keypoint_scores": ["N", slots],
         "keypoint_mask": ["N", slots],
-        "descriptors": ["N", slots, width],
+        "descriptors": ["N", slots, spec.matcher.input_dim],
         "matches": ["P", slots],
         "match_scores": ["P", slots],
         "layers": ["P"],
     }
-    for tensors, names in (
-        (session.get_inputs(), INPUTS[exported.stem]),
-        (session.get_outputs(), OUTPUTS[exported.stem]),
-    ):
-        assert tuple(tensor.name for tensor in tensors) == names
-        for tensor in tensors:
-            assert tensor.shape == shapes[tensor.name], tensor.name
-            assert tensor.type == ARRAY_TYPES.get(tensor.name, "tensor(float)"), tensor.name
+    tensors = [*session.get_inputs(), *session.get_outputs()]
+    assert tuple(tensor.name for tensor in tensors) == INPUTS[exported.stem] + OUTPUTS[exported.stem]
+    for tensor in tensors:
+        assert tensor.shape == shapes[tensor.name], tensor.name
+        assert tensor.type == ARRAY_TYPES.get(tensor.name, "tensor(float)"), tensor.name
 
 
-def test_a_file_has_no_slow_operators_and_no_traces_of_this_machine(exported):
+def test_a_file_has_no_slow_operators_and_no_traces_of_this_machine(exported_as):
+    exported, *_ = exported_as
     model = onnx.load(exported, load_external_data=False)
     assert not {"NonZero", "Einsum", "If", "Loop"} & {node.op_type for node in model.graph.node}
     assert not any(tensor.external_data for tensor in model.graph.initializer)
@@ -192,18 +169,15 @@ def test_the_models_are_those_that_errors_tell_to_export():
     assert tuple(MODELS) == MODEL_NAMES
 
 
-def test_an_unknown_model_is_refused():
+def test_an_unknown_model_and_weights_in_the_wrong_order_are_refused(own_weights, tmp_path):
     with pytest.raises(ModelError, match=r"no model 'sift' to export; allowed: xfeat, disk"):
         export_model("sift")
-
-
-def test_weights_in_the_wrong_order_are_refused(own_weights, tmp_path):
     weights = own_weights(MODELS["superpoint"])
     with pytest.raises(ModelError, match=r"lightglue\.pth are not weights of superpoint: .*conv1a"):
-        export_model("superpoint", output=tmp_path, weights=weights[::-1], report=lambda line: None)
+        export_model("superpoint", output=tmp_path, weights=weights[::-1])
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
+def test_weights_of_another_network_and_a_text_file_are_refused(tmp_path):
     extractor_weights = fetch(MODELS["xfeat"].weights)[0].path
     wrong = tmp_path / "own.pt"
     shutil.copy(extractor_weights, wrong)
@@ -213,13 +187,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"own\.pt are not weights of xfeat: .*input_proj"):
         export_model("xfeat", output=tmp_path, weights=[extractor_weights, wrong], report=lines.append)
     assert "own.pt is not the published xfeat-lighterglue.pt" in lines[0]
-
-
-def test_a_text_file_is_not_weights(tmp_path):
-    text = tmp_path / "own.txt"
-    text.write_text("not weights")
-    with pytest.raises(ModelError, match=r"own\.txt cannot be read: .*; allowed: a state dict"):
-        export_model("xfeat", output=tmp_path, weights=[text, text], report=lambda line: None)
+    wrong.write_text("not weights")
+    with pytest.raises(ModelError, match=r"own\.pt cannot be read: .*; allowed: a state dict"):
+        export_model("xfeat", output=tmp_path, weights=[wrong, wrong])
 
 
 @pytest.mark.parametrize("package", ["torch", "onnx", "onnxscript"])

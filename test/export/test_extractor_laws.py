@@ -11,27 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import laws
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from laws import (
-    FEATURES,
-    SLOTS,
-    THRESHOLD,
-    TOLERANCES,
-    assert_are_matches,
-    assert_same_bits,
-    poison,
-    quick,
-    random_bytes,
-    rows,
-    run_in_torch,
-    with_pairs,
-)
+from laws import FEATURES, SLOTS, THRESHOLD, rows
 
-from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export.graphs import ExtractorGraph
 
@@ -51,8 +38,7 @@ class Extractor:
         return self.session.info.precision
 
     def place(self, images, image_size, limit=SLOTS):
-        batch = place(images, image_size, self.session.info)
-        return batch | {"max_keypoints": np.array([limit])}
+        return laws.place(images, image_size, self.session.info, limit)[0]
 
     def extract(self, batch):
         """Extract features into SLOTS slots."""
@@ -61,13 +47,7 @@ class Extractor:
         return {name: array[:, :SLOTS] for name, array in found.items()}
 
     def extract_in_torch(self, batch, slots):
-        return run_in_torch(ExtractorGraph(self.network, slots), batch)
-
-
-def place(images, image_size, info):
-    batch = vars(Canvas(image_size, info.channels, info.divisor).place(images))
-    batch.pop("image_sizes")
-    return batch
+        return laws.run_in_torch(ExtractorGraph(self.network, slots), batch)
 
 
 @pytest.fixture(scope="session")
@@ -130,17 +110,17 @@ def paint(motorcycle):
         height, width = picture.height, picture.width
         if picture.kind == "photo":
             return motorcycle[0][picture.y :, picture.x :][:height, :width]
-        return random_bytes(height, width, 3) * np.uint8(picture.kind == "noise")
+        return laws.random_bytes(height, width, 3) * np.uint8(picture.kind == "noise")
 
     return lambda frame: [paint(picture) for picture in frame.pictures]
 
 
 of_each = pytest.mark.parametrize("extractor", EXTRACTORS, indirect=True, scope="session")
-values = st.lists(poison, min_size=4, max_size=4)
+values = st.lists(laws.poison, min_size=4, max_size=4)
 
 
 @of_each
-@settings(quick, max_examples=5)
+@settings(laws.quick, max_examples=5)
 @given(
     frame=frames, slot=st.integers(0, 2), slots=st.integers(1, 100), limit=st.integers(1, SLOTS), dirt=values
 )
@@ -158,10 +138,10 @@ def test_the_laws_are_kept(extractor, paint, frame, slot, slots, limit, dirt):
     assert_are_features(extractor.extract(littered(batch)), batch, limit, border)
     for picture, mask in zip(frame.pictures, found["keypoint_mask"], strict=True):
         assert (picture is not None and picture.kind != "black") or not mask.any()
-    tolerance = TOLERANCES[extractor.precision].features
+    tolerance = laws.FEATURE_TOLERANCE[extractor.precision]
     alone = extractor.extract(extractor.place([images[slot]], frame.image_size, limit))
     assert_same_features(rows(found, slot), alone, tolerance)
-    assert_same_bits(extractor.extract(with_dirt(batch, dirt)), found)
+    laws.assert_same_bits(extractor.extract(with_dirt(batch, dirt)), found)
     assert_are_as_with(slots, extractor, batch, found, tolerance)
 
 
@@ -214,14 +194,14 @@ def with_dirt(batch, dirt):
     """Fill invalid images with random bytes, and their sizes and scales with the values of `dirt`."""
     dirty = {name: array.copy() for name, array in batch.items()}
     invalid = ~batch["valid"]
-    dirty["images"][invalid] = random_bytes(*batch["images"].shape[1:])
+    dirty["images"][invalid] = laws.random_bytes(*batch["images"].shape[1:])
     dirty["sizes"][invalid], dirty["scales"][invalid] = dirt[:2], dirt[2:]
     return dirty
 
 
 def littered(batch):
     """Fill the canvas outside the images with random bytes."""
-    images = random_bytes(*batch["images"].shape)
+    images = laws.random_bytes(*batch["images"].shape)
     for slot, (width, height) in enumerate(batch["sizes"].astype(int)):
         images[slot, :height, :width] = batch["images"][slot, :height, :width]
     return batch | {"images": images}
@@ -233,10 +213,10 @@ def test_grey_images_are_as_colours_that_are_equal(extractor, paint):
     batch = extractor.place(images, USUAL_FRAME.image_size)
     grey = batch["images"][..., :1]
     found, expected = (extractor.extract(batch | {"images": grey.repeat(count, axis=3)}) for count in (1, 3))
-    assert_same_bits(found, expected)
+    laws.assert_same_bits(found, expected)
 
 
-@settings(quick, max_examples=5)
+@settings(laws.quick, max_examples=5)
 @given(frame=frames, slot=st.integers(0, 3), dirt=values)
 @example(frame=USUAL_FRAME, slot=1, dirt=[np.nan] * 4)
 @example(frame=BLACK_FRAME, slot=0, dirt=[np.inf] * 4)
@@ -244,12 +224,12 @@ def test_grey_images_are_as_colours_that_are_equal(extractor, paint):
 def test_the_pipeline_ignores_invalid_images_and_takes_no_pairs(pipeline, paint, frame, slot, dirt):
     images = paint(frame)
     images.insert(slot, None)
-    clean = place(images, frame.image_size, pipeline.info) | {"max_keypoints": np.array([SLOTS])}
+    clean, _ = laws.place(images, frame.image_size, pipeline.info)
     dirty = with_dirt(clean, dirt)
     empty = clean["valid"].argmin()
     for pairs in ([(0, empty), (empty, 0), (0, len(images) - 1)], []):
-        found, expected = (pipeline.run(with_pairs(batch, pairs, THRESHOLD)) for batch in (dirty, clean))
-        assert_same_bits(found, expected)
-        assert_are_matches(found, THRESHOLD)
+        found, expected = (pipeline.run(laws.with_pairs(batch, pairs, THRESHOLD)) for batch in (dirty, clean))
+        laws.assert_same_bits(found, expected)
+        laws.assert_are_matches(found, THRESHOLD)
         assert found["matches"].shape == (len(pairs), 512)
         assert (found["matches"][:2] == -1).all()

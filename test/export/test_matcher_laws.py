@@ -24,10 +24,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from laws import SLOTS, SPARSE_RIG, THIN_RIG, THRESHOLD, TOLERANCES, USUAL_RIG, Rig, rows
+from laws import SLOTS, SPARSE_RIG, THIN_RIG, THRESHOLD, USUAL_RIG, Rig, rows
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.contract import INPUTS
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export import MODELS, onnx_file
@@ -113,7 +112,7 @@ class Matcher:
 
     @property
     def tolerance(self):
-        return TOLERANCES[self.info.precision].match_scores
+        return laws.MATCH_TOLERANCE[self.info.precision]
 
     def match(self, features, pairs, threshold=THRESHOLD):
         """Match; a static file gets empty images, and pairs of an empty image, up to its batch."""
@@ -137,11 +136,9 @@ def pool_of(export_of, motorcycle):
 
     @functools.cache
     def make(name):
-        spec, images = MODELS[name], laws.views(motorcycle)
-        batch = vars(Canvas((160, 128), spec.channels, spec.divisor).place(images))
-        sizes = batch.pop("image_sizes")
+        batch, sizes = laws.place(laws.views(motorcycle), (160, 128), MODELS[name])
         session = GraphSession(export_of(name).files[0], "extractor", provider="cpu", num_threads=1)
-        features = session.run(batch | {"max_keypoints": np.array([SLOTS])})
+        features = session.run(batch)
         return {it: array[:, :SLOTS] for it, array in features.items()} | {"image_sizes": sizes}
 
     return make

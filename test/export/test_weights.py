@@ -68,10 +68,9 @@ def test_files_are_downloaded_once_and_used_again(index, tmp_path):
 
 def test_another_file_than_the_pinned_one_is_refused(index):
     index(CONTENTS | {"second.pt": b"something else"})
-    with pytest.raises(ModelError) as error:
+    found = hashlib.sha256(b"something else").hexdigest()
+    with pytest.raises(ModelError, match=f"has SHA-256 {found}, expected {PINNED[1].sha256}"):
         fetch(PINNED)
-    assert PINNED[1].sha256 in str(error.value)
-    assert hashlib.sha256(b"something else").hexdigest() in str(error.value)
     assert not (store.weights_dir() / "second.pt").exists()
 
 
@@ -204,14 +203,11 @@ def test_without_the_web_the_error_names_all_files_and_both_ways_to_give_them(si
 WITHOUT_MATCHER = [PINNED[0], Unpublished("a matcher for tiny images")]
 
 
-def test_weights_that_nobody_has_published_must_be_given(index):
+@pytest.mark.parametrize("given", [["b.pt"], ["a.pt", "b.pt"]])
+def test_own_weights_must_take_the_place_of_unpublished_ones(index, given_files, given):
     with pytest.raises(ModelError, match="a matcher for tiny images must be given, because none is"):
         resolve(WITHOUT_MATCHER, [], print)
     assert not store.weights_dir().exists()
-
-
-@pytest.mark.parametrize("given", [["b.pt"], ["a.pt", "b.pt"]])
-def test_own_weights_take_the_place_of_unpublished_ones(index, given_files, given):
     index(CONTENTS)
     lines = []
     files = resolve(WITHOUT_MATCHER, [given_files[0].parent / name for name in given], lines.append)
