@@ -103,10 +103,13 @@ class Aliked(Extractor):
         stages = zip(self.levels, (full, half, eighth, thirty_second), strict=True)
         levels = [F.selu(layer(maps.pixels_first(stage))) for layer, stage in stages]
 
-        inputs = [_channels_first(layer(part)) for layer, part in zip(self.score_inputs, levels, strict=True)]
+        stages = zip(self.score_inputs, levels, strict=True)
+        inputs = [layer(level).permute(0, 3, 1, 2) for layer, level in stages]
         score_input = inputs[0]
         for stride, level_input in zip(LEVEL_STRIDES[1:], inputs[1:], strict=True):
-            score_input = score_input + _upsample(level_input, stride)
+            score_input = score_input + F.interpolate(
+                level_input, scale_factor=stride, mode="bilinear", align_corners=True
+            )
         score_map = self.score_head(score_input.float())
         is_keypoint = maps.is_local_maximum(score_map, RADIUS) & (score_map > DETECTION_THRESHOLD)
         return torch.where(is_keypoint, score_map, 0.0).squeeze(1), (score_map, levels)
@@ -267,15 +270,6 @@ def _rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         f"{head}.project.weight": renamed[f"{head}.project.weight"].flatten(1),
         f"{head}.aggregate.weight": renamed[f"{head}.aggregate.weight"].flatten(0, 1).transpose(0, 1),
     }
-
-
-def _upsample(features: Tensor, factor: int) -> Tensor:
-    return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=True)
-
-
-def _channels_first(features: Tensor) -> Tensor:
-    """Permute [N, H, W, C] to [N, C, H, W] for convolutions."""
-    return features.permute(0, 3, 1, 2)
 
 
 def _longer_side(height: int, width: int) -> Tensor:

@@ -12,11 +12,7 @@ from torch.nn import functional as F
 from lightglue_ros.export.operators.registration import onnx_form, operator
 
 
-def _fake(features: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return features.new_empty((features.shape[0], weight.shape[0], *features.shape[2:]))
-
-
-@operator(_fake)
+@operator(lambda maps, _, weight, bias: maps.new_empty((maps.shape[0], weight.shape[0], *maps.shape[2:])))
 def deform_conv2d(features: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve 3 x 3 with stride 1 and zero padding, reading each tap at its offset.
 
