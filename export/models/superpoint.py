@@ -49,12 +49,12 @@ class SuperPoint(Extractor):
     @staticmethod
     def own_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the published weights to the names of this module, and make the first layer take RGB."""
-        heads = {"detector.0": "Pa", "detector.2": "Pb", "descriptor.0": "Da", "descriptor.2": "Db"}
-        layers = heads | {
+        layers = {
             f"encoder.{level}.{2 * index}": f"{level + 1}{layer}"
             for level in range(len(WIDTHS))
             for index, layer in enumerate("ab")
         }
+        layers |= {"detector.0": "Pa", "detector.2": "Pb", "descriptor.0": "Da", "descriptor.2": "Db"}
         own = {
             f"{name}.{kind}": state_dict[f"conv{published}.{kind}"]
             for name, published in layers.items()
