@@ -8,7 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from unusual_files import turned
+from unusual_files import GIGAPIXEL_PNG, turned
 
 from lightglue_ros.cli import main
 from lightglue_ros.cli.demo import same_row_share
@@ -216,19 +216,31 @@ def test_files_that_hloc_could_not_read_are_not_begun(error_of, folder, tmp_path
     assert not (tmp_path / "h5").exists()
 
 
-def test_a_broken_image_among_others_leaves_no_half_written_file(error_of, folder, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (lambda jpeg: b"no image", "beginning with"),
+        (lambda jpeg: jpeg[: len(jpeg) // 2], "is cut off: its end is missing"),
+        (lambda jpeg: GIGAPIXEL_PNG, "20000x60000 pixels, more than OpenCV decodes"),
+    ],
+    ids=["no image", "half a JPEG", "gigapixel PNG"],
+)
+def test_a_broken_image_among_others_leaves_no_half_written_file(
+    error_of, folder, motorcycle, tmp_path, content, says
+):
     pytest.importorskip("h5py", reason=NO_H5PY)
     for name in "ab":
         shutil.copy(folder / f"{name}.png", tmp_path)
-    (tmp_path / "c.png").write_bytes(b"no image")
+    (tmp_path / "c.png").write_bytes(content(cv2.imencode(".jpg", motorcycle[0])[1].tobytes()))
     said = error_of(tmp_path, "--h5", tmp_path / "h5", "--json", tmp_path / "m.json")
     assert f"{tmp_path / 'c.png'} cannot be read as an image" in said
+    assert says in said
     assert not list((tmp_path / "h5").iterdir())
     assert not (tmp_path / "m.json").exists()
 
 
 def test_files_are_matched_as_stored_whatever_depth_and_exif_say(match, motorcycle, pipeline, tmp_path):
-    """A scene of about 10 K as a radiometric camera stores it, a 12-bit camera, and a JPEG on its side."""
+    """A scene of about 10 K as a radiometric camera stores it, a 12-bit camera, and turned JPEGs."""
     expected = []
     greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in motorcycle]
     for number, (base, counts) in enumerate(((7430, 250), (0, 4095))):
@@ -238,13 +250,14 @@ def test_files_are_matched_as_stored_whatever_depth_and_exif_say(match, motorcyc
         expected += pipeline.match([Mono16Range().to_8_bits(image) for image in deep], [(0, 1)])
     jpeg = cv2.imencode(".jpg", motorcycle[0][..., ::-1])[1].tobytes()
     (tmp_path / "upright.jpg").write_bytes(jpeg)
-    (tmp_path / "x.jpg").write_bytes(turned(jpeg, 6))
-    match(tmp_path, "--pairs", "0:1,2:3,4:5", "--npz", tmp_path / "m.npz")
+    for orientation in (3, 6, 8):
+        (tmp_path / f"x{orientation}.jpg").write_bytes(turned(jpeg, orientation))
+    match(tmp_path, "--pairs", "0:1,2:3,4:5,4:6,4:7", "--npz", tmp_path / "m.npz")
     arrays = np.load(tmp_path / "m.npz")
     counts = np.bincount(arrays["pair_of_match"])
     assert counts.tolist()[:2] == [len(matches) for matches in expected]
     assert counts.min() > 500
-    of_jpeg = arrays["pair_of_match"] == 2
+    of_jpeg = arrays["pair_of_match"] >= 2
     np.testing.assert_array_equal(arrays["keypoints0"][of_jpeg], arrays["keypoints1"][of_jpeg])
 
 

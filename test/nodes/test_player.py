@@ -13,7 +13,7 @@ from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
-from unusual_files import GIGAPIXEL_PNG
+from unusual_files import GIGAPIXEL_PNG, turned
 
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
@@ -128,6 +128,16 @@ def test_a_video_is_played_at_its_own_rate_beside_a_still_image(ros, tmp_path):
     # With a clock, stamps are its time, exactly.
     assert np.diff(stamps(left)).tolist() == [50_000_000] * 4
     assert stamps(left) == stamps(right)
+
+
+def test_files_are_played_as_stored_whatever_exif_says(ros, tmp_path, noise):
+    jpeg = cv2.imencode(".jpg", noise(48, 64))[1].tobytes()
+    (tmp_path / "upright.jpg").write_bytes(jpeg)
+    (tmp_path / "turned").mkdir()
+    for orientation in (3, 6, 8):
+        (tmp_path / "turned" / f"{orientation}.jpg").write_bytes(turned(jpeg, orientation))
+    left, right = play(STEREO, images=[str(tmp_path / "turned"), str(tmp_path / "upright.jpg")]).values()
+    assert [(m.width, m.height, m.data) for m in left] == [(64, 48, right[0].data)] * 3
 
 
 def test_most_large_images_arrive_between_processes(ros, tmp_path, noise):
