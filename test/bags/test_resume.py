@@ -67,7 +67,9 @@ def test_ended_at_any_moment_and_resumed_nothing_is_lost_or_twice(
             workers = descendants(process.pid)
             process.send_signal(ending)
             _, said = process.communicate(timeout=DEADLINE)
-        assert not output.exists()
+        # The output is written in a few milliseconds: it may be whole before the signal arrives.
+        is_whole = output.exists()
+        assert not is_whole or what == "the output"
         if ending == signal.SIGINT:
             assert process.returncode == 130
             assert said.splitlines()[-1] == "interrupted; the same command goes on from here"
@@ -78,7 +80,8 @@ def test_ended_at_any_moment_and_resumed_nothing_is_lost_or_twice(
             assert time.monotonic() < deadline, "its workers live on"
     done = match_bag(*arguments)
     assert done.returncode == 0, done.stderr
-    assert f"goes on, {FRAMES} of {FRAMES} frames are done already" in done.stderr
+    goes_on = f"goes on, {FRAMES} of {FRAMES} frames are done already"
+    assert ("is done already" if is_whole else goes_on) in done.stderr
     assert read_bag(output) == read_bag(matched["mcap"])
     assert not part.exists()
 
