@@ -326,9 +326,11 @@ class FrameAssembler(Generic[T]):
         """Return True if the next image of a camera is expected by that moment."""
         if camera.newest is None or len(camera.periods) < _PERIODS_TO_TRUST:
             return True
-        # The shortest period, because a lost image makes a period too long.
+        # The shortest period, because a lost image makes a period too long. Far shorter than the median is a
+        # glitch: a stamp off by a millisecond must not make the others wait for this camera at every moment.
+        period = min(period for period in camera.periods if 2 * period >= (camera.period or 0))
         reach = max(self._slop(), self._automatic_slop())
-        return camera.newest + min(camera.periods) <= stamp + reach
+        return camera.newest + period <= stamp + reach
 
     def _drop_used(self, chosen: list[tuple[int, T] | None]) -> None:
         """Drop the images of a frame and those older than them."""
