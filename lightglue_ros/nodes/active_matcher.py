@@ -196,8 +196,15 @@ class ActiveMatcher:
         """Return True if pictures, and so the pixels of past images, are wanted from this node."""
         if self._drawer is None or not self._drawer.has_subscribers():
             return False
-        # A second publisher is a viewer, which draws in place of this node.
-        return self._node.count_publishers(self._publishers.pictures.topic_name) <= 1
+        drawing, matching = (
+            {(publisher.node_namespace, publisher.node_name) for publisher in publishers}
+            for publishers in map(
+                self._node.get_publishers_info_by_topic,
+                (self._publishers.pictures.topic_name, self._publishers.matches.topic_name),
+            )
+        )
+        # Who draws and does not match is a viewer, which draws in place of this node.
+        return drawing <= matching
 
     def _on_error(self, error: Exception) -> None:
         """Log a frame that failed; the traceback once for each kind of error."""

@@ -64,6 +64,23 @@ def test_the_matcher_draws_inliers_only_while_somebody_looks_and_not_above_the_l
     assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
 
 
+def test_two_matchers_in_one_namespace_both_draw(robot, images):
+    """Their pictures go to one topic; those of two pairs are higher than those of one."""
+    stereo = robot(drawing_rate=100.0)
+    pairs = ["left:right", "right:left"]
+    small = {"image_width": 320, "image_height": 224, "drawing_rate": 100.0}
+    with node_process("matcher", small | {"pairs": pairs}, name="other") as other:
+        stereo.processes.append(other)
+        pictures = stereo.look()
+        stereo.wait_until(lambda: stereo.count_publishers(drawing.TOPIC) == 2, "both matchers")
+        pictures.clear()
+        stereo.repeat_until(
+            lambda: stereo.show(images),
+            lambda: len({picture.height for picture in pictures}) == 2,
+            "pictures of both",
+        )
+
+
 def test_a_viewer_draws_in_place_of_the_matcher(robot, images):
     with node_process("viewer", {"drawing_rate": 100.0}) as viewer:
         stereo = robot(drawing_rate=100.0)
