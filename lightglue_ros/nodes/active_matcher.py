@@ -197,13 +197,10 @@ class ActiveMatcher:
         if self._drawer is None or not self._drawer.has_subscribers():
             return False
         drawing, matching = (
-            {(publisher.node_namespace, publisher.node_name) for publisher in publishers}
-            for publishers in map(
-                self._node.get_publishers_info_by_topic,
-                (self._publishers.pictures.topic_name, self._publishers.matches.topic_name),
-            )
+            {(it.node_namespace, it.node_name) for it in self._node.get_publishers_info_by_topic(topic)}
+            for topic in (self._publishers.pictures.topic_name, self._publishers.matches.topic_name)
         )
-        # Who draws and does not match is a viewer, which draws in place of this node.
+        # A node that draws and does not match is a viewer, which draws in place of this one.
         return drawing <= matching
 
     def _on_error(self, error: Exception) -> None:

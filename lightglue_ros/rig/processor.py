@@ -1,8 +1,4 @@
-"""Matches the frames of a rig.
-
-The node and the `bag` command both call `FrameProcessor.process`, so that the same frame gives the same
-matches.
-"""
+"""Matches the frames of a rig, in the same way for the node and for the `bag` command."""
 
 from __future__ import annotations
 
@@ -182,9 +178,9 @@ def _decode(
 def _extracted_images(
     images: Sequence[ImageT | None], features: Sequence[Features | None], keep_pixels: bool
 ) -> list[ExtractedImage[ImageT] | None]:
+    if not keep_pixels:
+        images = [image and image.without_pixels() for image in images]
     return [
-        None
-        if image is None or found is None
-        else ExtractedImage(image if keep_pixels else image.without_pixels(), found)
+        None if image is None or found is None else ExtractedImage(image, found)
         for image, found in zip(images, features, strict=True)
     ]
