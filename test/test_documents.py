@@ -203,9 +203,9 @@ def test_wrong_commands_are_noticed():
 # Words.
 
 
+@pytest.mark.model
 def test_the_tables_are_those_of_the_code(capsys):
     pytest.importorskip("rclpy", reason="no ROS 2 here")
-    pytest.importorskip("torch", reason="no PyTorch here, which the list of models needs")
     document = pytest.importorskip("document", reason="no cog (pip install cogapp)")
     assert document.main(["--check"]) == 0, f"{capsys.readouterr().out}\nfix: make docs"
 
