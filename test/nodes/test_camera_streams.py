@@ -108,18 +108,19 @@ def test_compressed_images_are_matched_as_what_they_hold_and_a_broken_one_makes_
     left, right = motorcycle
     # A scene of about 10 K as a radiometric camera stores it.
     deep = 7430 + cv2.cvtColor(left, cv2.COLOR_RGB2GRAY).astype(np.uint16)
-    jpeg = turned(cv2.imencode(".jpg", right[..., ::-1])[1].tobytes(), orientation=6)
-    images = {
-        "left": compressed_message(cv2.imencode(".png", deep)[1].tobytes(), "mono16; png compressed "),
-        "right": compressed_message(jpeg, "bgr8; jpeg compressed bgr8"),
-    }
-    stereo = connected("compressed", "reliable")
-    (pair,) = stereo.match(images).pairs
-    arrays = [check_compressed_image(image, 10**6).decode(Mono16Range()) for image in images.values()]
+    png = compressed_message(cv2.imencode(".png", deep)[1].tobytes(), "mono16; png compressed ")
+    jpeg = cv2.imencode(".jpg", right[..., ::-1])[1].tobytes()
+    arrays = [
+        check_compressed_image(it, 10**6).decode(Mono16Range()) for it in (png, compressed_message(jpeg))
+    ]
     (expected,) = MatchPipeline("xfeat", image_size=(320, 224)).match(arrays, [(0, 1)])
     assert len(expected) > 100
-    np.testing.assert_array_equal(message_to_matches(pair).keypoints0, expected.keypoints0)
-    assert (pair.width0, pair.height0, pair.width1, pair.height1) == (741, 500, 741, 500)
+    stereo = connected("compressed", "reliable")
+    for orientation in (3, 6, 8):
+        right = compressed_message(turned(jpeg, orientation), "bgr8; jpeg compressed bgr8")
+        (pair,) = stereo.match({"left": png, "right": right}).pairs
+        np.testing.assert_array_equal(message_to_matches(pair).keypoints1, expected.keypoints1)
+        assert (pair.width0, pair.height0, pair.width1, pair.height1) == (741, 500, 741, 500)
 
     broken = {"left": compressed_message(JPEG[: len(JPEG) // 2]), "right": COMPRESSED}
     (pair,) = stereo.show_until(broken, lambda message: not is_ok(message), "a missing camera").pairs
