@@ -92,12 +92,15 @@ class RigPair(Generic[T]):
         image0: first image, also where it belongs to a past frame; None if it is missing. So is `image1`.
         matches: empty if an image is missing.
         verification: None if the matches were not verified.
+        num_keypoints0: number of keypoints in the first image; 0 if it is missing. So is `num_keypoints1`.
     """
 
     image0: T | None
     image1: T | None
     matches: PairMatches
     verification: Verification | None = None
+    num_keypoints0: int = 0
+    num_keypoints1: int = 0
 
     @property
     def is_missing(self) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from lightglue_ros.core import Features
 from lightglue_ros.rig.rig import Rig, View
 
@@ -19,6 +21,11 @@ class ExtractedImage(Generic[T]):
 
     image: T
     features: Features
+
+    @property
+    def num_keypoints(self) -> int:
+        """Number of keypoints in the image."""
+        return int(np.count_nonzero(self.features.mask))
 
 
 class History(Generic[T]):

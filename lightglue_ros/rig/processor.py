@@ -117,6 +117,8 @@ class FrameProcessor(Generic[ImageT]):
                 None if first is None else first.image,
                 None if second is None else second.image,
                 PairMatches.empty() if first is None or second is None else next(matches),
+                num_keypoints0=0 if first is None else first.num_keypoints,
+                num_keypoints1=0 if second is None else second.num_keypoints,
             )
             for first, second in pairs
         ]

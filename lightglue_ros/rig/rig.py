@@ -22,7 +22,7 @@ class View:
 
     Attributes:
         camera: index of the camera.
-        back: number of the camera's frames ago; 0 is the present one.
+        back: number of the camera's processed frames ago; 0 is the present one.
     """
 
     camera: int
@@ -45,7 +45,8 @@ class Rig:
     def parse(cls, cameras: Sequence[str], pairs: Sequence[str]) -> Rig:
         """Build a rig from names and from pairs written as ``first:second``.
 
-        ``left@-1`` in a pair is the image of the camera ``left`` one frame before, ``left@-5`` five before.
+        ``left@-1`` in a pair is the image of the camera ``left`` in the last frame that was processed,
+        ``left@-5`` the fifth last. Frames that were dropped between them do not count.
 
         Raises:
             ConfigError: a name is empty, contains a colon or stands twice, there are too many names or none,

@@ -71,6 +71,8 @@ def _pair_message(types: MessageTypes, camera0: str, camera1: str, pair: RigPair
         camera1=camera1,
         **_image_fields(types, 0, pair.image0),
         **_image_fields(types, 1, pair.image1),
+        num_keypoints0=pair.num_keypoints0,
+        num_keypoints1=pair.num_keypoints1,
         **{name: types.flat(getattr(matches, name)) for name in MATCH_ARRAYS},
         **_verification_fields(types, pair.verification),
         layers=matches.layers,

@@ -125,7 +125,8 @@ class MatcherParameters(CameraParameters):
     )
     pairs: list[str] = parameter(
         ["left:right"],
-        "Pairs of images to match: left:right is two cameras, left@-1:left a camera one frame ago and now.",
+        "Pairs of images to match: left:right is two cameras, left@-1:left a camera's last processed frame "
+        "and now.",
         can_change=True,
     )
     model: str = parameter(

@@ -52,7 +52,7 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
     nothing = Verification("fundamental", None, np.zeros(0, bool))
     pairs = [
         RigPair(None, right, PairMatches.empty()),
-        RigPair(past, rear, found, verification),
+        RigPair(past, rear, found, verification, num_keypoints0=10, num_keypoints1=5),
         RigPair(right, rear, PairMatches.empty(), nothing),
     ]
     matches = result_to_message(result_of(rig, [None, right, rear], pairs), "xfeat")
@@ -66,6 +66,7 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
     assert (ok.stamp0.sec, ok.frame_id0, ok.frame_id1) == (4, "right_before", "rear_optical")
     assert (ok.camera0, ok.camera1, ok.width0, ok.height1) == ("right", "rear", 7, 13)
     assert ok.keypoints0.tolist() == [1, 2, 3, 4]
+    assert (ok.num_keypoints0, ok.num_keypoints1, missing.num_keypoints0) == (10, 5, 0)
     again = message_to_matches(ok)
     for field in ("keypoints0", "keypoints1", "scores", "indices0", "indices1", "layers"):
         np.testing.assert_array_equal(getattr(again, field), getattr(found, field))

@@ -1,8 +1,10 @@
 """The node with the images of a bag, against the same bag through `lightglue_ros bag` and the pipeline."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
@@ -69,6 +71,24 @@ def images_in(message):
     )
 
 
+def assert_that_an_index_is_the_same_keypoint_in_the_next_message(messages):
+    """`left` of a message is `left@-1` of the next; its keypoints keep their indices and their number."""
+    followed = 0
+    for before, message in pairwise(messages):
+        left, past = before.pairs[0], message.pairs[1]
+        if past.status == MISSING:
+            continue
+        assert past.stamp0 == left.stamp0
+        assert past.num_keypoints0 == left.num_keypoints0
+        found, again = message_to_matches(left), message_to_matches(past)
+        points = dict(zip(found.indices0.tolist(), found.keypoints0.tolist(), strict=True))
+        for index, point in zip(again.indices0.tolist(), again.keypoints0.tolist(), strict=True):
+            if index in points:
+                assert point == points[index]
+                followed += 1
+    assert followed > 100
+
+
 def test_node_bag_and_pipeline_give_the_same_bytes_for_the_same_frame(robot, motorcycle, tmp_path):
     write_bag(tmp_path / "bag", motorcycle)
     rig = tmp_path / "rig.yaml"
@@ -101,11 +121,17 @@ def test_node_bag_and_pipeline_give_the_same_bytes_for_the_same_frame(robot, mot
     assert [MISSING, OK] in statuses
     assert statuses[-3:] == [[OK, MISSING], [OK, OK], [OK, OK]]
 
+    assert_that_an_index_is_the_same_keypoint_in_the_next_message(stereo.messages)
+    assert_that_an_index_is_the_same_keypoint_in_the_next_message(of_bag)
+
     pipeline = MatchPipeline("xfeat", "cpu", SMALL, max_keypoints=256)
     before, now = images_of(motorcycle, 1), images_of(motorcycle, 2)
     views = [now["left"], now["right"], before["left"]]
+    counts = np.count_nonzero(pipeline.extract(views).mask, axis=1)
     for pair, expected in zip(common[2].pairs, pipeline.match(views, [(0, 1), (2, 0)]), strict=True):
         found = message_to_matches(pair)
+        first, second = (0, 1) if pair.camera1 == "right" else (2, 0)
+        assert (pair.num_keypoints0, pair.num_keypoints1) == (counts[first], counts[second])
         assert len(found) > 50
         for field in ("keypoints0", "keypoints1", "scores", "indices0", "indices1"):
             assert getattr(found, field).tobytes() == getattr(expected, field).tobytes()
