@@ -27,12 +27,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.errors import LightGlueRosError
+from lightglue_ros.errors import ConfigError, LightGlueRosError
 from lightglue_ros.nodes import ros_parameters
 from lightglue_ros.nodes.active_matcher import ActiveMatcher
 from lightglue_ros.nodes.publishers import MatcherPublishers
 from lightglue_ros.nodes.spin import run_node
-from lightglue_ros.rosdata.parameters import SPECS, MatcherParameters, check_changeable, check_each
+from lightglue_ros.rosdata.parameters import SPECS, MatcherParameters, check_changeable
 
 DIAGNOSTICS_PERIOD = 1.0
 
@@ -139,6 +139,13 @@ class Matcher(LifecycleNode):
         self._closing.close()
         self._pipeline = None
 
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Set all parameters or none, for the services as well; whole numbers are taken for doubles."""
+        try:
+            return super().set_parameters_atomically(ros_parameters.checked(parameter_list))
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Take all changes or none."""
         # A subscription declares its qos_overrides.* parameters, which calls this during a change of ours.
@@ -152,7 +159,6 @@ class Matcher(LifecycleNode):
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         if self._pipeline is None:
-            check_each(changes)
             return
         check_changeable(self._settings, changes)
         settings = ros_parameters.read(self, MatcherParameters, changes)

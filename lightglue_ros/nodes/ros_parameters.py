@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,12 @@ from rclpy.exceptions import (
 )
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.parameter_spec import Spec, specs_of
-from lightglue_ros.rosdata.parameters import CameraParameters, P
+from lightglue_ros.rosdata.parameters import SPECS, CameraParameters, P
 
 
 def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -> None:
@@ -29,20 +30,39 @@ def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -
         ConfigError: a value given at start-up has the wrong type or is out of range.
     """
     for name, spec in specs_of(kind).items():
-        try:
-            declare_one(node, name, replace(spec, is_read_only=read_only or spec.is_read_only))
-        except ParameterException as error:
-            fix = f"for example {name}: {spec.example}"
-            raise ConfigError(f"parameter {name}: {error}", allowed=spec.allowed, fix=fix) from error
+        declare_one(node, name, replace(spec, is_read_only=read_only or spec.is_read_only))
 
 
 def declare_one(node: Node, name: str, spec: Spec) -> Any:
     """Declare a parameter and return its value; None if it has neither a default nor a value.
 
     Raises:
-        ParameterException: a value given at start-up has the wrong type or is out of range.
+        ConfigError: a value given at start-up has the wrong type or is out of range.
     """
-    return node.declare_parameter(name, spec.default, _descriptor(spec)).value
+    try:
+        return node.declare_parameter(name, spec.default, _descriptor(spec)).value
+    except ParameterException:
+        # rclpy tells the value that was given only if the parameter may have any type.
+        given = node.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True)).value
+        node.undeclare_parameter(name)
+        value = spec.converted(plain(given))
+        spec.check(name, value)
+        return node.declare_parameter(name, value, _descriptor(spec), ignore_override=True).value
+
+
+def checked(changes: Sequence[Parameter]) -> list[Parameter]:
+    """Check values about to be set; turn whole numbers into floats where the type is double.
+
+    Raises:
+        ConfigError: a value is not allowed. rclpy would name types by numbers.
+    """
+    return [_checked(it, SPECS[it.name]) if it.name in SPECS else it for it in changes]
+
+
+def _checked(change: Parameter, spec: Spec) -> Parameter:
+    value = spec.converted(plain(change.value))
+    spec.check(change.name, value)
+    return Parameter(change.name, Parameter.Type[spec.type_name.upper()], value)
 
 
 def read(node: Node, kind: type[P], changes: Mapping[str, Any] | None = None) -> P:

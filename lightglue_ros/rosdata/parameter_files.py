@@ -21,7 +21,8 @@ def read_file(path: Path | None, changes: Sequence[str] = ()) -> MatcherParamete
         ConfigError: the file cannot be read, a value is not allowed, or the values do not fit each other.
     """
     given = {} if path is None else _parameters_of(path)
-    return MatcherParameters(**(given | dict(map(_change, changes))))
+    values = given | dict(map(_change, changes))
+    return MatcherParameters(**{name: SPECS[name].converted(value) for name, value in values.items()})
 
 
 def _parameters_of(path: Path) -> dict[str, Any]:

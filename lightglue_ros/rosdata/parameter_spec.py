@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from typing import Any
 
 from lightglue_ros.errors import ConfigError
+
+ROS_TYPES = {bool: "bool", int: "integer", float: "double", str: "string"}
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,35 @@ class Spec:
 
     @property
     def type_name(self) -> str:
-        """Name of the type."""
-        if isinstance(self.default, list):
-            return f"a list of {type(self.default[0]).__name__}"
-        is_value = isinstance(self.default, (bool, int, float, str))
-        return type(self.default).__name__ if is_value else "a list of str"
+        """ROS's name of the type, such as double or string_array."""
+        return ROS_TYPES[self._kind] + ("_array" if self._is_list else "")
+
+    @property
+    def _is_list(self) -> bool:
+        return isinstance(self.default, (list, Enum))
+
+    @property
+    def _kind(self) -> type:
+        """Python type of the value, or of the items of a list."""
+        if isinstance(self.default, Enum):
+            return str
+        return type(self.default[0] if self._is_list else self.default)
 
     @property
     def example(self) -> str:
         """Default value in YAML."""
-        if isinstance(self.default, list):
-            return f"[{', '.join(map(str, self.default))}]"
+        if self._is_list:
+            items = ["a", "b"] if isinstance(self.default, Enum) else self.default
+            return f"[{', '.join(map(str, items))}]"
         return str(self.default)
+
+    def converted(self, value: Any) -> Any:
+        """Turn whole numbers into floats if the type is double, because people write 1 for 1.0."""
+        if self._kind is not float:
+            return value
+        if isinstance(value, list):
+            return [float(item) if type(item) is int else item for item in value]
+        return float(value) if type(value) is int else value
 
     def check(self, name: str, value: Any) -> None:
         """Check type, limits and choices, as ROS does for a running node.
@@ -60,12 +80,10 @@ class Spec:
         Raises:
             ConfigError: the value is not allowed.
         """
-        is_list = isinstance(self.default, list)
-        kind = type(self.default[0] if is_list else self.default)
-        values = value if is_list else [value]
+        values = value if self._is_list else [value]
         is_allowed = (
             isinstance(values, list)
-            and all(type(one) is kind for one in values)
+            and all(type(one) is self._kind for one in values)
             and (not self.limits or self.limits[0] <= value <= self.limits[1])
             and (not self.choices or value in self.choices)
         )

@@ -158,13 +158,16 @@ def test_player_errors_are_one_line(failing, tmp_path):
     gigapixel.write_bytes(GIGAPIXEL_PNG)
     for parameters, says in (
         ({}, "nothing to play"),
-        ({"images": ["one.png", "two.png"], "rate": -1.0}, "rate"),
+        ({"images": ["one.png", "two.png"], "rate": -1}, "rate is -1.0; allowed: double from 0 to 1000"),
         ({"images": ["a.png", "b.png"], "bag": "bag"}, "images and bag are both given"),
         ({"images": ["/no/such.png", "/no/such.png"]}, "no image file /no/such.png"),
         ({"images": [str(cut), str(cut)]}, f"{cut} cannot be read as an image: jpeg image"),
         ({"images": [str(gigapixel), str(gigapixel)]}, "20000x60000 pixels, more than OpenCV decodes"),
         ({"images": ["one.png"]}, "1 images and 2 topics for 2 cameras"),
-        ({"images": "one.png"}, "expecting type 'STRING_ARRAY'"),
+        (
+            {"images": "one.png"},
+            "images is 'one.png'; allowed: string_array; fix: for example images: [a, b]",
+        ),
         ({"bag": "/no/such/bag"}, "no bag /no/such/bag"),
     ):
         assert says in failing("player", **parameters)

@@ -4,6 +4,8 @@ import os
 import shutil
 
 import onnx
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import DescribeParameters, GetParameters
 
 AGAIN = "lightglue_ros export MODEL --split -o FOLDER"
 
@@ -47,11 +49,35 @@ def test_start_up_errors_are_one_line_and_a_non_zero_status(failing, model_folde
         (wrong_info, "camera_info_topics has 'left info'", "camera_info_topics: [left"),
         (front_left, "'features/front-left'", "cameras: [left, right]"),
         ({"provider": "cuda"}, "provider 'cuda' did not load", "allow_fallback"),
-        ({"match_threshold": 2.0}, "match_threshold", "0 to 1"),
-        ({"image_width": "wide"}, "image_width", "int"),
+        ({"match_threshold": 2}, "match_threshold is 2.0", "0 to 1"),
+        ({"match_threshold": "low"}, "match_threshold is 'low'", "double from 0 to 1"),
+        ({"mono16_percentiles": ["low", "high"]}, "mono16_percentiles is ['low'", "double_array"),
+        ({"image_width": 64.0}, "image_width is 64.0", "integer from 32 to 8192"),
         ({"max_keypoints": 5000}, "max_keypoints is 5000", "1 to 1024"),
         ({"params_file": missing}, "none.yaml", "--params-file FILE"),
     ):
         said = failing("matcher", **parameters)
         assert what in said
         assert fix in said
+
+
+def test_whole_numbers_are_taken_for_doubles_in_files_at_start_up_and_while_running(robot, tmp_path):
+    file = tmp_path / "rig.yaml"
+    file.write_text("/**: {ros__parameters: {match_threshold: 0, mono16_percentiles: [2, 98]}}")
+    rig = robot(connected=False, params_file=file, sync_slop=1)
+    for changes in ({"camera_timeout": 2}, {"drawing_rate": 3}):
+        assert rig.set_parameters(**changes)[0].successful
+        assert rig.set_parameters_atomically(**changes).successful
+    assert "allowed: double from 0 to 1" in rig.set_parameters_atomically(match_threshold=2).reason
+
+    names = ["match_threshold", "sync_slop", "camera_timeout", "drawing_rate", "mono16_percentiles"]
+    *numbers, percentiles = rig.call(GetParameters, names=names).values
+    assert [value.double_value for value in numbers] == [0.0, 1.0, 2.0, 3.0]
+    assert list(percentiles.double_array_value) == [2.0, 98.0]
+    *doubles, array = rig.call(DescribeParameters, names=names).descriptors
+    for found in doubles:
+        assert found.type == ParameterType.PARAMETER_DOUBLE
+        assert "double from" in found.additional_constraints
+        assert found.floating_point_range
+    assert array.type == ParameterType.PARAMETER_DOUBLE_ARRAY
+    assert "double_array" in array.additional_constraints

@@ -29,6 +29,9 @@ robot: {matcher: {ros__parameters: {image_width: 128}}}
         (["input:=features", "publish_features:=true"], "nothing is extracted here", "one of the two"),
         (["input:=feature"], "parameter input is 'feature'", "images, features"),
         (["features_precision:=int8"], "features_precision is 'int8'", "fp32, fp16"),
+        (["match_threshold:=true"], "match_threshold is True", "double from 0 to 1"),
+        (["image_width:=64.0"], "image_width is 64.0", "integer from 32 to 8192"),
+        (["cameras:=left"], "cameras is 'left'", "string_array"),
     ],
 )
 def test_values_that_do_not_fit_are_refused_in_one_line(changes, what, allowed):
@@ -49,3 +52,12 @@ def test_a_parameter_file_is_read_as_the_node_reads_it(tmp_path):
         file.write_text(content)
         with pytest.raises(ConfigError, match=says):
             read_file(file)
+
+
+def test_whole_numbers_are_taken_for_doubles(tmp_path):
+    file = tmp_path / "rig.yaml"
+    file.write_text("matcher: {ros__parameters: {match_threshold: 0, mono16_percentiles: [2, 98.5]}}")
+    values = read_file(file, ["sync_slop:=1"])
+    found = (values.match_threshold, *values.mono16_percentiles, values.sync_slop)
+    assert found == (0.0, 2.0, 98.5, 1.0)
+    assert all(type(value) is float for value in found)
