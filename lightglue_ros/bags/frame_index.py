@@ -69,7 +69,8 @@ def _index(bag: Bag, settings: MatcherParameters) -> FrameIndex:
             rejected[camera, error.cause] += 1
             first_rejected.setdefault((camera, error.cause), error)
             continue
-        frame = assembler.add(camera, stamp_in_ns(image.header), ref, message.time)
+        # A stamp of zero: the driver does not set stamps.
+        frame = assembler.add(camera, stamp_in_ns(image.header) or message.time, ref, message.time)
         if frame is not None:
             frames.append((message.time, frame))
     notes = [

@@ -137,8 +137,9 @@ class ActiveMatcher:
         except RejectedImageError as error:
             self._reject(camera, error)
             return
-        now = self._node.get_clock().now().nanoseconds
-        frame = self._assembler.add(camera, stamp_in_ns(image.header), image, now)
+        # A stamp of zero: the driver does not set stamps.
+        stamp = stamp_in_ns(image.header) or self._node.get_clock().now().nanoseconds
+        frame = self._assembler.add(camera, stamp, image, time.monotonic_ns())
         if frame is not None:
             self._log_missing(frame.missing)
             self._inference.submit(frame)

@@ -20,7 +20,6 @@ as one of its images fits. Cameras that all pause at once are not missing.
 
 **Stamps.**
 
-- Zero: the driver does not set stamps. The image counts as taken on arrival.
 - Repeated, or older than the camera's newest by up to 1 s: the image is late and is dropped. After 4 late
   images in a row whose stamps increase, time was set back.
 - Older than the camera's newest by more than 1 s, but near another camera's newest: this camera had been far
@@ -55,6 +54,8 @@ _DEPTH = 8
 _PERIODS = 15
 _PERIODS_TO_TRUST = 3
 _LONGEST_PERIOD_NS = 10_000_000_000
+# Number of frames whose largest spread is reported.
+_SPREADS = 100
 # Automatic slop: share of the shortest period, and its bounds in nanoseconds.
 _SLOP_SHARE = 0.45
 _LEAST_SLOP_NS, _FIRST_SLOP_NS, _MOST_SLOP_NS = 1_000_000, 10_000_000, 100_000_000
@@ -156,6 +157,7 @@ class FrameAssembler(Generic[T]):
         self._last_frame: tuple[int, int] | None = None
         self._last_frame_at = 0
         self._now: int | None = None
+        self._spreads: deque[int] = deque([0], maxlen=_SPREADS)
 
     @property
     def slop(self) -> float:
@@ -167,12 +169,12 @@ class FrameAssembler(Generic[T]):
 
         Args:
             camera: its index in the rig.
-            stamp: time at which the image was taken, in nanoseconds; 0 if the driver does not set it.
+            stamp: time in nanoseconds at which the image was taken, by the clock of the camera's driver. If
+                the driver does not set stamps, the caller gives the time of arrival.
             image: any object; it is handed on as it is.
-            now: the present time in nanoseconds, on the same clock as the stamps.
+            now: time of arrival in nanoseconds, on a steady clock of any origin.
         """
         self.counts.received += 1
-        stamp = stamp or now
         self._follow_clock(now)
         self._follow_stamps(camera, stamp)
         if not self._keep(camera, stamp, image, now):
@@ -184,6 +186,29 @@ class FrameAssembler(Generic[T]):
     def missing(self) -> list[int]:
         """Return the indices of the missing cameras."""
         return [number for number, camera in enumerate(self._cameras) if camera.is_missing]
+
+    def out_of_sync(self) -> dict[int, float]:
+        """Return the missing cameras whose images come, and by how many seconds their clocks are ahead.
+
+        A clock that is behind has a negative number. The number is near zero if the clocks agree, but the
+        camera takes its images at other moments than the others.
+        """
+        clocks = {
+            number: (camera.newest - camera.came_at) * 1e-9
+            for number, camera in enumerate(self._cameras)
+            if camera.newest is not None and (self._now or 0) - camera.came_at <= self._timeout(camera)
+        }
+        missing = self.missing()
+        in_sync = [clock for number, clock in clocks.items() if number not in missing]
+        if not in_sync:
+            return {}
+        clock = statistics.median(in_sync)
+        return {number: clocks[number] - clock for number in missing if number in clocks}
+
+    @property
+    def spread(self) -> float:
+        """Largest difference between the stamps of one frame, over the last frames, in seconds."""
+        return max(self._spreads) * 1e-9
 
     def _slop(self) -> float:
         return self.fixed_slop * 1e9 if self.fixed_slop else self._automatic_slop()
@@ -267,6 +292,7 @@ class FrameAssembler(Generic[T]):
         self._drop_used(chosen)
         self._update_missing(present, stamps, now)
         self.counts.frames += 1
+        self._spreads.append(max(stamps) - min(stamps))
         return RigFrame(
             images=tuple(entry[1] if entry else None for entry in chosen),
             stamps=tuple(entry[0] if entry else None for entry in chosen),

@@ -178,14 +178,6 @@ def test_nobody_waits_for_a_camera_that_is_known_not_to_come():
     assert frames.missing() == [1]
 
 
-def test_images_without_a_stamp_count_as_taken_on_arrival():
-    frames = assembler()
-    for moment in range(3):
-        now = START + moment * PERIOD
-        assert frames.add(0, 0, moment, now=now) is None
-        assert frames.add(1, 0, moment, now=now + 5 * MS).images == (moment, moment)
-
-
 @pytest.mark.parametrize(("hertz", "slop"), [(10, 0.045), (30, 0.015), (200, 0.00225), (1, 0.1)])
 def test_the_automatic_slop_is_below_half_a_period_of_the_measured_rate(hertz, slop):
     frames = assembler(slop=0.0)
@@ -244,6 +236,21 @@ def test_two_groups_of_cameras_whose_times_differ_do_not_hold_up_each_other(orde
     found = [frame for frame in out if frame.images[0] is not None and frame.images[0] >= 20]
     assert [frame.images for frame in found] == [(moment, moment, None, None) for moment in range(20, 60)]
     assert all(frame.missing == {2, 3} for frame in found)
+
+
+@pytest.mark.parametrize("ahead", [-2.0, -37.0])
+def test_a_camera_whose_clock_is_wrong_is_named_with_how_far_it_is_ahead(ahead):
+    frames = assembler(3, slop=0.0, timeout=0.5)
+    images = ((100 * moment + camera, camera, moment) for moment in range(60) for camera in range(3))
+    feed(frames, ((at, camera, moment, at + 1e3 * ahead * (camera == 2)) for at, camera, moment in images))
+    assert frames.out_of_sync() == {2: pytest.approx(ahead, abs=0.01)}
+
+
+def test_the_spread_of_the_stamps_is_the_largest_of_the_last_frames():
+    frames = assembler()
+    assert frames.spread == 0
+    play(frames, [(0, 0, 0), (1, 0, 7), (0, 1, 0), (1, 1, 2)])
+    assert frames.spread == pytest.approx(0.007)
 
 
 @pytest.mark.parametrize("phase", [14.0, 16.6, 20.0])
