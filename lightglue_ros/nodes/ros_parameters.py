@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -31,6 +32,27 @@ def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -
     """
     for name, spec in specs_of(kind).items():
         declare_one(node, name, replace(spec, is_read_only=read_only or spec.is_read_only))
+    _warn_of_unknown(node)
+
+
+def _warn_of_unknown(node: Node) -> None:
+    """Log the parameters that were given at start-up and that the node does not have; ROS ignores them."""
+    given = getattr(node, "_parameter_overrides", {})  # rclpy has no public access to them
+    # The viewer may be given the matcher's parameters: both are started with one file.
+    unknown = [
+        name
+        for name in given
+        if name not in SPECS and not node.has_parameter(name) and not name.startswith("qos_overrides.")
+    ]
+    texts = [
+        f"{name} (did you mean {near[0]}?)" if (near := get_close_matches(name, SPECS, 1)) else name
+        for name in sorted(unknown)
+    ]
+    if texts:
+        node.get_logger().warning(
+            f"parameters that this node does not have are ignored: {', '.join(texts)}; "
+            f"fix: ros2 param list {node.get_fully_qualified_name()} prints their names"
+        )
 
 
 def declare_one(node: Node, name: str, spec: Spec) -> Any:
