@@ -173,6 +173,10 @@ class MatchPipeline:
         """
         self._canvas = self._new_canvas(image_size)
 
+    def rounded(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Return an image size, (width, height), rounded up to the model's divisor; from any thread."""
+        return self._new_canvas(image_size).size
+
     def check(
         self,
         *,

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -29,6 +29,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.canvas import fitted_size
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.nodes.annotations import Annotator
@@ -38,8 +39,9 @@ from lightglue_ros.nodes.features import check_features, features_to_message
 from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
 from lightglue_ros.nodes.publishers import MatcherPublishers
-from lightglue_ros.nodes.status import MatcherStatus
+from lightglue_ros.nodes.status import MatcherStatus, keypoints_of
 from lightglue_ros.nodes.subscriptions import CameraInfoSubscriptions, InputSubscriptions
+from lightglue_ros.nodes.watch import ClockWatch, InputWatch, LoadWatch
 from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rig.processor import FrameProcessor
@@ -47,6 +49,9 @@ from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import MatcherParameters
+
+# Stands for the encoding where features come in place of images.
+FEATURES = "features"
 
 
 class ActiveMatcher:
@@ -65,9 +70,10 @@ class ActiveMatcher:
         self._publishers = publishers
         self._missing: frozenset[int] = frozenset()
         self._unverified = ""
+        self._was_matched = self._has_logged_first_frame = False
         self._errors: set[str] = set()
+        self._formats: dict[int, tuple[int, int, str]] = {}
         self._interrupt: Callable[[], None] = lambda: None
-        self._status = MatcherStatus(settings)
         image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
         calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
         self._processor = FrameProcessor[CameraImage](pipeline, settings.frame, calibration)
@@ -88,6 +94,9 @@ class ActiveMatcher:
             self._inputs = InputSubscriptions(node, settings, self._take)
             closing.callback(self._inputs.destroy)
             self._closing = closing.pop_all()
+        self._input_watch = InputWatch(node, self._inputs.topics)
+        self._clock_watch, self._load_watch = ClockWatch(node), LoadWatch(node)
+        self._status = MatcherStatus(settings, self._input_watch)
         work = f"matching {', '.join(settings.pairs)}" if settings.publish_matches else "extracting features"
         topics = ", ".join(self._inputs.topics)
         node.get_logger().info(f"{work}; waiting for {settings.input} on {topics}")
@@ -113,22 +122,33 @@ class ActiveMatcher:
                 lazy.rate = settings.drawing_rate
 
     def report(self, about: dict[str, str]) -> DiagnosticStatus:
-        """Make the status for `/diagnostics`, with what is to be said about the model first."""
+        """Make the status for `/diagnostics`, with what is to be said about the model first; log what is new.
+
+        Called once per second.
+        """
+        self._log_first_frame()
         about = {
             **about,
+            "canvas": "x".join(map(str, self._pipeline.image_size)),
             "verification": self._settings.frame.geometry,
             "sync slop (ms)": f"{1e3 * self._assembler.slop:.1f}",
+            "spread of stamps in frames (ms)": f"{1e3 * self._assembler.spread:.1f}",
             "images extracted": str(self._processor.extracted),
             "pictures drawn": str(self._drawer.drawn if self._drawer is not None else 0),
         }
-        dropped, incompatible = self._inference.dropped, self._inputs.incompatible()
-        return self._status.report(about, self._assembler, dropped, incompatible, self._unverified)
+        problems = {"incompatible QoS": self._inputs.incompatible(), "clock": self._clock_watch.look()}
+        dropped = self._inference.dropped
+        self._input_watch.log_silence()
+        how = f"a frame takes {self._status.milliseconds()[-1, :2].sum():.0f} ms on {self._pipeline.provider}"
+        self._load_watch.log_overload(self._assembler.counts.frames, self._status.matched, dropped, how)
+        return self._status.report(about, self._assembler, dropped, problems, self._unverified)
 
     # The executor's thread.
 
     def _take(self, camera: int, message: Image | CompressedImage | FeaturesMsg) -> None:
         """Check a message, sort it into a frame and hand a complete frame to the inference thread."""
         self._status.count_image(camera)
+        self._input_watch.take(camera)
         try:
             if isinstance(message, FeaturesMsg):
                 image = check_features(message, self._pipeline.info, self._pipeline.max_keypoints)
@@ -137,12 +157,44 @@ class ActiveMatcher:
         except RejectedImageError as error:
             self._reject(camera, error)
             return
+        self._formats[camera] = (image.width, image.height, _encoding(message))
         # A stamp of zero: the driver does not set stamps.
         stamp = stamp_in_ns(image.header) or self._node.get_clock().now().nanoseconds
         frame = self._assembler.add(camera, stamp, image, time.monotonic_ns())
         if frame is not None:
             self._log_missing(frame.missing)
             self._inference.submit(frame)
+
+    def _log_first_frame(self) -> None:
+        """Log once what comes and what becomes of it; one report late, when the cameras' rates are known."""
+        was_matched, self._was_matched = self._was_matched, self._status.matched > 0
+        if self._has_logged_first_frame or not was_matched:
+            return
+        self._has_logged_first_frame = True
+        numbers = self._status.numbers
+        cameras = [self._describe(camera, numbers) for camera in range(len(self._settings.cameras))]
+        pairs = [f"{name[5:]} {count}" for name, count in numbers.items() if name.startswith("pair ")]
+        milliseconds = self._status.milliseconds()[-1, :2].sum()
+        self._node.get_logger().info(
+            f"first frame: {'; '.join(cameras + pairs)}; {milliseconds:.0f} ms per frame, model "
+            f"{self._pipeline.info.model} on {self._pipeline.provider}"
+        )
+
+    def _describe(self, camera: int, numbers: Mapping[str, int]) -> str:
+        """Describe the images of a camera."""
+        name = self._settings.cameras[camera]
+        if camera not in self._formats:
+            return f"{name} nothing yet"
+        width, height, encoding = self._formats[camera]
+        text = f"{name} {width}x{height} {encoding}"
+        if rate := self._input_watch.rate(camera):
+            text += f" at {rate:.1f} Hz"
+        if encoding != FEATURES:
+            canvas = self._pipeline.image_size
+            size = fitted_size((width, height), canvas)
+            used = size[0] * size[1] / (canvas[0] * canvas[1])
+            text += f" on a canvas of {canvas[0]}x{canvas[1]} ({100 * used:.0f}% used)"
+        return f"{text}, {numbers[keypoints_of(name)]} keypoints"
 
     def _log_missing(self, missing: frozenset[int]) -> None:
         """Log the cameras that are missing and those that are back."""
@@ -173,7 +225,8 @@ class ActiveMatcher:
         self._publish_matches(result, draws)
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self._node.get_clock().now().nanoseconds - taken) * 1e-9
-        self._status.count_match(result.inference, time.perf_counter() - start - result.inference, age)
+        outside = time.perf_counter() - start - result.inference
+        self._status.count_match(result, frame.between, outside, age)
 
     def _publish_features(self, result: FrameResult[CameraImage]) -> None:
         info, precision = self._pipeline.info, self._settings.features_precision
@@ -227,3 +280,10 @@ class ActiveMatcher:
 
     def _names(self, cameras: Iterable[int]) -> str:
         return ", ".join(self._settings.cameras[camera] for camera in sorted(cameras))
+
+
+def _encoding(message: Image | CompressedImage | FeaturesMsg) -> str:
+    """Return how a message carries its image."""
+    if isinstance(message, FeaturesMsg):
+        return FEATURES
+    return message.encoding if isinstance(message, Image) else message.format

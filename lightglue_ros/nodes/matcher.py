@@ -90,11 +90,10 @@ class Matcher(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=steady)
         self._closing.callback(self.destroy_timer, timer)
-        (width, height), asked = pipeline.image_size, self._settings.frame.image_size
-        rounded = f" (rounded up from {asked[0]}x{asked[1]})" if (width, height) != asked else ""
+        canvas = _canvas_text(pipeline, self._settings.frame.image_size)
         self.get_logger().info(
-            f"model {pipeline.info.model} on {pipeline.provider}, images {width}x{height}{rounded}, "
-            f"at most {pipeline.max_keypoints} keypoints; loaded in {time.monotonic() - start:.1f} s"
+            f"model {pipeline.info.model} on {pipeline.provider}, {canvas}, at most {pipeline.max_keypoints} "
+            f"keypoints; loaded in {time.monotonic() - start:.1f} s"
         )
         return super().on_configure(state)
 
@@ -163,6 +162,8 @@ class Matcher(LifecycleNode):
         check_changeable(self._settings, changes)
         settings = ros_parameters.read(self, MatcherParameters, changes)
         settings.check_model(self._pipeline)
+        if settings.frame.image_size != self._settings.frame.image_size:
+            self.get_logger().info(_canvas_text(self._pipeline, settings.frame.image_size))
         self._settings = settings
         if self._active is not None:
             self._active.change(settings)
@@ -174,11 +175,19 @@ class Matcher(LifecycleNode):
             status.values = [KeyValue(key=key, value=value) for key, value in about.items()]
         else:
             status = self._active.report(about)
-        status.name = f"{self.get_name()}: {self._settings.results}"
-        status.hardware_id = self._pipeline.provider
+        # Full names, because two rigs in two namespaces have nodes and cameras of the same names.
+        status.name = f"{self.get_fully_qualified_name()}: {self._settings.results}"
+        namespace = self.get_namespace().strip("/")
+        status.hardware_id = ", ".join(f"{namespace}/{it}".strip("/") for it in self._settings.cameras)
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+
+def _canvas_text(pipeline: MatchPipeline, asked: tuple[int, int]) -> str:
+    width, height = pipeline.rounded(asked)
+    rounded = f" (rounded up from {asked[0]}x{asked[1]})" if (width, height) != asked else ""
+    return f"canvas {width}x{height}{rounded}"
 
 
 def main(args: list[str] | None = None) -> int:

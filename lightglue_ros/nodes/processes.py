@@ -52,6 +52,7 @@ def node_process(
     parameters: Mapping[str, Any],
     params_file: Path | None = None,
     name: str | None = None,
+    namespace: str | None = None,
     **popen_options: Any,
 ) -> Iterator[subprocess.Popen]:
     """Run a node of ours; at the end interrupt it and wait until it is gone.
@@ -60,12 +61,15 @@ def node_process(
         command: ``matcher``, ``viewer`` or ``player``.
         parameters: ROS parameters, which replace those of the file.
         name: the node's name, if it differs from the command.
+        namespace: the node's namespace, if it has one.
         **popen_options: for `subprocess.Popen`.
     """
     script = Path(get_package_prefix("lightglue_ros")) / "lib" / "lightglue_ros" / command
     arguments = [sys.executable, str(script), "--ros-args"]
     if params_file is not None:
         arguments += ["--params-file", str(params_file)]
+    if namespace is not None:
+        arguments += ["-r", f"__ns:={namespace}"]
     if name is not None:
         arguments += ["-r", f"__node:={name}"]
     for parameter, value in parameters.items():

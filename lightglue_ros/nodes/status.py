@@ -2,9 +2,11 @@
 
 ERROR: no results for two camera timeouts, because no image comes, no images are in sync, or every frame
 fails.
-WARN: no results yet, a camera is missing, a publisher's QoS is incompatible, pairs could not be verified, or
-images were rejected or a frame failed since the last report. Frames dropped because the cameras are faster
-than inference are counted and are no reason to warn.
+WARN: no results yet, an input has a problem (a publisher's QoS is incompatible, simulated time stands still),
+a camera is missing, pairs could not be verified, or images were rejected or a frame failed since the last
+report. Frames dropped because the cameras are faster than inference are counted and are no reason to warn.
+
+All values are numbers where they can be, so that they can be plotted.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from lightglue_ros.nodes.watch import InputWatch
+from lightglue_ros.rig.frame import FrameResult
 from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
@@ -26,13 +30,19 @@ _TIMED_FRAMES = 100
 
 
 class MatcherStatus:
-    """Counts what happens, from the executor's and the inference thread."""
+    """Counts what happens, from the executor's and the inference thread.
 
-    def __init__(self, values: MatcherParameters) -> None:
+    Attributes:
+        numbers: of keypoints, matches and inliers in the last frame; see `numbers_of`.
+    """
+
+    def __init__(self, values: MatcherParameters, inputs: InputWatch) -> None:
         self._cameras = values.cameras
-        self._topics = values.input_topics
         self._results = values.results
+        self._inputs = inputs
         self._times: deque[tuple[float, float, float]] = deque(maxlen=_TIMED_FRAMES)
+        # The inference thread replaces it as a whole.
+        self.numbers: dict[str, int] = {}
         self._last_error = ""
         self._counts, self._before = Counter[str](), Counter[str]()
         self._lock = threading.Lock()
@@ -46,9 +56,16 @@ class MatcherStatus:
         """Count an image that cannot be used; return how many there are by now."""
         return self._count("images rejected", f"images rejected: {cause}")
 
-    def count_match(self, inference: float, outside: float, age: float) -> None:
-        """Count a published frame: seconds inside ONNX Runtime, outside of it, and since it was taken."""
-        self._times.append((inference, outside, age))
+    def count_match(self, result: FrameResult[Any], between: list[int], outside: float, age: float) -> None:
+        """Count a published frame.
+
+        Args:
+            between: cameras that are between two images, and keep the numbers of their last one.
+            outside: seconds outside of ONNX Runtime.
+            age: seconds since the frame was taken.
+        """
+        self._times.append((result.inference, outside, age))
+        self.numbers = numbers_of(result, between, self.numbers)
         self._count("frames matched")
         self._idle_since = time.monotonic()
 
@@ -63,12 +80,22 @@ class MatcherStatus:
             self._counts.update(names)
             return self._counts[names[0]]
 
+    @property
+    def matched(self) -> int:
+        """Number of published frames."""
+        return self._counts["frames matched"]
+
+    def milliseconds(self) -> np.ndarray:
+        """Return (inference, outside of it, age) of the last frames in ms, float64 [N, 3], N at least 1."""
+        # A copy first, because the inference thread goes on adding.
+        return 1e3 * np.array(list(self._times) or [(0.0, 0.0, 0.0)])
+
     def report(
         self,
         about: Mapping[str, str],
         assembler: FrameAssembler[Any],
         dropped: int,
-        incompatible: str,
+        problems: Mapping[str, str],
         unverified: str,
     ) -> DiagnosticStatus:
         """Make the status; rates are those since the last report.
@@ -76,7 +103,7 @@ class MatcherStatus:
         Args:
             about: more values, to go first.
             dropped: number of frames that were overtaken by newer ones.
-            incompatible: publishers whose QoS the subscriptions cannot take, in words.
+            problems: of the inputs, in words, by the name of their value; empty where there is none.
             unverified: reasons why pairs were not verified, in words.
         """
         now = time.monotonic()
@@ -87,8 +114,7 @@ class MatcherStatus:
         self._before, self._reported_at = counts, now
         assembled = assembler.counts
         missing = ", ".join(self._cameras[camera] for camera in assembler.missing())
-        # A copy first, because the inference thread goes on adding.
-        times = 1e3 * np.array(list(self._times) or [(0.0, 0.0, 0.0)])
+        times = self.milliseconds()
         inference, outside, age = (np.percentile(column, (50, 95)) for column in times.T)
         values = {
             **about,
@@ -100,7 +126,7 @@ class MatcherStatus:
             "inference p95 (ms)": f"{inference[1]:.2f}",
             "outside inference p50 (ms)": f"{outside[0]:.2f}",
             "missing cameras": missing,
-            "incompatible QoS": incompatible or "none",
+            **{name: text or "none" for name, text in problems.items()},
             "pairs unverified": unverified or "none",
             "images received": assembled.received,
             "images rejected": counts["images rejected"],
@@ -113,37 +139,67 @@ class MatcherStatus:
             "frames dropped": dropped,
             "frames failed": counts["frames failed"],
             **{f"camera {name} (Hz)": f"{since[f'camera {name}'] / elapsed:.1f}" for name in self._cameras},
+            **self.numbers,
         }
         # Allow for slow inference: a frame that is still being computed is not "no frames".
         patience = 2 * assembler.timeout + 2e-3 * inference[1]
-        level, text = self._judge(since, patience, missing, incompatible, unverified)
+        problem = next(filter(None, problems.values()), "")
+        level, text = self._judge(since, patience, missing, problem, unverified)
         entries = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         return DiagnosticStatus(level=level, message=text, values=entries)
 
     def _judge(
-        self, since: Counter[str], patience: float, missing: str, incompatible: str, unverified: str
+        self, since: Counter[str], patience: float, missing: str, problem: str, unverified: str
     ) -> tuple[bytes, str]:
         seconds = time.monotonic() - self._idle_since
         idle = f"no {self._results} for {seconds:.1f} s"
         if seconds > patience:
             if since["frames failed"]:
                 text = f"{idle}: {self._last_error}"
-            elif incompatible:
-                text = incompatible
+            elif problem:
+                text = f"{idle}: {problem}"
             elif not since["images"]:
-                text = f"{idle}: no image comes on {', '.join(self._topics)}"
+                text = f"{idle}: no image comes on {self._inputs.describe()}"
             else:
                 text = f"{idle}: images come, but none within sync_slop of another camera's"
             return DiagnosticStatus.ERROR, text
         warnings = (
-            (incompatible, incompatible),
+            (problem, problem),
             (missing, f"missing: {missing}"),
             (since["frames failed"], f"a frame was lost: {self._last_error}"),
             (since["images rejected"], f"{since['images rejected']} images rejected"),
             (unverified, f"pairs unverified: {unverified}"),
-            (not self._counts["frames matched"], f"no {self._results} yet of {', '.join(self._topics)}"),
+            (not self._counts["frames matched"], f"no {self._results} yet of {self._inputs.describe()}"),
         )
         for is_true, text in warnings:
             if is_true:
                 return DiagnosticStatus.WARN, text
         return DiagnosticStatus.OK, "ok"
+
+
+def keypoints_of(camera: str) -> str:
+    """Return the name of the value with a camera's number of keypoints."""
+    return f"camera {camera} keypoints"
+
+
+def numbers_of(result: FrameResult[Any], between: list[int], last: Mapping[str, int]) -> dict[str, int]:
+    """Return the numbers of keypoints, matches and inliers of a frame, by the names of their values.
+
+    A camera between two images, and its pairs, keep their `last` numbers. Missing ones have 0.
+    """
+    rig = result.settings.rig
+    numbers = {}
+    for camera, features in enumerate(result.features):
+        count = 0 if features is None else np.count_nonzero(features.mask)
+        name = keypoints_of(rig.cameras[camera])
+        numbers[name] = last.get(name, 0) if camera in between else int(count)
+    for views, pair in zip(rig.pairs, result.pairs, strict=True):
+        found = {"matches": len(pair.matches)}
+        if result.settings.geometry != "none":
+            inliers = None if pair.verification is None else pair.verification.inliers
+            found["inliers"] = 0 if inliers is None else int(np.count_nonzero(inliers))
+        is_between = any(view.camera in between for view in views)
+        for what, count in found.items():
+            name = f"pair {rig.name_of(views)} {what}"
+            numbers[name] = last.get(name, 0) if is_between else count
+    return numbers

@@ -88,6 +88,13 @@ class Rig:
         """Largest number of past frames that the pairs need of a camera."""
         return max(map(self.frames_back, range(len(self.cameras))))
 
+    def name_of(self, pair: tuple[View, View]) -> str:
+        """Return the name of a pair as `parse` takes it, such as ``left@-1:left``."""
+        return ":".join(
+            f"{self.cameras[view.camera]}@-{view.back}" if view.back else self.cameras[view.camera]
+            for view in pair
+        )
+
     def frames_back(self, camera: int) -> int:
         """Return how many past frames of a camera the pairs need."""
         return max((view.back for pair in self.pairs for view in pair if view.camera == camera), default=0)

@@ -14,6 +14,7 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here")
 
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from rcl_interfaces.msg import Log  # noqa: E402
 from rcl_interfaces.srv import (  # noqa: E402
     DescribeParameters,
     GetParameters,
@@ -21,6 +22,7 @@ from rcl_interfaces.srv import (  # noqa: E402
     SetParametersAtomically,
 )
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import QoSProfile  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
@@ -73,6 +75,17 @@ class Robot(Listener):
     def look(self):
         """Subscribe to the pictures; returns the list that they come to."""
         return self.hear(Image, drawing.TOPIC, qos.picture_qos())
+
+    def hear_log(self):
+        """Listen to the log of all nodes from now on; see `wait_for_log`."""
+        self.log = self.hear(Log, "/rosout", QoSProfile(depth=1000))
+        self.wait_until(lambda: self.count_publishers("/rosout") > 1, "the matcher's log")
+
+    def wait_for_log(self, pattern):
+        """Wait until a line of the log matches a pattern; returns the match."""
+        found = lambda: [it for it in (re.search(pattern, line.msg) for line in self.log) if it]  # noqa: E731
+        self.wait_until(found, f"line '{pattern}' in the log")
+        return found()[-1]
 
     def memory(self, entry="VmRSS"):
         """Resident memory of the process, or another entry of its status, in MiB."""

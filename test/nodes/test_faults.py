@@ -69,7 +69,7 @@ def test_one_of_four_cameras_killed_and_back(robot, triggered_cameras):
 def test_silent_cameras_are_an_error_that_names_the_topics_and_slow_ones_are_not_missing(robot, images):
     stereo = robot(camera_timeout=0.5)
     stereo.match(images)
-    silent = "no image comes on left/image_rect, right/image_rect"
+    silent = "no image comes on /left/image_rect (1 publisher), /right/image_rect (1 publisher)"
     stereo.wait_until(lambda: stereo.status and silent in stereo.status.message, "an error of silent cameras")
     assert stereo.status.level == DiagnosticStatus.ERROR
 
@@ -144,6 +144,7 @@ def test_cameras_that_are_too_fast_lose_frames_and_a_subscriber_that_never_reads
     for path, image in zip(paths, motorcycle, strict=True):
         write_image(path, np.ascontiguousarray(image[:480:2, :640:2]))
     stereo = robot(connected=False, num_threads=1, max_keypoints=256)
+    stereo.hear_log()
     sleeper = subprocess.Popen([sys.executable, "-c", SLEEPER])
     try:
         with node_process("player", {"images": paths, "min_subscribers": 1, "rate": 200.0}):
@@ -153,6 +154,7 @@ def test_cameras_that_are_too_fast_lose_frames_and_a_subscriber_that_never_reads
                 stereo.clear()
                 stereo.wait_for_matches(20)
             stereo.wait_until(lambda: int(stereo.diagnostics.get("frames dropped", 0)) > 0, "dropped frames")
+            stereo.wait_for_log(r"the cameras send .* frames per second, .* are matched: a frame takes")
             values = stereo.wait_for_diagnostics()
     finally:
         sleeper.kill()

@@ -1,0 +1,189 @@
+"""Watches what comes to the matcher, and says what a person would look for: in the log and to the status.
+
+All of it is called by the executor's thread: `take` by a subscription's callback, the rest once per second.
+Each time is one of the steady clock, which goes on when simulated time stands still.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rclpy.node import Node
+
+# A camera that sends nothing for so long, or a clock that stands for so long, is named.
+SILENT_SECONDS = 5.0
+# A text that stays true is logged again after this time.
+REPEAT_SECONDS = 60.0
+# The rate of matching is compared with the cameras' over so many seconds. It is named if more than this share
+# of the frames was dropped: a single frame may be dropped by chance.
+LOAD_SECONDS = 10.0
+LOAD_SHARE = 0.1
+
+
+class Throttle:
+    """Lets a text about a subject through when it is new, and again after `REPEAT_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def is_due(self, subject: str) -> bool:
+        """Return True if nothing was said about a subject for long."""
+        now = time.monotonic()
+        if now - self._said.get(subject, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        self._said[subject] = now
+        return True
+
+    def forget(self, subject: str) -> bool:
+        """Let the next text about a subject through at once; return True if there was one."""
+        return self._said.pop(subject, None) is not None
+
+
+@dataclass
+class _Arrivals:
+    """Arrivals of one camera's messages.
+
+    Attributes:
+        count: number of messages.
+        first: time of the first; of the beginning before it comes.
+        last: time of the last, or of the beginning.
+    """
+
+    count: int = 0
+    first: float = 0.0
+    last: float = 0.0
+
+    @property
+    def period(self) -> float:
+        """Mean seconds between two messages; 0 before there are two."""
+        return (self.last - self.first) / (self.count - 1) if self.count > 1 else 0.0
+
+
+class InputWatch:
+    """Notices cameras that send nothing.
+
+    Args:
+        topics: full name of each camera's topic.
+    """
+
+    def __init__(self, node: Node, topics: Sequence[str]) -> None:
+        self._node = node
+        self._topics = topics
+        now = time.monotonic()
+        self._cameras = [_Arrivals(first=now, last=now) for _ in topics]
+        self._throttle = Throttle()
+
+    def take(self, camera: int) -> None:
+        """Note that a message of a camera came."""
+        known = self._cameras[camera]
+        known.count += 1
+        known.last = time.monotonic()
+        if known.count == 1:
+            known.first = known.last
+
+    def rate(self, camera: int) -> float:
+        """Return the mean rate of a camera's messages in Hz; 0 before there are two."""
+        period = self._cameras[camera].period
+        return 1.0 / period if period > 0.0 else 0.0
+
+    def log_silence(self) -> None:
+        """Log the cameras that send nothing, with what tells the cause."""
+        now = time.monotonic()
+        silent = [
+            camera
+            for camera, known in enumerate(self._cameras)
+            if now - known.last > max(SILENT_SECONDS, 2 * known.period)
+        ]
+        back = [
+            topic
+            for camera, topic in enumerate(self._topics)
+            if camera not in silent and self._throttle.forget(topic)
+        ]
+        if back:
+            self._node.get_logger().info(f"received again: {', '.join(back)}")
+        due = [camera for camera in silent if self._throttle.is_due(self._topics[camera])]
+        if not due:
+            return
+        # All are named in one line, because they have one cause: a cable, a driver, the domain.
+        are_all = len(silent) == len(self._topics) > 1
+        seconds = min(now - self._cameras[camera].last for camera in due)
+        topics, domain = self.describe(silent if are_all else due), self._node.context.get_domain_id()
+        text = f"nothing received for {seconds:.0f} s on {topics}; ROS_DOMAIN_ID is {domain}"
+        self._node.get_logger().warning(f"all cameras are silent: {text}" if are_all else text)
+
+    def describe(self, cameras: Sequence[int] | None = None) -> str:
+        """Name the topics of cameras, or of all, and how many publishers each has."""
+        topics = self._topics if cameras is None else [self._topics[camera] for camera in cameras]
+        return ", ".join(f"{topic} ({count_publishers(self._node, topic)})" for topic in topics)
+
+
+class LoadWatch:
+    """Notices that the model is slower than the cameras."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._since = time.monotonic()
+        self._before = (0, 0, 0)
+        self._throttle = Throttle()
+
+    def log_overload(self, frames: int, matched: int, dropped: int, how: str) -> None:
+        """Log the rate of the last `LOAD_SECONDS` if frames were dropped.
+
+        Args:
+            frames: number of assembled frames so far; `matched` and `dropped` likewise.
+            how: what a frame takes, and on what.
+        """
+        seconds = time.monotonic() - self._since
+        counts = (frames, matched, dropped)
+        if frames == self._before[0]:  # the cameras pause, or have not begun
+            self._since, self._before = time.monotonic(), counts
+        if seconds < LOAD_SECONDS:
+            return
+        came, done, lost = (now - before for now, before in zip(counts, self._before, strict=True))
+        self._since, self._before = time.monotonic(), counts
+        if lost > LOAD_SHARE * came and self._throttle.is_due("load"):
+            self._node.get_logger().info(
+                f"the cameras send {came / seconds:.1f} frames per second, {done / seconds:.1f} are matched: "
+                f"{how}, and the others are dropped; a smaller image_width and image_height or a lower "
+                "max_keypoints makes it faster"
+            )
+
+
+class ClockWatch:
+    """Notices that simulated time does not run."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._time = -1
+        self._since = time.monotonic()
+        self._throttle = Throttle()
+
+    def look(self) -> str:
+        """Return what is wrong with the clock, and log it; empty if nothing is wrong."""
+        now, steady = self._node.get_clock().now().nanoseconds, time.monotonic()
+        is_simulated = self._node.get_parameter("use_sim_time").value
+        if now != self._time or not is_simulated:
+            self._time, self._since = now, steady
+        seconds = steady - self._since
+        if seconds < SILENT_SECONDS:
+            if seconds == 0.0:
+                self._throttle.forget("clock")
+            return ""
+        problem = f"the time on /clock has stood still for {seconds:.0f} s"
+        if now == 0:
+            problem = f"nothing has come on /clock for {seconds:.0f} s"
+        text = (
+            f"use_sim_time is true and {problem} ({count_publishers(self._node, '/clock')}); "
+            "fix: ros2 bag play --clock, or start the simulation, or use_sim_time:=false"
+        )
+        if self._throttle.is_due("clock"):
+            self._node.get_logger().warning(text)
+        return text
+
+
+def count_publishers(node: Node, topic: str) -> str:
+    """Say how many publishers a topic has."""
+    count = node.count_publishers(node.resolve_topic_name(topic))  # rclpy does not remap the name here
+    return f"{count} publisher{'' if count == 1 else 's'}"
