@@ -60,7 +60,8 @@ class Mono16Range:
         return cv2.convertScaleAbs(values, alpha=255.0 / max(high - low, 1)).reshape(image.shape)
 
     def _percentiles_of(self, image: np.ndarray) -> tuple[int, int]:
-        stride = max(1, isqrt(image.shape[0] * image.shape[1] // _SAMPLES))
+        # An odd stride sees all colours of a Bayer pattern alike.
+        stride = isqrt(image.shape[0] * image.shape[1] // _SAMPLES) | 1
         counts = np.cumsum(np.bincount(image[::stride, ::stride].ravel(), minlength=65536))
         low, high = (np.searchsorted(counts, max(1.0, p / 100.0 * counts[-1])) for p in self.percentiles)
         return int(low), int(high)

@@ -78,20 +78,29 @@ class _Encoding:
         conversion: OpenCV's code for the conversion to RGB; None if pixels are grey or RGB already.
         depth: bytes per value.
         divisors: width and height must be multiples of these.
-        has_chroma_rows: True if half as many rows of colour follow the rows of brightness.
+        half_rows: rows of `step` bytes per two rows of pixels; more than 2 if rows of colour follow the
+            rows of brightness.
     """
 
     channels: int
     conversion: int | None = None
     depth: int = 1
     divisors: tuple[int, int] = (1, 1)
-    has_chroma_rows: bool = False
+    half_rows: int = 2
 
 
 _UYVY = _Encoding(2, cv2.COLOR_YUV2RGB_UYVY, divisors=(2, 1))
 _YUYV = _Encoding(2, cv2.COLOR_YUV2RGB_YUY2, divisors=(2, 1))
-# 8UC3 names no colour order; it is taken as BGR, OpenCV's order, as cv_bridge does. sensor_msgs names a Bayer
-# pattern by its first four pixels, OpenCV by the four that begin in the second row and column.
+# sensor_msgs names a Bayer pattern by its first four pixels, OpenCV by the four that begin in the second row
+# and column.
+_BAYER = {
+    "bayer_rggb": cv2.COLOR_BayerBG2RGB,
+    "bayer_bggr": cv2.COLOR_BayerRG2RGB,
+    "bayer_gbrg": cv2.COLOR_BayerGR2RGB,
+    "bayer_grbg": cv2.COLOR_BayerGB2RGB,
+}
+# 8UC3 and its like name no colour order; they are taken as BGR, OpenCV's order, as cv_bridge does. 16-bit
+# images lose their alpha first.
 _ENCODINGS = {
     "mono8": _Encoding(1),
     "8UC1": _Encoding(1),
@@ -102,17 +111,27 @@ _ENCODINGS = {
     "8UC3": _Encoding(3, cv2.COLOR_BGR2RGB),
     "rgba8": _Encoding(4, cv2.COLOR_RGBA2RGB),
     "bgra8": _Encoding(4, cv2.COLOR_BGRA2RGB),
-    "bayer_rggb8": _Encoding(1, cv2.COLOR_BayerBG2RGB),
-    "bayer_bggr8": _Encoding(1, cv2.COLOR_BayerRG2RGB),
-    "bayer_gbrg8": _Encoding(1, cv2.COLOR_BayerGR2RGB),
-    "bayer_grbg8": _Encoding(1, cv2.COLOR_BayerGB2RGB),
+    "8UC4": _Encoding(4, cv2.COLOR_BGRA2RGB),
+    "rgb16": _Encoding(3, depth=2),
+    "bgr16": _Encoding(3, cv2.COLOR_BGR2RGB, depth=2),
+    "16UC3": _Encoding(3, cv2.COLOR_BGR2RGB, depth=2),
+    "rgba16": _Encoding(4, depth=2),
+    "bgra16": _Encoding(4, cv2.COLOR_BGR2RGB, depth=2),
+    "16UC4": _Encoding(4, cv2.COLOR_BGR2RGB, depth=2),
+    **{f"{pattern}8": _Encoding(1, conversion) for pattern, conversion in _BAYER.items()},
+    **{f"{pattern}16": _Encoding(1, conversion, depth=2) for pattern, conversion in _BAYER.items()},
     "yuv422": _UYVY,
     "uyvy": _UYVY,
     "yuv422_yuy2": _YUYV,
     "yuyv": _YUYV,
-    "nv12": _Encoding(1, cv2.COLOR_YUV2RGB_NV12, divisors=(2, 2), has_chroma_rows=True),
-    "nv21": _Encoding(1, cv2.COLOR_YUV2RGB_NV21, divisors=(2, 2), has_chroma_rows=True),
+    "nv12": _Encoding(1, cv2.COLOR_YUV2RGB_NV12, divisors=(2, 2), half_rows=3),
+    "nv21": _Encoding(1, cv2.COLOR_YUV2RGB_NV21, divisors=(2, 2), half_rows=3),
+    "nv24": _Encoding(1, half_rows=6),
 }
+# Y, U, V and 1 to RGB as in ITU-R BT.601, the standard of OpenCV's conversions of the other YUV encodings:
+# brightness from 16 to 235, colours from 16 to 240 around 128.
+_YUV_TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]]) * 255 / [219, 224, 224]
+_YUV_TO_RGB = np.column_stack([_YUV_TO_RGB, _YUV_TO_RGB @ [-16, -128, -128]])
 
 
 def check_message(message: Image | CompressedImage, max_pixels: int) -> CameraImage:
@@ -153,7 +172,8 @@ def _check_size(message: Image, encoding: _Encoding | None) -> None:
     across, down = encoding.divisors if encoding else (1, 1)
     if message.width % across or message.height % down:
         what = f"image ({_describe(message)}) shares colours between pixels"
-        allowed = f"a width that is a multiple of {across} and a height that is one of {down}"
+        allowed = f"a width that is a multiple of {across}"
+        allowed += f" and a height that is a multiple of {down}" if down > 1 else ""
         raise RejectedImageError("odd_size", what, allowed=allowed)
 
 
@@ -162,28 +182,38 @@ def _check_data(message: Image, encoding: _Encoding | None) -> None:
     if message.step < least_step:
         what = f"image ({_describe(message)}) has a step of {message.step}"
         raise RejectedImageError("bad_step", what, allowed=f"at least {least_step} bytes per row")
-    has_chroma_rows = encoding is not None and encoding.has_chroma_rows
-    rows = message.height * 3 // 2 if has_chroma_rows else message.height
-    expected = message.step * rows
+    half_rows = encoding.half_rows if encoding else 2
+    expected = message.step * (message.height * half_rows // 2)
     found = len(message.data)
     if found != expected:
         cause = "short_data" if found < expected else "long_data"
         what = f"image ({_describe(message)}, step {message.step}) has {found} bytes of data"
-        allowed = f"step x {'height x 3 / 2' if has_chroma_rows else 'height'} = {expected} bytes"
-        raise RejectedImageError(cause, what, allowed=allowed)
+        rows = {2: "height", 3: "height x 3 / 2", 6: "height x 3"}[half_rows]
+        raise RejectedImageError(cause, what, allowed=f"step x {rows} = {expected} bytes")
 
 
 def _decode_raw(message: Image, mono16: Mono16Range) -> np.ndarray:
     encoding = _ENCODINGS[message.encoding]
     rows = np.frombuffer(message.data, np.uint8).reshape(-1, message.step)
+    if message.encoding == "nv24":
+        return _nv24_to_rgb(rows, message.width, message.height)
     image = rows[:, : message.width * encoding.channels * encoding.depth]
     if encoding.depth == 2:
-        values = image.view(">u2" if message.is_bigendian else "<u2")
-        # Copied only if the machine cannot read the values in place.
-        image = mono16.to_8_bits(np.require(values, np.uint16, "A"))
+        image = image.view(">u2" if message.is_bigendian else "<u2")
     if encoding.channels > 1:
         image = image.reshape(len(image), message.width, encoding.channels)
+    if encoding.depth == 2:
+        values = image[..., :3] if encoding.channels == 4 else image
+        # Copied only if the machine cannot read the values in place.
+        image = mono16.to_8_bits(np.require(values, np.uint16, "A"))
     return image if encoding.conversion is None else cv2.cvtColor(image, encoding.conversion)
+
+
+def _nv24_to_rgb(rows: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Convert rows of brightness, then rows of U and V of each pixel, which take two rows each."""
+    brightness = rows[:height, :width, None]
+    colours = rows[height:].reshape(height, -1)[:, : 2 * width].reshape(height, width, 2)
+    return cv2.transform(np.concatenate([brightness, colours], 2), _YUV_TO_RGB)
 
 
 def _decode_by_cv_bridge(message: Image, mono16: Mono16Range) -> np.ndarray:

@@ -36,6 +36,9 @@ RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (12, 8, 3), np.uint8)
 BGR, GREY, ALPHA = RGB[..., ::-1], RGB[..., 0], RGB[..., 1]
 GREY16 = RANDOM.integers(0, 65536, (12, 8)).astype(np.uint16)
+RGB16 = RANDOM.integers(0, 4096, (12, 8, 3)).astype(np.uint16)
+# Brighter than all colours, so that a range that counts it is wrong.
+ALPHA16 = np.full((12, 8), 65535, np.uint16)
 ONE_COLOUR = np.broadcast_to(np.uint8([200, 90, 20]), (12, 8, 3))
 # Each colour over two by two pixels, so that sharing loses nothing.
 BLOCKS = np.repeat(np.repeat(RGB[:6, :4], 2, 0), 2, 1)
@@ -64,6 +67,15 @@ def yuv422(order):
     return np.stack([next(ys) if letter == "Y" else colours[letter] for letter in order], 2)
 
 
+def nv24(padding):
+    """Brightness, then U and V of each pixel; a row of colours takes two rows of the step."""
+    y, u, v = yuv_of(RGB)
+    colours = np.pad(np.stack([u, v], 2).reshape(12, 16), ((0, 0), (0, 2 * padding)), constant_values=99)
+    rows = np.concatenate([np.pad(y, ((0, 0), (0, padding)), constant_values=99), colours.reshape(24, -1)])
+    fields = {"width": 8, "height": 12, "step": 8 + padding, "data": rows.tobytes()}
+    return image_message(encoding="nv24", **fields)
+
+
 def yuv420(first, second):
     return np.concatenate([Y, np.stack([first[::2, ::2], second[::2, ::2]], 2).reshape(6, 8)])
 
@@ -90,7 +102,7 @@ def decode(image, mono16=FULL):
         ("rgb8", RGB, RGB, 0),
         *((name, BGR, RGB, 0) for name in ("bgr8", "8UC3")),
         ("rgba8", np.dstack([RGB, ALPHA]), RGB, 0),
-        ("bgra8", np.dstack([BGR, ALPHA]), RGB, 0),
+        *((name, np.dstack([BGR, ALPHA]), RGB, 0) for name in ("bgra8", "8UC4")),
         *((f"bayer_{four}8", mosaic(four), ONE_COLOUR, 0) for four in ("rggb", "bggr", "gbrg", "grbg")),
         *((name, yuv422("UYVY"), BLOCKS, 3) for name in ("yuv422", "uyvy")),
         *((name, yuv422("YUYV"), BLOCKS, 3) for name in ("yuv422_yuy2", "yuyv")),
@@ -104,20 +116,68 @@ def test_an_encoding_becomes_grey_or_rgb_with_any_step(encoding, pixels, expecte
     assert np.abs(found.astype(int) - expected).max() <= tolerance
 
 
-@pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
+@pytest.mark.parametrize("padding", [0, 3])
+def test_nv24_has_a_colour_for_each_pixel(padding):
+    found = decode(nv24(padding))
+    assert np.abs(found.astype(int) - RGB).max() <= 3
+
+
+BGR16 = RGB16[..., ::-1]
+
+
 @pytest.mark.parametrize("is_bigendian", [0, 1])
 @pytest.mark.parametrize("padding", [0, 4, 5])
-def test_sixteen_bits_of_either_byte_order_and_any_step_are_normalised(encoding, is_bigendian, padding):
-    pixels = GREY16.astype(">u2" if is_bigendian else "<u2").view(np.uint8)
-    image = message(encoding, pixels, padding, is_bigendian)
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "expected"),
+    [
+        *((name, GREY16, GREY16) for name in ("mono16", "16UC1")),
+        ("rgb16", RGB16, RGB16),
+        *((name, BGR16, RGB16) for name in ("bgr16", "16UC3")),
+        ("rgba16", np.dstack([RGB16, ALPHA16]), RGB16),
+        *((name, np.dstack([BGR16, ALPHA16]), RGB16) for name in ("bgra16", "16UC4")),
+    ],
+)
+def test_sixteen_bits_of_either_byte_order_and_any_step_are_normalised(
+    encoding, pixels, expected, is_bigendian, padding
+):
+    values = np.ascontiguousarray(pixels, ">u2" if is_bigendian else "<u2").view(np.uint8)
+    image = message(encoding, values, padding, is_bigendian)
     for mono16 in (FULL, Mono16Range("fixed", (1000, 2000)), Mono16Range()):
-        np.testing.assert_array_equal(decode(image, mono16), mono16.to_8_bits(GREY16))
+        np.testing.assert_array_equal(decode(image, mono16), mono16.to_8_bits(expected))
+
+
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_bayer_pattern_of_12_bits_gives_the_picture_of_8_bits(pattern, is_bigendian):
+    picture = cv2.resize(RGB, (64, 48), interpolation=cv2.INTER_LINEAR)
+    mosaic = np.empty((48, 64), np.uint8)
+    for place, letter in enumerate(pattern):
+        mosaic[place // 2 :: 2, place % 2 :: 2] = picture[
+            place // 2 :: 2, place % 2 :: 2, "rgb".index(letter)
+        ]
+    deep = (mosaic.astype(np.uint16) * 16).astype(">u2" if is_bigendian else "<u2")
+    shallow = image_message(encoding=f"bayer_{pattern}8", step=64, data=mosaic.tobytes())
+    image = image_message(
+        encoding=f"bayer_{pattern}16", step=128, data=deep.tobytes(), is_bigendian=is_bigendian
+    )
+    found = check_image(image).decode(Mono16Range("fixed", (0, 255 * 16)))
+    np.testing.assert_array_equal(found, check_image(shallow).decode(FULL))
+    assert np.abs(found.astype(int) - picture).mean() < 8
+
+
+def test_the_range_of_a_bayer_pattern_counts_all_colours():
+    """At this size not every pixel is counted."""
+    mosaic = np.full((1024, 1280), 1600, np.uint16)
+    mosaic[0::2, 0::2], mosaic[1::2, 1::2] = 400, 4000
+    fields = {"width": 1280, "height": 1024, "step": 2560, "data": mosaic.astype("<u2").tobytes()}
+    found = check_image(image_message(encoding="bayer_rggb16", **fields)).decode(Mono16Range())
+    assert found[500, 900].tolist() == [0, 85, 255]
 
 
 def test_an_encoding_that_is_not_ours_goes_to_cv_bridge_where_there_is_one(monkeypatch):
     class CvBridge:
         def imgmsg_to_cv2(self, image, encoding):
-            if image.encoding != "rgb16":
+            if image.encoding != "16SC3":
                 raise RuntimeError(f"[{image.encoding}] is not a color format")
             assert encoding == "rgb8"
             return np.full((image.height, image.width, 3), 7, np.uint8)
@@ -126,7 +186,7 @@ def test_an_encoding_that_is_not_ours_goes_to_cv_bridge_where_there_is_one(monke
     stand_in.CvBridge = CvBridge
     stand_in.__spec__ = types.SimpleNamespace(name="cv_bridge")
     monkeypatch.setitem(sys.modules, "cv_bridge", stand_in)
-    assert decode(message("rgb16", np.zeros((12, 48), np.uint8))).mean() == 7
+    assert decode(message("16SC3", np.zeros((12, 48), np.uint8))).mean() == 7
     checked = check_image(message("32FC1", np.zeros((12, 32), np.uint8)))
     with pytest.raises(RejectedImageError, match="cannot be converted by cv_bridge") as caught:
         checked.decode(FULL)
