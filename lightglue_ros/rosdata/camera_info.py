@@ -95,6 +95,10 @@ def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, i
     matrix[:2, 2] = (matrix[:2, 2] - (region.x_offset, region.y_offset) + 0.5) / binning - 0.5
     matrix[[0, 1], [0, 1]] /= binning
     distortion = np.zeros(0) if is_rectified else np.array(info.d, np.float64)
+    if not np.isfinite(distortion).all():
+        raise ConfigError(
+            "has D that is not finite: the camera is not calibrated", fix="match rectified images"
+        )
     is_fisheye = not is_rectified and info.distortion_model == "equidistant"
     if not distortion.any() and not is_fisheye:
         return Intrinsics(matrix)

@@ -58,6 +58,7 @@ def test_the_distortion_is_taken_where_images_are_raw_and_by_its_model():
     [
         (camera_info(np.zeros((3, 3))), True, "has P without focal lengths: the camera is not calibrated"),
         (camera_info(LEFT, k=LEFT * np.nan), False, "has K without focal lengths"),
+        (camera_info(LEFT, d=[np.nan] * 5), False, "has D that is not finite: the camera is not calibrated"),
         (camera_info(LEFT, size=(1482, 1000)), True, "of images of 1482x1000, and the images have 741x500"),
         (camera_info(LEFT, d=[0.1], model="fov"), False, "the distortion 'fov' with 1 coefficients; allowed"),
         (camera_info(LEFT, d=[0.1] * 5, model="equidistant"), False, "equidistant with 4; fix: match"),
