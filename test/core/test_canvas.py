@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightglue_ros.core import ConfigError, ImageError
@@ -88,15 +88,41 @@ sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.none() | sizes, min_size=2, max_size=2), min_size=1, max_size=4))
-def test_a_canvas_used_again_equals_a_fresh_one(calls):
-    used = Canvas((160, 96), 3, 32)
-    for call in calls:
-        images = [None if size is None else noise(*size, 3) for size in call]
-        again, fresh = used.place(images), Canvas((160, 96), 3, 32).place(images)
-        for field in ("images", "sizes", "scales", "valid", "image_sizes"):
-            np.testing.assert_array_equal(getattr(again, field), getattr(fresh, field))
-        assert again.valid.tolist() == [image is not None for image in images]
+@given(
+    sizes,
+    st.sampled_from([(160, 96), (96, 160), (33, 300)]),
+    st.sampled_from([8, 16, 32]),
+    st.integers(0, 128),
+)
+@example((201, 140), (100, 100), 4, 0)  # shrunk to 100.5 x 70, rounded to the divisor below
+@example((241, 40), (128, 96), 32, 32)
+def test_the_part_of_a_canvas_that_an_image_needs_holds_its_pixels_and_the_margin_and_no_more(
+    image_size, canvas_size, divisor, margin
+):
+    image = noise(*image_size[::-1], 3)
+    canvas = Canvas(canvas_size, 3, divisor, margin)
+    placement = canvas.placement(image_size)
+    whole, part = canvas.place([image]), canvas.place([image], placement.canvas_size)
+    for field in ("sizes", "scales", "valid", "image_sizes"):
+        np.testing.assert_array_equal(getattr(part, field), getattr(whole, field))
+    assert placement.size == tuple(part.sizes[0].astype(int))
+    width, height = placement.canvas_size
+    np.testing.assert_array_equal(part.images, whole.images[:, :height, :width])
+    assert not whole.images[:, height:].any()
+    assert not whole.images[:, :, width:].any()
+    for length, needed, most in zip((width, height), placement.size, canvas.size, strict=True):
+        assert length % divisor == 0
+        assert length == most or 0 <= length - (needed + margin) < divisor
+    assert placement.used == pytest.approx(np.prod(placement.size) / (width * height))
+
+
+def test_images_are_grouped_by_the_part_of_the_canvas_that_they_need():
+    images = [noise(376, 1241), noise(480, 640, 3), None, noise(370, 1226, 3), noise(10, 10)]
+    canvas = Canvas((640, 480), None, 32, margin=32)
+    assert canvas.group(images) == {(640, 256): [0, 3], (640, 480): [1], (64, 64): [4]}
+    assert Canvas((640, 480), None, 32).group(images) == {(640, 480): [0, 1, 3, 4]}
+    with pytest.raises(ImageError, match="image 1 is float64"):
+        canvas.group([images[0], images[0].astype(float)])
 
 
 @pytest.mark.parametrize(

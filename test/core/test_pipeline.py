@@ -9,6 +9,8 @@ import pytest
 
 from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core import ConfigError, ImageError, MatchPipeline, ModelError, PairMatches, ProviderError
+from lightglue_ros.core.canvas import Placement
+from lightglue_ros.core.contract import CANVAS_MARGINS
 from lightglue_ros.core.features import MATCH_ARRAYS
 
 # Files that other tests left open are closed at any time.
@@ -23,6 +25,11 @@ def pipeline(model_folder):
 def assert_same(found, expected):
     for field in MATCH_ARRAYS:
         np.testing.assert_allclose(getattr(found, field), getattr(expected, field), atol=1e-4)
+
+
+def assert_same_bits(found, expected):
+    for arrays in zip(vars(found).values(), vars(expected).values(), strict=True):
+        np.testing.assert_array_equal(*arrays)
 
 
 def assert_empty(matches):
@@ -40,6 +47,47 @@ def test_the_motorcycle_pair_is_matched_as_by_the_original(pipeline, motorcycle)
     features = pipeline.extract(motorcycle)
     np.testing.assert_array_equal(pair.keypoints0, features.keypoints[0][pair.indices0])
     np.testing.assert_array_equal(pair.keypoints1, features.keypoints[1][pair.indices1])
+
+
+def test_a_larger_canvas_gives_the_same_features_unless_it_changes_the_scale(model_folder, motorcycle):
+    pipeline = MatchPipeline(model_folder, "cpu", image_size=(800, 544))
+    expected = pipeline.extract(motorcycle)
+    pipeline.set_image_size((1248, 960))
+    assert_same_bits(pipeline.extract(motorcycle), expected)
+    assert pipeline.placement((741, 500)) == Placement((741, 500), (800, 544))
+
+
+def test_wide_images_get_matches_on_the_part_of_the_canvas_that_they_need_as_on_the_whole_canvas(
+    model_folder, motorcycle, monkeypatch
+):
+    """As many and as good ones; not the same to the last because results depend on the size of the canvas."""
+    wide = [image[130:330] for image in motorcycle]
+    pipeline = MatchPipeline(model_folder, "cpu", image_size=(640, 480))
+    assert pipeline.placement((741, 200)) == Placement((640, 173), (640, 224))
+    (found,) = pipeline.match(wide, [(0, 1)])
+    monkeypatch.delitem(CANVAS_MARGINS, "xfeat")
+    pipeline.set_image_size((640, 480))
+    assert pipeline.placement((741, 200)) == Placement((640, 173), (640, 480))
+    (expected,) = pipeline.match(wide, [(0, 1)])
+    of_part, of_whole = ({tuple(row) for row in it.keypoints0} for it in (found, expected))
+    assert len(of_part & of_whole) >= 0.8 * len(of_whole)
+    of_part, of_whole = (
+        len(it) * same_row_share(it.keypoints0, it.keypoints1, 1.5) for it in (found, expected)
+    )
+    assert of_part >= 0.97 * of_whole
+
+
+def test_each_image_gets_the_features_that_it_gets_alone_whatever_the_sizes_of_the_others(
+    pipeline, motorcycle, noise
+):
+    images = [motorcycle[0], motorcycle[1][:200], None, motorcycle[1], noise(40, 50)]
+    together = pipeline.extract(images)
+    for slot, image in enumerate(images):
+        alone, of_image = pipeline.extract([image]), together.of_image(slot)
+        for found, expected in zip(vars(of_image).values(), vars(alone).values(), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert not together.mask[2].any()
+    assert together.image_sizes.tolist() == [[741, 500], [741, 200], [1, 1], [741, 500], [50, 40]]
 
 
 def test_images_of_other_sizes_and_missing_ones_do_not_change_a_pair(pipeline, motorcycle, noise):
