@@ -12,6 +12,7 @@ import numpy as np
 from lightglue_ros.core.canvas import canvas_pixel
 from lightglue_ros.core.features import PairMatches
 from lightglue_ros.errors import ConfigError
+from lightglue_ros.rig.essential import find_essential_matrix
 
 # One more than the solver needs, because a matrix can be found for any smallest set of matches.
 _LEAST_MATCHES = {"fundamental": 8, "homography": 5, "essential": 6}
@@ -19,11 +20,6 @@ GEOMETRIES = tuple(_LEAST_MATCHES)
 # Confidence of RANSAC that it found the right matrix.
 _CONFIDENCE = 0.9999
 _MOST_ROUNDS = 10_000
-# A round for the essential matrix takes 0.25 ms. This many rounds suffice if half of the matches are wrong.
-# USAC refines its result: in synthetic scenes with noise 95% of the right matches are inliers, against 88%
-# with plain RANSAC. OpenCV 5.0's USAC methods return no essential matrix.
-_MOST_ESSENTIAL_ROUNDS = 300
-_ESSENTIAL_METHOD = cv2.RANSAC if cv2.__version__.startswith("5.0") else cv2.USAC_ACCURATE
 
 
 @dataclass(frozen=True)
@@ -110,14 +106,11 @@ def verify(
     matrix = None
     if len(keypoints0) >= _LEAST_MATCHES[geometry]:
         # OpenCV raises for degenerate points, such as all of them in one place.
-        with suppress(cv2.error):
+        with suppress(cv2.error, np.linalg.LinAlgError):
             matrix, inliers = _estimate(keypoints0, keypoints1, geometry, tolerance, intrinsics)
     # OpenCV stacks several solutions of one minimal set, and nothing decides between them.
     if matrix is None or matrix.shape != (3, 3):
         return Verification(geometry, None, np.zeros(len(keypoints0), bool))
-    if geometry == "essential":
-        # OpenCV's methods scale the matrix differently.
-        matrix = matrix * np.sqrt(2) / np.linalg.norm(matrix)
     return Verification(geometry, matrix, inliers.ravel() != 0)
 
 
@@ -139,12 +132,5 @@ def _estimate(
     assert intrinsics is not None  # verify_pair has checked it
     camera0, camera1 = intrinsics
     focal_length = float(np.mean([np.diag(camera.matrix)[:2] for camera in intrinsics]))
-    return cv2.findEssentialMat(
-        camera0.rays(keypoints0),
-        camera1.rays(keypoints1),
-        np.eye(3),
-        _ESSENTIAL_METHOD,
-        _CONFIDENCE,
-        tolerance / focal_length,
-        _MOST_ESSENTIAL_ROUNDS,
-    )
+    rays0, rays1 = camera0.rays(keypoints0), camera1.rays(keypoints1)
+    return find_essential_matrix(rays0, rays1, tolerance / focal_length)

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from lightglue_ros.core import ConfigError
-from lightglue_ros.rig import verification
 from lightglue_ros.rig.verification import GEOMETRIES, Intrinsics, verify
 
 random = np.random.default_rng(0)
@@ -20,12 +19,7 @@ def two_views(geometry, count):
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("method", [cv2.RANSAC, cv2.USAC_ACCURATE])
-def test_matches_of_one_geometry_are_inliers_and_false_ones_are_not(geometry, monkeypatch, method):
-    """The method for the essential matrix depends on the version of OpenCV."""
-    if verification._ESSENTIAL_METHOD == cv2.RANSAC != method:
-        pytest.skip(f"OpenCV {cv2.__version__} finds no essential matrix with USAC")
-    monkeypatch.setattr(verification, "_ESSENTIAL_METHOD", method)
+def test_matches_of_one_geometry_are_inliers_and_false_ones_are_not(geometry):
     points0, points1 = two_views(geometry, 200)
     points1[:80] = random.uniform(0, 640, (80, 2))
     found, again = (verify(points0, points1, geometry, 1.0, (CAMERA, CAMERA)) for _ in range(2))
@@ -43,6 +37,19 @@ def test_the_essential_matrix_takes_two_different_cameras():
     assert found.inliers.mean() > 0.98
     singular = np.linalg.svd(found.matrix, compute_uv=False)
     np.testing.assert_allclose(singular, [1, 1, 0], atol=1e-3)
+
+
+def test_with_noise_nearly_all_right_matches_are_inliers_of_the_essential_matrix():
+    """RANSAC alone ends with a matrix of five noisy matches, which 87% of the right ones agree with."""
+    right = []
+    for _ in range(20):
+        views = [view + random.normal(0, 0.5, view.shape) for view in two_views("essential", 300)]
+        points0, points1 = (view.astype(np.float32) for view in views)
+        points0[:100] = random.uniform(0, 640, (100, 2))
+        found = verify(points0, points1, "essential", 1.0, (CAMERA, CAMERA))
+        assert found.inliers[:100].mean() < 0.1
+        right.append(found.inliers[100:].mean())
+    assert np.mean(right) > 0.94
 
 
 DISTORTED = [
