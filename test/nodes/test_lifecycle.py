@@ -29,7 +29,7 @@ def seconds_of_processor(process):
 def segments(process):
     """Segments of Fast DDS in /dev/shm that the process has mapped. Ports are shared."""
     maps = Path(f"/proc/{process.pid}/maps").read_text()
-    return set(re.findall(r"/dev/shm/(fastdds_[0-9a-f]{16})\s", maps))
+    return set(re.findall(r"/dev/shm/(fast(?:dds|rtps)_[0-9a-f]{16})\s", maps))
 
 
 def threads(process):
