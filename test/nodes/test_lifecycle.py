@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes.processes import node_process
@@ -80,7 +81,7 @@ def test_unconfigured_it_takes_any_parameter_and_a_configure_that_failed_can_be_
 def test_cleanup_frees_the_sessions_and_a_signal_ends_it_inactive(managed):
     """Each session has threads of its own: num_threads - 1, because the thread that calls it works, too."""
     stereo = managed(num_threads=5)
-    stereo.wait_until(lambda: stereo.count_services("/matcher/change_state") > 0, "the node")
+    stereo.wait_until(stereo.callers[ChangeState].service_is_ready, "the node")
     before = threads(stereo.process)
     for _ in range(2):
         stereo.change_state(Transition.TRANSITION_CONFIGURE)
