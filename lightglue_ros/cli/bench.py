@@ -38,20 +38,27 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_model_arguments(command)
     frames = "stereo frames to measure (50)"
     command.add_argument("--frames", type=positive, default=50, metavar="N", help=frames)
+    spin = "threads of the CPU provider spin while they wait, as with the node's parameter spin_threads"
+    command.add_argument("--spin-threads", action="store_true", help=spin)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure on the motorcycle pair and print tables; the node's only where ROS 2 is installed."""
     frames, image_size = arguments.frames, arguments.image_size
     pipeline = MatchPipeline(
-        arguments.model, arguments.provider, image_size, max_keypoints=arguments.max_keypoints
+        arguments.model,
+        arguments.provider,
+        image_size,
+        max_keypoints=arguments.max_keypoints,
+        spin_threads=arguments.spin_threads,
     )
     images = camera_images(image_size)
     width, height = pipeline.image_size
     print(machine())
     print(
         f"{pipeline.info.model}, {pipeline.info.precision}, {pipeline.provider}, stereo {width}x{height}, "
-        f"at most {pipeline.max_keypoints} keypoints, {frames} frames"
+        f"at most {pipeline.max_keypoints} keypoints, {frames} frames, "
+        f"threads {'spin' if arguments.spin_threads else 'do not spin'}"
     )
     _print_medians("in this process", time_stages(pipeline, images, frames))
     try:
@@ -59,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError:
         print("running node: not measured, no ROS 2 here")
         return 0
-    with running_matcher(matcher_parameters(arguments), images) as matcher:
+    parameters = matcher_parameters(arguments) | {"spin_threads": arguments.spin_threads}
+    with running_matcher(parameters, images) as matcher:
         figures = matcher.measure(frames)
     seconds = {
         "inside ONNX Runtime": figures.inference,
@@ -79,11 +87,13 @@ def camera_images(size: tuple[int, int]) -> list[np.ndarray]:
 
 
 def machine() -> str:
-    """Describe the machine in a line: processor, cores, versions."""
-    processors = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    """Describe the machine in a line: processor, whether it has AMX, cores, versions."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    processors = re.findall(r"model name\s*: (.+)", cpuinfo)
     name = processors[0] if processors else platform.machine()
+    amx = "with" if "amx_int8" in cpuinfo else "without"
     return (
-        f"{name}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, "
+        f"{name} {amx} AMX, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, "
         f"ONNX Runtime {onnxruntime().__version__}, NumPy {np.__version__}"
     )
 

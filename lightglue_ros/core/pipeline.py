@@ -79,6 +79,7 @@ class MatchPipeline:
         max_keypoints: at most this many keypoints per image, 1 to the model's K; None is K.
         match_threshold: least score of a match, 0 to 1.
         num_threads: threads of the CPU provider; 0 is one per core.
+        spin_threads: see `GraphSession`.
         allow_fallback: use the CPU if a provider that was asked for by name does not load.
         cuda_graph: see `GraphSession`.
         graphs: which graphs of a split model to load, ``("extractor", "matcher")`` or one of them, for a
@@ -98,6 +99,7 @@ class MatchPipeline:
         max_keypoints: int | None = None,
         match_threshold: float = DEFAULT_MATCH_THRESHOLD,
         num_threads: int = 0,
+        spin_threads: bool = False,
         allow_fallback: bool = False,
         cuda_graph: bool = False,
         graphs: Sequence[str] | None = None,
@@ -117,9 +119,9 @@ class MatchPipeline:
                 graph,
                 provider=provider,
                 num_threads=num_threads,
+                spin_threads=spin_threads,
                 allow_fallback=allow_fallback,
                 cuda_graph=cuda_graph,
-                shares_cores=set(graphs) < set(SPLIT),  # another process runs the other graph
             )
             for graph in graphs
         }

@@ -51,8 +51,7 @@ _TYPES = {
 _CPU_SETTINGS = {
     # Denormal numbers make a frame take 1.5 times as long, see `denormals`.
     "session.set_denormal_as_zero": "1",
-    # No thread spins between runs, because that would take cores from the other session and from the camera
-    # drivers of a small robot.
+    # Threads that may spin within a run do not spin between runs: the other session needs the cores.
     "session.force_spinning_stop": "1",
 }
 
@@ -92,9 +91,9 @@ class GraphSession:
         allow_fallback: use the CPU if a provider that was asked for by name does not load.
         cuda_graph: with cuda, record the first run as a CUDA graph and replay it; ignored with other
             providers. For static exports.
-        shares_cores: other processes run sessions on the same cores. Then no thread of the CPU provider spins
-            while it waits for the next operation of a run. A session that has the cores to itself is faster
-            with spinning threads (by a tenth in fp32 and a fifth in int8, with two threads).
+        spin_threads: threads of the CPU provider spin while they wait for the next operation of a run. This
+            can save a tenth of the time where no other process wants the cores. Where one does, spinning
+            threads take them from it and from each other, and a run takes up to twice as long.
 
     Attributes:
         provider: the provider that loaded.
@@ -116,14 +115,14 @@ class GraphSession:
         num_threads: int = 0,
         allow_fallback: bool = False,
         cuda_graph: bool = False,
-        shares_cores: bool = False,
+        spin_threads: bool = False,
     ) -> None:
         if provider not in PROVIDERS:
             raise ConfigError(f"provider '{provider}' is unknown", allowed=", ".join(PROVIDERS))
         if num_threads < 0:
             raise ConfigError(f"num_threads is {num_threads}", allowed="0 (one per core) or more")
         self.path = path
-        threads = _Threads(num_threads, spin=not shares_cores)
+        threads = _Threads(num_threads, spin_threads)
         self._session, self.provider = _open(path, provider, threads, allow_fallback, cuda_graph)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = GraphInfo.from_metadata(metadata, str(path))

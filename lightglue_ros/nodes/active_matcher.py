@@ -29,7 +29,6 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.canvas import fitted_size
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.nodes.annotations import Annotator
@@ -190,10 +189,9 @@ class ActiveMatcher:
         if rate := self._input_watch.rate(camera):
             text += f" at {rate:.1f} Hz"
         if encoding != FEATURES:
-            canvas = self._pipeline.image_size
-            size = fitted_size((width, height), canvas)
-            used = size[0] * size[1] / (canvas[0] * canvas[1])
-            text += f" on a canvas of {canvas[0]}x{canvas[1]} ({100 * used:.0f}% used)"
+            placement = self._pipeline.placement((width, height))
+            across, down = placement.canvas_size
+            text += f" on a canvas of {across}x{down} ({100 * placement.used:.0f}% used)"
         return f"{text}, {numbers[keypoints_of(name)]} keypoints"
 
     def _log_missing(self, missing: frozenset[int]) -> None:

@@ -210,14 +210,12 @@ def test_a_pipeline_of_one_graph_does_its_half_and_refuses_the_other(pipeline, m
     assert len(matcher.extract([]).keypoints) == 0
 
 
-@pytest.mark.parametrize(
-    ("graphs", "spins"), [(None, [True, True]), (("extractor",), [False]), (("matcher",), [False])]
-)
-def test_threads_spin_unless_another_process_runs_the_other_graph(model_folder, graphs, spins):
-    pipeline = MatchPipeline(model_folder, "cpu", num_threads=4, graphs=graphs)
+@pytest.mark.parametrize(("asked", "spins"), [({}, "0"), ({"spin_threads": True}, "1")])
+def test_threads_spin_only_where_it_is_asked_for_and_never_between_runs(model_folder, asked, spins):
+    pipeline = MatchPipeline(model_folder, "cpu", num_threads=4, **asked)
     options = [graph._session.get_session_options() for graph in pipeline._sessions.values()]
-    assert [it.intra_op_num_threads for it in options] == [4] * len(spins)
-    assert [it.get_session_config_entry("session.intra_op.allow_spinning") == "1" for it in options] == spins
+    assert [it.intra_op_num_threads for it in options] == [4, 4]
+    assert [it.get_session_config_entry("session.intra_op.allow_spinning") for it in options] == [spins] * 2
     assert all(it.get_session_config_entry("session.force_spinning_stop") == "1" for it in options)
 
 
