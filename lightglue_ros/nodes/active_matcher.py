@@ -40,9 +40,10 @@ from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
 from lightglue_ros.nodes.publishers import MatcherPublishers
 from lightglue_ros.nodes.status import MatcherStatus, keypoints_of
 from lightglue_ros.nodes.subscriptions import CameraInfoSubscriptions, InputSubscriptions
-from lightglue_ros.nodes.watch import ClockWatch, InputWatch, LoadWatch
+from lightglue_ros.nodes.watch import ClockWatch, InputWatch, LoadWatch, MissingWatch
 from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.frame_assembler import FrameAssembler
+from lightglue_ros.rig.missing import why_missing
 from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
@@ -67,7 +68,6 @@ class ActiveMatcher:
         self._pipeline = pipeline
         self._settings = settings
         self._publishers = publishers
-        self._missing: frozenset[int] = frozenset()
         self._unverified = ""
         self._was_matched = self._has_logged_first_frame = False
         self._errors: set[str] = set()
@@ -95,6 +95,7 @@ class ActiveMatcher:
             self._closing = closing.pop_all()
         self._input_watch = InputWatch(node, self._inputs.topics)
         self._clock_watch, self._load_watch = ClockWatch(node), LoadWatch(node)
+        self._missing_watch = MissingWatch(node)
         self._status = MatcherStatus(settings, self._input_watch)
         work = f"matching {', '.join(settings.pairs)}" if settings.publish_matches else "extracting features"
         topics = ", ".join(self._inputs.topics)
@@ -140,7 +141,9 @@ class ActiveMatcher:
         self._input_watch.log_silence()
         how = f"a frame takes {self._status.milliseconds()[-1, :2].sum():.0f} ms on {self._pipeline.provider}"
         self._load_watch.log_overload(self._assembler.counts.frames, self._status.matched, dropped, how)
-        return self._status.report(about, self._assembler, dropped, problems, self._unverified)
+        causes = self._causes()
+        self._missing_watch.log({self._settings.cameras[camera]: cause for camera, cause in causes.items()})
+        return self._status.report(about, self._assembler, dropped, causes, problems, self._unverified)
 
     # The executor's thread.
 
@@ -161,7 +164,6 @@ class ActiveMatcher:
         stamp = stamp_in_ns(image.header) or self._node.get_clock().now().nanoseconds
         frame = self._assembler.add(camera, stamp, image, time.monotonic_ns())
         if frame is not None:
-            self._log_missing(frame.missing)
             self._inference.submit(frame)
 
     def _log_first_frame(self) -> None:
@@ -186,25 +188,21 @@ class ActiveMatcher:
             return f"{name} nothing yet"
         width, height, encoding = self._formats[camera]
         text = f"{name} {width}x{height} {encoding}"
-        if rate := self._input_watch.rate(camera):
-            text += f" at {rate:.1f} Hz"
+        if period := self._input_watch.period(camera):
+            text += f" at {1.0 / period:.1f} Hz"
         if encoding != FEATURES:
             placement = self._pipeline.placement((width, height))
             across, down = placement.canvas_size
             text += f" on a canvas of {across}x{down} ({100 * placement.used:.0f}% used)"
         return f"{text}, {numbers[keypoints_of(name)]} keypoints"
 
-    def _log_missing(self, missing: frozenset[int]) -> None:
-        """Log the cameras that are missing and those that are back."""
-        back, self._missing = self._missing - missing, missing
-        if missing:
-            slop = f"{self._assembler.slop:.3g} s of the others'"
-            self._node.get_logger().warning(
-                f"missing: {self._names(missing)} (no image for {self._assembler.timeout:g} s within {slop})",
-                throttle_duration_sec=LOG_PERIOD,
-            )
-        if back:
-            self._node.get_logger().info(f"back: {self._names(back)}", throttle_duration_sec=LOG_PERIOD)
+    def _causes(self) -> dict[int, str]:
+        """Return the missing cameras, and why they are missing."""
+        assembler = self._assembler
+        timing = assembler.slop, self._input_watch.shortest_period
+        unusable = self._status.unusable(assembler.timeout)
+        cameras = self._settings.cameras
+        return why_missing(cameras, assembler.missing(), assembler.out_of_sync(), *timing, unusable)
 
     # The inference thread.
 
@@ -270,7 +268,7 @@ class ActiveMatcher:
 
     def _reject(self, camera: int, error: RejectedImageError) -> None:
         """Count and log an image that cannot be used."""
-        count = self._status.count_rejection(error.cause)
+        count = self._status.count_rejection(camera, error)
         self._node.get_logger().warning(
             f"camera {self._names([camera])}: {error}; dropped ({error.cause}; {count} images so far)",
             throttle_duration_sec=LOG_PERIOD,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.nodes.watch import InputWatch
 from lightglue_ros.rig.frame import FrameResult
 from lightglue_ros.rig.frame_assembler import FrameAssembler
@@ -44,6 +45,7 @@ class MatcherStatus:
         # The inference thread replaces it as a whole.
         self.numbers: dict[str, int] = {}
         self._last_error = ""
+        self._rejections: dict[int, tuple[float, str]] = {}
         self._counts, self._before = Counter[str](), Counter[str]()
         self._lock = threading.Lock()
         self._idle_since = self._reported_at = time.monotonic()
@@ -52,9 +54,23 @@ class MatcherStatus:
         """Count an image that came."""
         self._count("images", f"camera {self._cameras[camera]}")
 
-    def count_rejection(self, cause: str) -> int:
+    def count_rejection(self, camera: int, error: RejectedImageError) -> int:
         """Count an image that cannot be used; return how many there are by now."""
-        return self._count("images rejected", f"images rejected: {cause}")
+        self._rejections[camera] = (time.monotonic(), str(error))
+        return self._count("images rejected", f"images rejected: {error.cause}")
+
+    def unusable(self, seconds: float) -> dict[int, str]:
+        """Return the cameras of which no usable image came in the last seconds, and why."""
+        since = time.monotonic() - seconds
+        causes = {
+            camera: f"its images are rejected: {text}"
+            for camera, (at, text) in list(self._rejections.items())
+            if at > since
+        }
+        for camera in range(len(self._cameras)):
+            if self._inputs.is_silent(camera, seconds):
+                causes[camera] = f"no image comes on {self._inputs.describe([camera])}"
+        return causes
 
     def count_match(self, result: FrameResult[Any], between: list[int], outside: float, age: float) -> None:
         """Count a published frame.
@@ -95,6 +111,7 @@ class MatcherStatus:
         about: Mapping[str, str],
         assembler: FrameAssembler[Any],
         dropped: int,
+        causes: Mapping[int, str],
         problems: Mapping[str, str],
         unverified: str,
     ) -> DiagnosticStatus:
@@ -103,6 +120,7 @@ class MatcherStatus:
         Args:
             about: more values, to go first.
             dropped: number of frames that were overtaken by newer ones.
+            causes: missing cameras, and why they are missing.
             problems: of the inputs, in words, by the name of their value; empty where there is none.
             unverified: reasons why pairs were not verified, in words.
         """
@@ -113,7 +131,8 @@ class MatcherStatus:
         since = counts - self._before
         self._before, self._reported_at = counts, now
         assembled = assembler.counts
-        missing = ", ".join(self._cameras[camera] for camera in assembler.missing())
+        clocks = assembler.out_of_sync()
+        missing = "; ".join(f"{self._cameras[camera]} ({cause})" for camera, cause in causes.items())
         times = self.milliseconds()
         inference, outside, age = (np.percentile(column, (50, 95)) for column in times.T)
         values = {
@@ -125,7 +144,7 @@ class MatcherStatus:
             "inference p50 (ms)": f"{inference[0]:.2f}",
             "inference p95 (ms)": f"{inference[1]:.2f}",
             "outside inference p50 (ms)": f"{outside[0]:.2f}",
-            "missing cameras": missing,
+            "missing cameras": ", ".join(self._cameras[camera] for camera in causes),
             **{name: text or "none" for name, text in problems.items()},
             "pairs unverified": unverified or "none",
             "images received": assembled.received,
@@ -139,42 +158,43 @@ class MatcherStatus:
             "frames dropped": dropped,
             "frames failed": counts["frames failed"],
             **{f"camera {name} (Hz)": f"{since[f'camera {name}'] / elapsed:.1f}" for name in self._cameras},
+            **{
+                f"camera {it} out of sync (s)": f"{clocks.get(n, 0.0):.3f}"
+                for n, it in enumerate(self._cameras)
+            },
             **self.numbers,
         }
         # Allow for slow inference: a frame that is still being computed is not "no frames".
         patience = 2 * assembler.timeout + 2e-3 * inference[1]
-        problem = next(filter(None, problems.values()), "")
-        level, text = self._judge(since, patience, missing, problem, unverified)
+        level, text = self._judge(since, patience, missing, problems, unverified)
         entries = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         return DiagnosticStatus(level=level, message=text, values=entries)
 
     def _judge(
-        self, since: Counter[str], patience: float, missing: str, problem: str, unverified: str
+        self,
+        since: Counter[str],
+        patience: float,
+        missing: str,
+        problems: Mapping[str, str],
+        unverified: str,
     ) -> tuple[bytes, str]:
         seconds = time.monotonic() - self._idle_since
-        idle = f"no {self._results} for {seconds:.1f} s"
-        if seconds > patience:
-            if since["frames failed"]:
-                text = f"{idle}: {self._last_error}"
-            elif problem:
-                text = f"{idle}: {problem}"
-            elif not since["images"]:
-                text = f"{idle}: no image comes on {self._inputs.describe()}"
-            else:
-                text = f"{idle}: images come, but none within sync_slop of another camera's"
-            return DiagnosticStatus.ERROR, text
-        warnings = (
-            (problem, problem),
-            (missing, f"missing: {missing}"),
+        is_idle = seconds > patience
+        rejected, last = since["images rejected"], max([*self._rejections.values()], default=(0.0, ""))[1]
+        causes = (
             (since["frames failed"], f"a frame was lost: {self._last_error}"),
-            (since["images rejected"], f"{since['images rejected']} images rejected"),
+            (is_idle and not since["images"], f"no image comes on {self._inputs.describe()}"),
+            (missing, f"missing: {missing}"),
+            (rejected, f"{rejected} images rejected: {last}"),
+            (is_idle, "images come, but none of them completes a pair"),
             (unverified, f"pairs unverified: {unverified}"),
-            (not self._counts["frames matched"], f"no {self._results} yet of {self._inputs.describe()}"),
+            (not self.matched, f"no {self._results} yet of {self._inputs.describe()}"),
         )
-        for is_true, text in warnings:
-            if is_true:
-                return DiagnosticStatus.WARN, text
-        return DiagnosticStatus.OK, "ok"
+        cause = next((text for is_true, text in causes if is_true), "")
+        text = "; ".join(filter(None, [*problems.values(), cause]))
+        if is_idle:
+            return DiagnosticStatus.ERROR, f"no {self._results} for {seconds:.1f} s: {text}"
+        return (DiagnosticStatus.WARN, text) if text else (DiagnosticStatus.OK, "ok")
 
 
 def keypoints_of(camera: str) -> str:

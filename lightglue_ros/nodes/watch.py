@@ -6,14 +6,17 @@ Each time is one of the steady clock, which goes on when simulated time stands s
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Mapping, Sequence
 
 from rclpy.node import Node
 
 # A camera that sends nothing for so long, or a clock that stands for so long, is named.
 SILENT_SECONDS = 5.0
+# The period of a camera is that of its last messages, this many.
+ARRIVALS = 16
 # A text that stays true is logged again after this time.
 REPEAT_SECONDS = 60.0
 # The rate of matching is compared with the cameras' over so many seconds. It is named if more than this share
@@ -41,26 +44,6 @@ class Throttle:
         return self._said.pop(subject, None) is not None
 
 
-@dataclass
-class _Arrivals:
-    """Arrivals of one camera's messages.
-
-    Attributes:
-        count: number of messages.
-        first: time of the first; of the beginning before it comes.
-        last: time of the last, or of the beginning.
-    """
-
-    count: int = 0
-    first: float = 0.0
-    last: float = 0.0
-
-    @property
-    def period(self) -> float:
-        """Mean seconds between two messages; 0 before there are two."""
-        return (self.last - self.first) / (self.count - 1) if self.count > 1 else 0.0
-
-
 class InputWatch:
     """Notices cameras that send nothing.
 
@@ -71,31 +54,35 @@ class InputWatch:
     def __init__(self, node: Node, topics: Sequence[str]) -> None:
         self._node = node
         self._topics = topics
-        now = time.monotonic()
-        self._cameras = [_Arrivals(first=now, last=now) for _ in topics]
+        self._began = time.monotonic()
+        self._arrivals: list[deque[float]] = [deque(maxlen=ARRIVALS) for _ in topics]
         self._throttle = Throttle()
 
     def take(self, camera: int) -> None:
         """Note that a message of a camera came."""
-        known = self._cameras[camera]
-        known.count += 1
-        known.last = time.monotonic()
-        if known.count == 1:
-            known.first = known.last
+        self._arrivals[camera].append(time.monotonic())
 
-    def rate(self, camera: int) -> float:
-        """Return the mean rate of a camera's messages in Hz; 0 before there are two."""
-        period = self._cameras[camera].period
-        return 1.0 / period if period > 0.0 else 0.0
+    def period(self, camera: int) -> float:
+        """Return the mean time between a camera's last messages in seconds; 0 before there are two."""
+        arrivals = self._arrivals[camera]
+        return (arrivals[-1] - arrivals[0]) / (len(arrivals) - 1) if len(arrivals) > 1 else 0.0
+
+    @property
+    def shortest_period(self) -> float:
+        """Period of the fastest camera in seconds; 0 before one is known."""
+        return min(filter(None, map(self.period, range(len(self._topics)))), default=0.0)
+
+    def is_silent(self, camera: int, seconds: float) -> bool:
+        """Return True if a camera has sent nothing for so long, and for two of its periods."""
+        return self._silence(camera) > max(seconds, 2 * self.period(camera))
+
+    def _silence(self, camera: int) -> float:
+        arrivals = self._arrivals[camera]
+        return time.monotonic() - (arrivals[-1] if arrivals else self._began)
 
     def log_silence(self) -> None:
         """Log the cameras that send nothing, with what tells the cause."""
-        now = time.monotonic()
-        silent = [
-            camera
-            for camera, known in enumerate(self._cameras)
-            if now - known.last > max(SILENT_SECONDS, 2 * known.period)
-        ]
+        silent = [camera for camera in range(len(self._topics)) if self.is_silent(camera, SILENT_SECONDS)]
         back = [
             topic
             for camera, topic in enumerate(self._topics)
@@ -108,7 +95,7 @@ class InputWatch:
             return
         # All are named in one line, because they have one cause: a cable, a driver, the domain.
         are_all = len(silent) == len(self._topics) > 1
-        seconds = min(now - self._cameras[camera].last for camera in due)
+        seconds = min(map(self._silence, due))
         topics, domain = self.describe(silent if are_all else due), self._node.context.get_domain_id()
         text = f"nothing received for {seconds:.0f} s on {topics}; ROS_DOMAIN_ID is {domain}"
         self._node.get_logger().warning(f"all cameras are silent: {text}" if are_all else text)
@@ -117,6 +104,29 @@ class InputWatch:
         """Name the topics of cameras, or of all, and how many publishers each has."""
         topics = self._topics if cameras is None else [self._topics[camera] for camera in cameras]
         return ", ".join(f"{topic} ({count_publishers(self._node, topic)})" for topic in topics)
+
+
+class MissingWatch:
+    """Logs the cameras that are missing, and those that are back."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._before: dict[str, str] = {}
+        self._throttle = Throttle()
+
+    def log(self, causes: Mapping[str, str]) -> None:
+        """Log why cameras are missing, by their names: at once if it is new, and from time to time."""
+        # Without its numbers, which differ from second to second, a cause stays the same.
+        kinds = {name: re.sub(r"[0-9.]+", "", cause) for name, cause in causes.items()}
+        for name, kind in kinds.items():
+            if kind != self._before.get(name):
+                self._throttle.forget(name)
+        back, self._before = self._before.keys() - kinds.keys(), kinds
+        if back:
+            self._node.get_logger().info(f"back: {', '.join(sorted(back))}")
+        due = [f"{name} ({cause})" for name, cause in causes.items() if self._throttle.is_due(name)]
+        if due:
+            self._node.get_logger().warning(f"missing: {'; '.join(due)}")
 
 
 class LoadWatch:

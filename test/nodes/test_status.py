@@ -7,7 +7,9 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Header
 
+from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.processes import node_process
 
 TINY = {"image_width": 64, "image_height": 64, "max_keypoints": 64}
@@ -110,6 +112,27 @@ def test_simulated_time_that_does_not_run_is_named(robot):
         "a clock that runs",
     )
     wait_for(r"the time on /clock has stood still for \d+ s")
+
+
+def test_images_that_are_all_rejected_are_the_cause_that_is_named(robot, images):
+    stereo = robot(camera_timeout=0.5)
+    broken = {camera: array_to_image(image, Header()) for camera, image in images.items()}
+    for message in broken.values():
+        message.encoding = "32FC7"
+
+    def show_until(shown, pattern):
+        stereo.repeat_until(
+            lambda: stereo.show(shown),
+            lambda: stereo.status and re.search(pattern, stereo.status.message),
+            pattern,
+        )
+
+    rejected = "image has the encoding '32FC7'"
+    show_until(broken, rf"^no matches for [\d.]+ s: \d+ images rejected: {rejected}")
+    assert stereo.status.level == DiagnosticStatus.ERROR
+    show_until(
+        {**images, "right": broken["right"]}, rf"^missing: right \(its images are rejected: {rejected}"
+    )
 
 
 @pytest.mark.parametrize("node", ["matcher", "viewer"])
