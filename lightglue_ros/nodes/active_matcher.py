@@ -129,7 +129,14 @@ class ActiveMatcher:
         self._log_first_frame()
         about = {
             **about,
-            "canvas": "x".join(map(str, self._pipeline.image_size)),
+            "canvas": _size(self._pipeline.image_size),
+            **{
+                f"camera {self._settings.cameras[camera]} canvas": _size(
+                    self._pipeline.placement((width, height)).canvas_size
+                )
+                for camera, (width, height, encoding) in sorted(self._formats.items())
+                if encoding != FEATURES
+            },
             "verification": self._settings.frame.geometry,
             "sync slop (ms)": f"{1e3 * self._assembler.slop:.1f}",
             "spread of stamps in frames (ms)": f"{1e3 * self._assembler.spread:.1f}",
@@ -192,8 +199,7 @@ class ActiveMatcher:
             text += f" at {1.0 / period:.1f} Hz"
         if encoding != FEATURES:
             placement = self._pipeline.placement((width, height))
-            across, down = placement.canvas_size
-            text += f" on a canvas of {across}x{down} ({100 * placement.used:.0f}% used)"
+            text += f" on a canvas of {_size(placement.canvas_size)} ({100 * placement.used:.0f}% used)"
         return f"{text}, {numbers[keypoints_of(name)]} keypoints"
 
     def _causes(self) -> dict[int, str]:
@@ -283,3 +289,7 @@ def _encoding(message: Image | CompressedImage | FeaturesMsg) -> str:
     if isinstance(message, FeaturesMsg):
         return FEATURES
     return message.encoding if isinstance(message, Image) else message.format
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -41,7 +41,7 @@ def test_diagnostics_have_the_numbers_of_the_last_frame(robot, images):
     rig.match({**images, "rear": images["left"]})
     rig.wait_until(lambda: "pair right:rear inliers" in rig.diagnostics, "the numbers of a frame")
     values, (stereo, other) = rig.diagnostics, rig.messages[-1].pairs
-    assert values["canvas"] == "320x224"
+    assert values["canvas"] == values["camera rear canvas"] == "320x224"
     for camera, count in (
         ("left", stereo.num_keypoints0),
         ("right", stereo.num_keypoints1),
