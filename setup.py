@@ -29,7 +29,7 @@ setup(
     extras_require={
         "cpu": ["onnxruntime>=1.20"],
         "gpu": ["onnxruntime-gpu>=1.20"],
-        "bag": ["mcap>=1.2", "pyyaml", "rosbags>=0.11"],
+        "bag": ["mcap>=1.2", "pyyaml", "rosbags>=0.11", "zstandard"],
         "h5": ["h5py>=3"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip"],
         "ray": ["ray>=2.9"],

@@ -23,7 +23,7 @@ OTHER_PACKAGES = {
     "errors": set(),
     "core": {"numpy", "cv2", "onnxruntime"},
     "rig": {"numpy", "cv2"},
-    "rosdata": {"numpy", "cv2", "cv_bridge", "mcap", "rosbags", "yaml"},
+    "rosdata": {"numpy", "cv2", "cv_bridge", "mcap", "rosbags", "yaml", "zstandard"},
     "export": {"numpy", "cv2", "onnx", "onnxruntime", "onnxscript", "torch"},
 }
 OF_EXPORT = {"onnx", "onnxscript", "torch"}
@@ -37,7 +37,7 @@ ROSDEP = {
     "yaml": "python3-yaml",
 }
 # An error message names such a package where it is needed and missing.
-OPTIONAL = {"cv_bridge", "foxglove_msgs", "h5py", "mcap", "ray", "rosbags"}
+OPTIONAL = {"cv_bridge", "foxglove_msgs", "h5py", "mcap", "ray", "rosbags", "zstandard"}
 
 
 def imports(file):

@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lightglue_ros import __version__
-from lightglue_ros.bags.chunks import ChunkSource, match_chunk
-from lightglue_ros.bags.engines import Engine, call
+from lightglue_ros.bags.chunks import ChunkSource, MatchedChunk, match_chunk
+from lightglue_ros.bags.engines import Engine, UnexpectedError, call
 from lightglue_ros.bags.frame_index import FrameIndex, build_frame_index
 from lightglue_ros.bags.matched_bag import Output, Summary, read_summary, write_matched_bag
 from lightglue_ros.bags.progress import Progress
 from lightglue_ros.bags.work_folder import INDEX, locked_work_folder, write_whole
 from lightglue_ros.errors import ConfigError, LightGlueRosError
-from lightglue_ros.rosdata.bag_recovery import recover
-from lightglue_ros.rosdata.bags import BrokenBagError, storage_files
+from lightglue_ros.rosdata.bags import storage_files
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
 # A chunk is several times as long as the past of its pairs, because that may have to be extracted again.
@@ -35,17 +33,24 @@ class BagJob:
     """Matches one bag and writes it.
 
     Attributes:
-        bag: folder of a rosbag2, or its .db3 or .mcap file.
+        bags: folder of a rosbag2, or its .db3 or .mcap file; several that together hold the rig.
         model_sha256: see `hash_model`.
         summary: None unless the bag is done.
+        error: why the bag is not done.
     """
 
-    bag: Path
+    bags: tuple[Path, ...]
     output: Output
     settings: MatcherParameters
     model_sha256: str
     progress: Progress
     summary: Summary | None = None
+    error: str = ""
+
+    @property
+    def name(self) -> str:
+        """The bag, or the bags, in words."""
+        return " + ".join(map(str, self.bags))
 
     def run(self, engine: Engine) -> None:
         """Do what is left of the job; an error ends this job only, and is shown to the user."""
@@ -54,8 +59,11 @@ class BagJob:
         except CancelledError:
             pass
         except (LightGlueRosError, OSError) as error:
-            name = "" if str(self.bag) in str(error) else f"bag {self.bag}: "
-            self.progress.log(f"error: {name}{error}")
+            name = "" if self.name in str(error) else f"bag {self.name}: "
+            self.error = f"{name}{error}"
+            self.progress.log(f"error: {self.error}")
+            if isinstance(error, UnexpectedError):
+                self.progress.log_traceback(error.traceback)
 
     def _run(self, engine: Engine) -> Summary:
         key = self._key()
@@ -64,15 +72,19 @@ class BagJob:
                 return self._done_already(key)
             source, index = self._index(engine, folder)
             chunks = self._match(engine, folder, source, len(index.frames))
-            counts = Counter(images=index.images, rejected=index.rejected)
-            arguments = source.bag, chunks, self.output, key, folder, counts
-            path, summary = engine.submit(write_matched_bag, *arguments).result()
+            path, summary = engine.submit(
+                write_matched_bag, source, chunks, self.output, key, folder
+            ).result()
+            if not summary.frames:
+                (folder / INDEX).unlink()  # there is nothing to resume
+                causes = "; ".join(map(str, summary.findings))
+                raise ConfigError(f"bag {self.name}: none of its frames can be matched; {causes}")
             path.rename(self.output.path)
             return summary
 
     def _key(self) -> str:
         """Return a hash of bag, settings, model and output: equal keys mean equal results."""
-        files = [file.stat() for file in storage_files(self.bag)]
+        files = [file.stat() for bag in self.bags for file in storage_files(bag)]
         values = asdict(self.settings)
         about = {
             "version": __version__,
@@ -87,36 +99,25 @@ class BagJob:
         summary = read_summary(self.output.path, key)
         if summary is None:
             raise ConfigError(
-                f"{self.output.path} exists, and was not made of bag {self.bag} with these settings",
+                f"{self.output.path} exists, and was not made of bag {self.name} with these settings",
                 fix="choose another output, or remove it",
             )
         self._log(f"{self.output.path} is done already")
         return summary
 
     def _index(self, engine: Engine, folder: Path) -> tuple[ChunkSource, FrameIndex]:
-        """Read or make the index of the frames; a bag without an end is recovered first."""
-        file, recovered = folder / INDEX, folder / "recovered"
-        bag = recovered if recovered.exists() else self.bag.absolute()
+        """Read or make the index of the frames."""
+        file, unpacked = folder / INDEX, folder / "unpacked"
+        bags = tuple(bag.absolute() for bag in self.bags)
         if file.exists():
             index = pickle.loads(file.read_bytes())
         else:
-            try:
-                index = engine.submit(build_frame_index, bag, self.settings).result()
-            except BrokenBagError as error:
-                if bag == recovered:
-                    raise
-                self._log("it has no proper end; reading as far as it can be read")
-                making, count = engine.submit(recover, bag, folder).result()
-                if not count:
-                    raise error from None
-                making.rename(recovered)
-                self._log(f"its first {count} messages can be read, and are matched")
-                return self._index(engine, folder)
+            index = engine.submit(build_frame_index, bags, unpacked, self.settings).result()
             write_whole(file, pickle.dumps(index))
-            for note in index.notes:
-                self._log(note)
+            for line in [*index.damage, *map(str, index.tally.findings())]:
+                self._log(line)
         settings = replace(self.settings, num_threads=self.settings.num_threads or engine.num_threads)
-        return ChunkSource(bag, file, settings, self.model_sha256), index
+        return ChunkSource(bags, unpacked, file, settings, self.model_sha256), index
 
     def _match(self, engine: Engine, folder: Path, source: ChunkSource, frames: int) -> Sequence[Path]:
         """Match the chunks that are not matched yet; returns the files of all chunks."""
@@ -133,7 +134,10 @@ class BagJob:
             for future in as_completed(futures):
                 # Without the future its result is gone: all chunks of a long bag are gigabytes.
                 chunk = futures.pop(future)
-                write_whole(files[chunk], pickle.dumps(future.result()))
+                matched: MatchedChunk = future.result()
+                write_whole(files[chunk], pickle.dumps(matched))
+                for text in matched.tracebacks:
+                    self.progress.log_traceback(text)
                 self.progress.add(done=len(chunk))
         finally:
             for future in futures:
@@ -141,4 +145,4 @@ class BagJob:
         return list(files.values())
 
     def _log(self, line: str) -> None:
-        self.progress.log(f"bag {self.bag}: {line}")
+        self.progress.log(f"bag {self.name}: {line}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from lightglue_ros.bags.recorded_images import absolute_names
+from lightglue_ros.bags.tally import Tally
 from lightglue_ros.rosdata.bags import Bag
 from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.parameters import MatcherParameters
@@ -18,30 +19,28 @@ CameraInfoIndex = list[list[tuple[int, bytes]]]
 def make_calibration(settings: MatcherParameters) -> RigCalibration:
     """Make the calibration of a rig whose topics have the names of the parameters."""
     topics = absolute_names(settings.given_camera_info_topics)
-    return RigCalibration(settings.cameras, absolute_names(settings.image_topics), topics)
+    image_topics = [topic.removesuffix("/compressed") for topic in absolute_names(settings.image_topics)]
+    return RigCalibration(settings.cameras, image_topics, topics)
 
 
-def index_camera_infos(bag: Bag, settings: MatcherParameters) -> tuple[CameraInfoIndex, list[str]]:
-    """Read the CameraInfo of a rig, if verification needs them; returns them and lines for the user."""
+def index_camera_infos(bag: Bag, settings: MatcherParameters, tally: Tally) -> CameraInfoIndex:
+    """Read the CameraInfo of a rig, if verification needs them, and count those that cannot be used."""
     infos: CameraInfoIndex = [[] for _ in settings.cameras]
     if settings.frame.geometry != "essential":
-        return infos, []
+        return infos
     topics = make_calibration(settings).topics
-    notes = []
-    for message in bag.messages({topic for topic in topics if bag.types.get(topic) == _TYPE}):
+    for message in bag.messages_of(lambda topic: topic.name in topics and topic.message_type == _TYPE):
         try:
             content = _without_stamp(message.data)
         # The exception depends on which bytes are broken.
-        except Exception:
-            notes.append(f"broken {_TYPE} on {message.topic} dropped")
+        except Exception as error:
+            line = f"broken {_TYPE} on {message.topic.name} dropped: {error}"
+            tally.add("damaged", message.topic.name, "broken_message", line)
             continue
         for of_camera, topic in zip(infos, topics, strict=True):
-            if topic == message.topic and not (of_camera and of_camera[-1][1] == content):
+            if topic == message.topic.name and not (of_camera and of_camera[-1][1] == content):
                 of_camera.append((message.time, content))
-    for name, topic, of_camera in zip(settings.cameras, topics, infos, strict=True):
-        if not of_camera:
-            notes.append(f"camera {name}: its pairs are not verified because there is no {_TYPE} on {topic}")
-    return infos, list(dict.fromkeys(notes))
+    return infos
 
 
 def set_camera_infos(calibration: RigCalibration, infos: CameraInfoIndex, time: int) -> None:

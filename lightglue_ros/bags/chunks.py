@@ -8,29 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import traceback
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lightglue_ros.bags.camera_info_index import make_calibration, set_camera_infos
 from lightglue_ros.bags.frame_index import FrameIndex
-from lightglue_ros.bags.recorded_images import ImageRef, RecordedImages
+from lightglue_ros.bags.recorded_images import check_image
+from lightglue_ros.bags.tally import Tally
 from lightglue_ros.core import MatchPipeline, ModelError
 from lightglue_ros.core.store import find_model
-from lightglue_ros.errors import ConfigError
-from lightglue_ros.rig.frame import RigFrame
+from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.processor import FrameProcessor
-from lightglue_ros.rosdata.bags import Bag
+from lightglue_ros.rosdata.bags import Bag, Place
 from lightglue_ros.rosdata.decoding import CameraImage
 from lightglue_ros.rosdata.messages import result_to_message
 from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.typestore import MATCHES_TYPE, message_types, typestore
 
-# (time in nanoseconds, serialized message) of each frame with at least one decoded image; and numbers of
-# frames, pairs, missing pairs, matches and rejected images.
-MatchedChunk = tuple[list[tuple[int, bytes]], Counter[str]]
+
+@dataclass
+class MatchedChunk:
+    """Matches of a chunk.
+
+    Attributes:
+        messages: (time in nanoseconds, serialized message) of each frame with at least one decoded image.
+        counts: numbers of frames, pairs, missing pairs and matches.
+        tally: what is to be said about the frames.
+        tracebacks: of frames that failed, each once.
+    """
+
+    messages: list[tuple[int, bytes]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    tally: Tally = field(default_factory=Tally)
+    tracebacks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -38,13 +52,15 @@ class ChunkSource:
     """The bag of a chunk, and what it is matched with.
 
     Attributes:
-        bag: folder or file of the bag.
+        bags: folders or files of the bag, or of bags that together hold the rig.
+        unpacked: see `Bag`.
         index: file of its pickled `FrameIndex`.
         settings: the matcher's settings.
         model_sha256: see `hash_model`.
     """
 
-    bag: Path
+    bags: tuple[Path, ...]
+    unpacked: Path
     index: Path
     settings: MatcherParameters
     model_sha256: str
@@ -77,7 +93,10 @@ def match_chunk(source: ChunkSource, chunk: range) -> MatchedChunk:
     """Match the frames of a bag that have these numbers."""
     global _last
     if _last is None or _last.source != source:
-        _last = ChunkMatcher(source, _last.pipeline if _last else _load(source))
+        pipeline = _last.pipeline if _last else _load(source)
+        if _last is not None:
+            _last.close()
+        _last = ChunkMatcher(source, pipeline)
     return _last.match(chunk)
 
 
@@ -97,7 +116,7 @@ class ChunkMatcher:
         self.source = source
         self.pipeline = pipeline
         self._index: FrameIndex = pickle.loads(source.index.read_bytes())
-        self._recorded = RecordedImages(Bag(source.bag), source.settings)
+        self._bag = Bag(*source.bags, unpacked=source.unpacked)
         self._calibration = make_calibration(source.settings)
         self._settings = source.settings.frame
         self._processor: FrameProcessor[CameraImage] = FrameProcessor(
@@ -105,27 +124,46 @@ class ChunkMatcher:
         )
         self._next: int | None = None
 
+    def close(self) -> None:
+        """Close the bag."""
+        self._bag.close()
+
     def match(self, chunk: range) -> MatchedChunk:
         """Match the frames of a chunk; see `match_chunk`."""
         if self._next != chunk.start:
             self._extract_past(chunk.start)
         self._next = None
-        messages, counts = [], Counter[str]()
-        for time, frame in self._read(chunk):
+        matched = MatchedChunk()
+        for time, frame in self._index.frames[chunk.start : chunk.stop]:
             set_camera_infos(self._calibration, self._index.camera_infos, time)
-            result = self._processor.process(frame, self._settings)
-            if result.first_image is not None:
-                message = result_to_message(message_types(), result, self.pipeline.info.model)
-                messages.append((time, bytes(typestore().serialize_cdr(message, MATCHES_TYPE))))
-            counts.update(
-                frames=int(result.first_image is not None),
-                pairs=len(result.pairs),
-                missing=sum(pair.is_missing for pair in result.pairs),
-                matches=sum(len(pair.matches) for pair in result.pairs),
-                rejected=len(result.rejected),
-            )
+            images = self._read(frame)
+            try:
+                result = self._processor.process(images, self._settings)
+            # ONNX Runtime and OpenCV raise their own errors; they end this frame only.
+            except Exception as error:
+                self._add_to_history(images)
+                _note_failure(error, matched)
+            else:
+                self._take(time, result, matched)
         self._next = chunk.stop
-        return messages, counts
+        return matched
+
+    def _take(self, time: int, result: FrameResult[CameraImage], matched: MatchedChunk) -> None:
+        """Add the matches of a frame, and count."""
+        if result.first_image is not None:
+            message = result_to_message(message_types(), result, self.pipeline.info.model)
+            matched.messages.append((time, bytes(typestore().serialize_cdr(message, MATCHES_TYPE))))
+        matched.counts.update(
+            frames=int(result.first_image is not None),
+            pairs=len(result.pairs),
+            missing=sum(pair.is_missing for pair in result.pairs),
+            matches=sum(len(pair.matches) for pair in result.pairs),
+        )
+        for camera, error in result.rejected:
+            matched.tally.add("rejected", self.source.settings.cameras[camera], error.cause, str(error))
+        for name, pair in zip(self.source.settings.pairs, result.pairs, strict=False):
+            if pair.unverified:
+                matched.tally.add("unverified", name, pair.unverified)
 
     def _extract_past(self, first: int) -> None:
         """Extract as much of the past as the pairs need, as if all frames before had been matched."""
@@ -137,29 +175,29 @@ class ChunkMatcher:
             # Further back where cameras are between two images, or images are broken.
             begin, reach = max(epoch_begin, first - reach), 2 * reach
             history.clear()
-            for _, frame in self._read(range(begin, first)):
-                self._processor.add_to_history(frame, self._settings)
+            for _, frame in frames[begin:first]:
+                self._add_to_history(self._read(frame))
 
-    def _read(self, chunk: range) -> Iterator[tuple[int, RigFrame[CameraImage]]]:
-        """Read the images of a chunk; yields each frame after its time in nanoseconds."""
-        frames = self._index.frames[chunk.start : chunk.stop]
-        wanted = {place for _, frame in frames for place in enumerate(frame.images) if place[1] is not None}
-        times = [ref.time for _, ref in wanted]
-        recorded = self._recorded.read(min(times), max(times) + 1)
-        found: dict[tuple[int, ImageRef], CameraImage] = {}
+    def _add_to_history(self, frame: RigFrame[CameraImage]) -> None:
+        # A frame that fails here is in no history, wherever its chunk begins.
+        with suppress(Exception):
+            self._processor.add_to_history(frame, self._settings)
 
-        def find(camera: int, ref: ImageRef) -> CameraImage:
-            while (camera, ref) not in found:
-                one, place, message = next(recorded, (0, None, None))
-                if message is None:
-                    raise ConfigError(
-                        f"bag {self.source.bag} has changed since its frames were indexed",
-                        fix="remove what is not finished, OUT.part, and begin anew",
-                    )
-                if (one, place) in wanted:
-                    found[one, place] = self._recorded.check(message.data)
-            return found.pop((camera, ref))
+    def _read(self, frame: RigFrame[Place]) -> RigFrame[CameraImage]:
+        """Read the images of a frame, which were checked when it was indexed."""
+        images = (
+            None if place is None or topic is None else self._check(place, topic.kind)
+            for place, topic in zip(frame.images, self._index.topics, strict=True)
+        )
+        return replace(frame, images=tuple(images))
 
-        for time, frame in frames:
-            images = tuple(ref and find(camera, ref) for camera, ref in enumerate(frame.images))
-            yield time, replace(frame, images=images)
+    def _check(self, place: Place, kind: str) -> CameraImage:
+        return check_image(self._bag.read(place), kind, self.source.settings.max_image_pixels)
+
+
+def _note_failure(error: Exception, matched: MatchedChunk) -> None:
+    what = f"{type(error).__name__}: {error}"
+    where = "".join(traceback.format_exception(error))
+    matched.tally.add("failed", "", type(error).__name__, " ".join(what.split()))
+    if where not in matched.tracebacks:
+        matched.tracebacks.append(where)

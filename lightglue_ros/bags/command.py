@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tabulate import tabulate
@@ -16,6 +17,7 @@ from lightglue_ros.bags.chunks import hash_model
 from lightglue_ros.bags.engines import Engine
 from lightglue_ros.bags.matched_bag import Output
 from lightglue_ros.bags.progress import Progress
+from lightglue_ros.bags.work_folder import write_whole
 from lightglue_ros.core.files import require_parent_folder
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.bags import STORAGES
@@ -25,19 +27,28 @@ _HEADER = ("bag", "frames", "pairs", "missing", "matches per pair", "images reje
 _ALIGNMENT = ("left", *["right"] * 5, "left")
 
 
-def match_bags(bags: Sequence[Path], output: Output, settings: MatcherParameters, engine: Engine) -> int:
-    """Match bags and print a table; returns the exit status, 0 if all bags are done.
+def match_bags(
+    bags: Sequence[tuple[Path, ...]],
+    output: Output,
+    settings: MatcherParameters,
+    engine: Engine,
+    json_file: Path | None = None,
+) -> int:
+    """Match bags and print a table; returns the exit status, 0 if nothing was left out.
 
     Args:
-        bags: folders of rosbag2, or .db3 or .mcap files.
+        bags: folders of rosbag2, or .db3 or .mcap files; several at a place together hold the rig.
         output: the wanted output; with several bags its path is a folder of bags.
         settings: the parameters of the node.
         engine: runs the work; it is closed if the user interrupts.
+        json_file: file for the table and all that was found out.
 
     Raises:
         ConfigError: the arguments cannot be used.
         ModelError: the model is missing.
     """
+    if json_file is not None:
+        require_parent_folder(json_file)
     with closing(Progress()) as progress:
         jobs = _jobs(bags, output, settings, progress)
         # As many bags at a time as the engine has workers, so that none of them waits for work.
@@ -51,15 +62,21 @@ def match_bags(bags: Sequence[Path], output: Output, settings: MatcherParameters
                 engine.close()
                 progress.log("interrupted; the same command goes on from here")
                 raise
-    if any(job.summary for job in jobs):
+    if json_file is not None:
+        write_whole(json_file.expanduser(), json.dumps([_to_json(job) for job in jobs], indent=2).encode())
+    done = [job for job in jobs if job.summary is not None]
+    if done:
         progress.log_rate()
         rows = [_row(job) for job in jobs]
         print(tabulate(rows, _HEADER, "plain", colalign=_ALIGNMENT, disable_numparse=True), flush=True)
-    return int(any(job.summary is None for job in jobs))
+    for job in done:
+        for finding in job.summary.findings:
+            print(f"bag {job.name}: {finding}", flush=True)
+    return int(len(done) < len(jobs) or not all(job.summary.is_complete for job in done))
 
 
 def _jobs(
-    bags: Sequence[Path], output: Output, settings: MatcherParameters, progress: Progress
+    bags: Sequence[tuple[Path, ...]], output: Output, settings: MatcherParameters, progress: Progress
 ) -> list[BagJob]:
     if settings.takes_features or not settings.publish_matches:
         raise ConfigError(
@@ -68,13 +85,14 @@ def _jobs(
         )
     if output.storage not in (None, *STORAGES):
         raise ConfigError(f"--storage is '{output.storage}'", allowed=", ".join(STORAGES))
-    bags, output = [bag.expanduser() for bag in bags], replace(output, path=output.path.expanduser())
+    bags = [tuple(path.expanduser() for path in paths) for paths in bags]
+    output = replace(output, path=output.path.expanduser())
     require_parent_folder(output.path)
     folder, sha256 = hash_model(settings.model)
     settings = replace(settings, model=str(folder))
     if len(bags) == 1:
         return [BagJob(bags[0], output, settings, sha256, progress)]
-    names = [bag.absolute().stem if bag.is_file() else bag.absolute().name for bag in bags]
+    names = [_name(path) for path, *_ in bags]
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise ConfigError(
@@ -85,11 +103,21 @@ def _jobs(
     return [BagJob(*each, settings, sha256, progress) for each in zip(bags, outputs, strict=True)]
 
 
+def _name(bag: Path) -> str:
+    bag = bag.absolute()
+    return bag.name.removesuffix(".zstd").rpartition(".")[0] if bag.is_file() else bag.name
+
+
 def _row(job: BagJob) -> tuple[object, ...]:
     done = job.summary
     if done is None:
-        return job.bag, *"-----", "failed, see above"
+        return job.name, *"-----", "failed, see above"
     matched = done.pairs - done.missing
     mean = f"{done.matches / matched:.1f}" if matched else "-"
     rejected = f"{done.rejected} of {done.images}"
-    return job.bag, done.frames, done.pairs, done.missing, mean, rejected, job.output.path
+    return job.name, done.frames, done.pairs, done.missing, mean, rejected, job.output.path
+
+
+def _to_json(job: BagJob) -> dict[str, object]:
+    about = {"bags": list(map(str, job.bags)), "output": str(job.output.path), "error": job.error}
+    return about if job.summary is None else {**about, **asdict(job.summary)}

@@ -24,6 +24,23 @@ ENGINES = ("processes", "ray")
 MOST_TRIES = 3
 
 
+class UnexpectedError(LightGlueRosError):
+    """An error that nobody foresaw.
+
+    Args:
+        error: the error, while it is handled.
+
+    Attributes:
+        traceback: where it was raised, in words.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"unexpected {type(error).__name__}: {error}", fix="report it, with the traceback in the log"
+        )
+        self.traceback = "".join(traceback.format_exception(error))
+
+
 def make_engine(name: str, jobs: int | None) -> Engine:
     """Make an engine of `jobs` tasks at a time; None is one process, or one task per core of the cluster.
 
@@ -42,9 +59,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     except (LightGlueRosError, OSError, CancelledError):
         raise
     except Exception as error:
-        traceback.print_exc()
-        what = f"unexpected {type(error).__name__}: {error}"
-        raise LightGlueRosError(what, fix="report it, with the traceback in the log") from None
+        raise UnexpectedError(error) from None
 
 
 class Engine(ABC):

@@ -9,14 +9,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
-from lightglue_ros.rosdata.bags import Bag, BagWriter, metadata_of
-from lightglue_ros.rosdata.typestore import MATCHES_TYPE
+from lightglue_ros.bags.chunks import ChunkSource, MatchedChunk
+from lightglue_ros.bags.frame_index import FrameIndex
+from lightglue_ros.bags.tally import Finding, Tally
+from lightglue_ros.rosdata.bag_writer import BagWriter, known_topic
+from lightglue_ros.rosdata.bags import Bag, metadata_of
+from lightglue_ros.rosdata.recording import Message, Topic
+from lightglue_ros.rosdata.typestore import MATCHES_TOPIC, MATCHES_TYPE
 
-MATCHES_TOPIC = "/matches"
 # Keys of the custom data in the output's metadata.
 _KEY, _SUMMARY = "lightglue_ros_job", "lightglue_ros_summary"
 
@@ -38,55 +40,92 @@ class Output:
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of messages on /matches (`frames`), of pairs in them, of pairs without one of their images
-    (`missing`), of matches, of recorded images, and of images that cannot be used (`rejected`).
+    """What became of a bag.
+
+    Attributes:
+        frames: number of messages on /matches.
+        pairs: number of pairs in them.
+        missing: number of pairs without one of their images.
+        matches: number of matches.
+        images: number of recorded images.
+        findings: what was left out, and what else the user should know.
     """
 
-    frames: int = 0
-    pairs: int = 0
-    missing: int = 0
-    matches: int = 0
-    images: int = 0
-    rejected: int = 0
+    frames: int
+    pairs: int
+    missing: int
+    matches: int
+    images: int
+    findings: list[Finding]
+
+    @property
+    def rejected(self) -> int:
+        """Number of images that cannot be used."""
+        return sum(one.count for one in self.findings if one.kind == "rejected")
+
+    @property
+    def is_complete(self) -> bool:
+        """True if nothing that was recorded was left out."""
+        return not any(one.is_loss for one in self.findings)
 
 
 def read_summary(path: Path, key: str) -> Summary | None:
     """Read the summary of an output; None if the output is not of the job with this key."""
     custom = metadata_of(path).get("custom_data") or {}
-    return Summary(**json.loads(custom[_SUMMARY])) if custom.get(_KEY) == key else None
+    if custom.get(_KEY) != key:
+        return None
+    values = json.loads(custom[_SUMMARY])
+    return Summary(**{**values, "findings": [Finding(**one) for one in values["findings"]]})
 
 
 def write_matched_bag(
-    source: Path, chunks: Sequence[Path], output: Output, key: str, folder: Path, counts: Counter[str]
+    source: ChunkSource, chunks: Sequence[Path], output: Output, key: str, folder: Path
 ) -> tuple[Path, Summary]:
     """Write a matched bag; returns it and its summary.
 
     Args:
-        source: folder or file of the input.
+        source: the input.
         chunks: files of its chunks: pickled results of `match_chunk`.
         output: the wanted output; only the name of its path is used.
         key: hash of all that the output depends on.
         folder: the folder to make a folder for the new bag in.
-        counts: numbers of images and of rejected images in the input.
     """
     # The file in a bag is named after the bag's folder, so that folder has its final name.
     path = Path(tempfile.mkdtemp(dir=folder)) / output.path.name
-    with Bag(source) as bag, BagWriter(path, output.storage or bag.storage) as writer:
-        matches = _read_matches(chunks, writer.add_topic(MATCHES_TOPIC, MATCHES_TYPE), counts)
-        recorded = () if output.matches_only else bag.copies(writer, leave_out=[MATCHES_TOPIC])
+    index: FrameIndex = pickle.loads(source.index.read_bytes())
+    counts, tally = Counter[str](images=index.images), Tally()
+    tally.update(index.tally)
+    with (
+        Bag(*source.bags, unpacked=source.unpacked) as bag,
+        BagWriter(path, output.storage or bag.storage) as writer,
+    ):
+        matches_topic = known_topic(MATCHES_TOPIC, MATCHES_TYPE)
+        number = writer.add_topic(matches_topic)
+        matches = _read_matches(chunks, matches_topic, counts, tally)
+        recorded = iter(())
+        if not output.matches_only:
+            topics = {one: writer.add_topic(one) for one in bag.topics if one.name != MATCHES_TOPIC}
+            recorded = bag.messages_of(topics.__contains__)
+            left_out = writer.add_extras(bag.extras())
+            if left_out:
+                tally.say("note", f"{left_out} attachments and metadata are left out: only mcap has a place")
         # Of the same time, messages of the input come first.
-        for time, topic, data in heapq.merge(recorded, matches, key=itemgetter(0)):
-            writer.write(topic, time, data)
-        summary = Summary(**counts)
-        writer.set_custom_data(_KEY, key)
-        writer.set_custom_data(_SUMMARY, json.dumps(asdict(summary)))
+        for message in heapq.merge(recorded, matches, key=lambda message: message.time):
+            writer.write(number if message.topic is matches_topic else topics[message.topic], message)
+        for line in index.damage if output.matches_only else bag.problems():
+            tally.say("damaged", line)
+        names = ("frames", "pairs", "missing", "matches", "images")
+        summary = Summary(**{name: counts[name] for name in names}, findings=tally.findings())
+        writer.custom_data[_KEY] = key
+        writer.custom_data[_SUMMARY] = json.dumps(asdict(summary))
     return path, summary
 
 
 def _read_matches(
-    chunks: Sequence[Path], topic: Any, counts: Counter[str]
-) -> Iterator[tuple[int, Any, bytes]]:
+    chunks: Sequence[Path], topic: Topic, counts: Counter[str], tally: Tally
+) -> Iterator[Message]:
     for file in chunks:
-        messages, counts_of_chunk = pickle.loads(file.read_bytes())
-        counts.update(counts_of_chunk)
-        yield from ((time, topic, data) for time, data in messages)
+        chunk: MatchedChunk = pickle.loads(file.read_bytes())
+        counts.update(chunk.counts)
+        tally.update(chunk.tally)
+        yield from (Message(topic, time, data, None, time) for time, data in chunk.messages)

@@ -28,6 +28,7 @@ class Progress:
         options = {"file": sys.stderr} if sys.stderr.isatty() else in_log
         self._bar = tqdm(total=0, unit=" frames", leave=False, **options)
         self._lock = threading.Lock()
+        self._tracebacks: set[str] = set()
 
     def add(self, *, planned: int = 0, done: int = 0) -> None:
         """Count frames that are going to be matched, and matched frames."""
@@ -39,6 +40,12 @@ class Progress:
         """Print a line on stderr, above the bar."""
         with self._lock:
             tqdm.write(line, file=sys.stderr)
+
+    def log_traceback(self, text: str) -> None:
+        """Print the traceback of an unexpected error, once."""
+        if text not in self._tracebacks:
+            self._tracebacks.add(text)
+            self.log(text.rstrip())
 
     def log_rate(self) -> None:
         """Print the number of matched frames and their rate."""

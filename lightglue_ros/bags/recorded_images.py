@@ -1,27 +1,26 @@
-"""Reads the images of a rig's cameras from a bag."""
+"""Finds and reads the images of a rig's cameras in a bag."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from lightglue_ros.errors import RejectedImageError
-from lightglue_ros.rosdata.bags import Bag, BagMessage
+from lightglue_ros.errors import ConfigError, RejectedImageError
+from lightglue_ros.rosdata.bags import Bag
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.parameters import MatcherParameters
+from lightglue_ros.rosdata.recording import Message
 from lightglue_ros.rosdata.typestore import typestore
 
+RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+_SUFFIX = "/compressed"
 
-class ImageRef(NamedTuple):
-    """The place of a camera's image in a bag.
 
-    Attributes:
-        time: when it was recorded, in nanoseconds.
-        repeat: how many of the camera's images before it were recorded at the same time.
-    """
+class ImageTopic(NamedTuple):
+    """A camera's topic in a bag, and the type of its messages."""
 
-    time: int
-    repeat: int
+    name: str
+    kind: str
 
 
 def absolute_names(topics: Sequence[str]) -> list[str]:
@@ -29,46 +28,58 @@ def absolute_names(topics: Sequence[str]) -> list[str]:
     return [f"/{topic.lstrip('/')}" for topic in topics]
 
 
-class RecordedImages:
-    """Images of a rig's cameras in a bag.
+def find_image_topics(bag: Bag, settings: MatcherParameters) -> list[ImageTopic | None]:
+    """Return the topic of each camera's images; None if the bag has none.
 
-    Attributes:
-        kind: the message type of the images.
-        topics: the topic of each camera.
+    A camera may be recorded raw or compressed, whatever the other cameras are. If it is recorded both ways,
+    image_transport tells which one to take.
+
+    Raises:
+        ConfigError: no pair can be made of the cameras that are there.
     """
+    there = {ImageTopic(topic.name, topic.message_type) for topic in bag.topics}
+    found = []
+    for name in absolute_names(settings.image_topics):
+        candidates = [
+            ImageTopic(name, RAW),
+            ImageTopic(name, COMPRESSED),
+            ImageTopic(name + _SUFFIX, COMPRESSED),
+        ]
+        if settings.image_transport == "compressed":
+            candidates.reverse()
+        found.append(next((one for one in candidates if one in there), None))
+    present = {camera for camera, topic in enumerate(found) if topic is not None}
+    if not present or (len(present) < len(found) and not settings.frame.rig.is_served_by(present)):
+        names = enumerate(absolute_names(settings.image_topics))
+        lacking = ", ".join(name for camera, name in names if camera not in present)
+        raise ConfigError(
+            f"bag {bag} has no images on {lacking}",
+            allowed=f"{RAW} or {COMPRESSED} for each camera; it has: {bag.describe_topics()}",
+            fix="-p image_topics:='[/left/topic, /right/topic]'",
+        )
+    return found
 
-    def __init__(self, bag: Bag, settings: MatcherParameters) -> None:
-        is_compressed = settings.image_transport == "compressed"
-        suffix = "/compressed" if is_compressed else ""
-        self.kind = f"sensor_msgs/msg/{'CompressedImage' if is_compressed else 'Image'}"
-        self.topics = [f"{topic}{suffix}" for topic in absolute_names(settings.image_topics)]
-        self._bag = bag
-        self._max_pixels = settings.max_image_pixels
 
-    def read(
-        self, start: int | None = None, stop: int | None = None
-    ) -> Iterator[tuple[int, ImageRef, BagMessage]]:
-        """Read (camera, place, message) in the order of recording; see `Bag.messages`."""
-        last = [ImageRef(-1, 0)] * len(self.topics)
-        for message in self._bag.messages(set(self.topics), start, stop):
-            for camera, topic in enumerate(self.topics):
-                if topic == message.topic:
-                    is_repeated = last[camera].time == message.time
-                    last[camera] = ImageRef(message.time, last[camera].repeat + 1 if is_repeated else 0)
-                    yield camera, last[camera], message
+def read_images(bag: Bag, topics: Sequence[ImageTopic | None]) -> Iterator[tuple[int, Message]]:
+    """Read (camera, message) in the order of recording."""
+    wanted = set(topics)
+    for message in bag.messages_of(lambda topic: (topic.name, topic.message_type) in wanted):
+        for camera, topic in enumerate(topics):
+            if topic == (message.topic.name, message.topic.message_type):
+                yield camera, message
 
-    def check(self, data: bytes) -> CameraImage:
-        """Check a serialized image without decoding it.
 
-        Raises:
-            RejectedImageError: the image cannot be used.
-        """
-        store = typestore()
-        try:
-            message = store.deserialize_cdr(data, self.kind)
-        # The exception depends on which bytes are broken.
-        except Exception as error:
-            raise RejectedImageError(
-                "broken_message", f"{len(data)} bytes are no {self.kind}: {error}", allowed="a whole message"
-            ) from error
-        return check_message(message, self._max_pixels)
+def check_image(data: bytes, kind: str, max_pixels: int) -> CameraImage:
+    """Check a serialized image without decoding it.
+
+    Raises:
+        RejectedImageError: the image cannot be used.
+    """
+    try:
+        message = typestore().deserialize_cdr(data, kind)
+    # The exception depends on which bytes are broken.
+    except Exception as error:
+        raise RejectedImageError(
+            "broken_message", f"{len(data)} bytes are no {kind}: {error}", allowed="a whole message"
+        ) from error
+    return check_message(message, max_pixels)

@@ -17,6 +17,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add = command.add_argument
     add("bags", nargs="+", type=Path, metavar="BAG", help="folders, .db3 or .mcap files")
+    together = "the bags together hold one rig, such as a bag for each camera: one output"
+    add("--together", action="store_true", help=together)
     output = "folder of the new bag; with several bags a folder for all of them"
     add("-o", "--output", type=Path, required=True, metavar="OUT", help=output)
     file = "rig, pairs and model, in the file that the node reads"
@@ -25,6 +27,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help=param)
     add("--matches-only", action="store_true", help="leave out the messages of the input")
     add("--storage", metavar="KIND", help="sqlite3 or mcap (that of the input)")
+    add("--json", type=Path, metavar="FILE", help="write the table and what was left out of each bag")
     jobs = "tasks at once (1; with Ray one per core of the cluster)"
     add("--jobs", type=positive, metavar="N", help=jobs)
     add("--engine", default="processes", help="processes, or ray for a cluster (processes)")
@@ -41,5 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
     settings = read_file(arguments.params_file, arguments.param)
     ensure_model(settings.model)
     output = Output(arguments.output, arguments.matches_only, arguments.storage)
+    bags = [tuple(arguments.bags)] if arguments.together else [(bag,) for bag in arguments.bags]
     with closing(make_engine(arguments.engine, arguments.jobs)) as engine:
-        return match_bags(arguments.bags, output, settings, engine)
+        return match_bags(bags, output, settings, engine, arguments.json)

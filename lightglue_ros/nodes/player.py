@@ -181,8 +181,8 @@ class Player(Node):
                     position = offset + round((message.time - first) / self._values["speed"])
                     content = message.data
                     if not self._values["keep_stamps"]:
-                        content = deserialize_message(content, kinds[message.topic])
-                    yield Moment(position, message.time, [(publishers[message.topic], content)])
+                        content = deserialize_message(content, kinds[message.topic.name])
+                    yield Moment(position, message.time, [(publishers[message.topic.name], content)])
                 if not count or not self._values["loop"]:
                     return
                 # Between the last message and the next pass lies the mean time between two messages.

@@ -93,6 +93,7 @@ class RigPair(Generic[T]):
         matches: empty if an image is missing.
         verification: None if the matches were not verified.
         num_keypoints0: number of keypoints in the first image; 0 if it is missing. So is `num_keypoints1`.
+        unverified: why they could not be verified, in words.
     """
 
     image0: T | None
@@ -101,6 +102,7 @@ class RigPair(Generic[T]):
     verification: Verification | None = None
     num_keypoints0: int = 0
     num_keypoints1: int = 0
+    unverified: str = ""
 
     @property
     def is_missing(self) -> bool:

@@ -64,8 +64,8 @@ class FrameProcessor(Generic[ImageT]):
         self._clear_if_time_was_set_back(frame)
         present = _extracted_images(images, features, keep_pixels)
         pairs = self._match(present, settings.rig)  # all pairs in one run
-        self.history.add(present, frame.between)
         pairs, unverified = self._verify(pairs, settings)
+        self.history.add(present, frame.between)
         inference = (self._pipeline.times - before).inference
         return FrameResult(settings, images, features, rejected, pairs, unverified, inference)
 
@@ -148,6 +148,7 @@ class FrameProcessor(Generic[ImageT]):
                     verification = self._verify_pair(pair, settings.rig.pairs[number], settings.geometry)
                     verified[number] = replace(pair, verification=verification)
                 except ConfigError as error:
+                    verified[number] = replace(pair, unverified=str(error))
                     problems[str(error)] = None
         return verified, "; ".join(problems)
 

@@ -1,67 +1,103 @@
-"""Reads and writes rosbag2 (sqlite3 or MCAP; reads also compressed bags) through the library rosbags."""
+"""Reads rosbag2 of sqlite3 or MCAP, also compressed and split ones, as far as they can be read.
+
+A bag may be several: those of a recorder for each camera together hold the rig.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from lightglue_ros.errors import ConfigError
-from lightglue_ros.rosdata.typestore import known_definition, rosbag2, type_hash
+from lightglue_ros.rosdata.recording import (
+    BrokenBagError,
+    Extras,
+    Message,
+    StorageFile,
+    Topic,
+    Wanted,
+    merge_by_time,
+)
+from lightglue_ros.rosdata.sqlite_storage import SqliteFile, journal_of, take_over_journal
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 STORAGES = ("sqlite3", "mcap")
-_STORAGE_OF_SUFFIX = {".db3": "sqlite3", ".mcap": "mcap"}
-# ROS 2 before Jazzy cannot read the QoS profiles of version 9.
-_WRITTEN_VERSION = 8
+_SUFFIXES = {".db3": "sqlite3", ".mcap": "mcap"}
+_COMPRESSED = ".zstd"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# Files that are open at a time for `Bag.read`: of each camera the present and the next one.
+_AT_ONCE = 16
 
 
-class BrokenBagError(ConfigError):
-    """A bag that cannot be read, or not to its end."""
+class Place(NamedTuple):
+    """The place of a message in a bag: number of the file, and place in that file."""
 
-
-class BagMessage(NamedTuple):
-    """A recorded message: topic, time of recording in nanoseconds, and serialized message (CDR)."""
-
-    topic: str
-    time: int
-    data: bytes
+    file: int
+    place: Any
 
 
 class Bag(AbstractContextManager):
-    """A recorded bag; a context manager that closes it.
+    """A recorded bag, or several that belong together; a context manager that closes them.
 
     Args:
-        path: folder of a rosbag2, or one of its .db3 or .mcap files.
+        paths: folders of rosbag2, or .db3 or .mcap files, also compressed ones (.zstd).
+        unpacked: folder to unpack files into that cannot be read as they are; what another reader has
+            unpacked there is used. Without it a temporary folder is.
 
     Attributes:
-        types: the type of each topic, such as sensor_msgs/msg/Image.
-        storage: ``sqlite3`` or ``mcap``.
+        storage: ``sqlite3`` or ``mcap``, that of the first file.
+        notes: lines for the user: what is unusual about the files.
 
     Raises:
-        BrokenBagError: the files are broken.
         ConfigError: there is no bag.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
-        found = storage_files(self.path)
-        self.storage = storage_of(found)
-        # A recorder that was killed leaves no metadata.yaml; rosbags reads a single file without it.
-        is_bare = self.path.is_dir() and not (self.path / "metadata.yaml").exists() and len(found) == 1
-        try:
-            self._reader = rosbag2.Reader(found[0] if is_bare else self.path)
-            self._reader.open()
-        except Exception as error:
-            raise self._broken(error) from error
-        self.types = {connection.topic: connection.msgtype for connection in self._reader.connections}
+    def __init__(self, *paths: str | Path, unpacked: Path | None = None) -> None:
+        self.paths = [Path(path).expanduser() for path in paths]
+        self.notes: list[str] = []
+        self._problems: list[str] = []
+        self._damage: dict[int, list[str]] = {}
+        self._temporary = None if unpacked else tempfile.TemporaryDirectory()
+        self._unpacked = unpacked or Path(self._temporary.name)
+        self._open_files: OrderedDict[int, StorageFile] = OrderedDict()
+        self._files = [file for path in self.paths for file in self._find_files(path)]
+        self.storage = _storage_of(self._files[0])
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.paths))
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._open_files:
+            self._open_files.popitem()[1].close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    @property
+    def topics(self) -> list[Topic]:
+        """All topics of the bag.
+
+        Raises:
+            BrokenBagError: none of the files can be read.
+        """
+        return self._contents[0]
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Type of each topic, such as sensor_msgs/msg/Image, by the topic's absolute name."""
+        return {topic.name: topic.message_type for topic in self.topics}
 
     def image_types(self, topics: Sequence[str] = ()) -> dict[str, str]:
         """Return the types of image topics.
@@ -76,105 +112,142 @@ class Bag(AbstractContextManager):
         lacking = [topic for topic in topics if topic not in images]
         if lacking or not images:
             raise ConfigError(
-                f"bag {self.path} has no images{' on ' + ', '.join(lacking) if lacking else ''}",
+                f"bag {self} has no images{' on ' + ', '.join(lacking) if lacking else ''}",
                 allowed=f"topics of {' or '.join(IMAGE_TYPES)}; it has: {self.describe_topics()}",
             )
         return {topic: images[topic] for topic in topics or sorted(images)}
 
     def describe_topics(self) -> str:
         """Return the topics and their types in words."""
-        return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(self.types.items())) or "no topics"
+        topics = sorted(self.types.items())
+        return ", ".join(f"{name} ({kind or 'of no type'})" for name, kind in topics) or "no topics"
 
-    def messages(
-        self, topics: Collection[str], start: int | None = None, stop: int | None = None
-    ) -> Iterator[BagMessage]:
-        """Read messages of topics in the order in which they were recorded.
+    def messages(self, topics: Collection[str]) -> Iterator[Message]:
+        """Read the messages of topics in the order in which they were recorded; see `messages_of`."""
+        return self.messages_of(lambda topic: topic.name in topics)
 
-        Args:
-            topics: the wanted topics.
-            start: read messages recorded at or after this time, in nanoseconds.
-            stop: read messages recorded before this time, in nanoseconds.
+    def messages_of(self, wanted: Wanted) -> Iterator[Message]:
+        """Read messages in the order in which they were recorded. The place of each is for `read`.
 
-        Raises:
-            BrokenBagError: the file is broken.
+        What cannot be read is left out; see `problems`.
         """
-        connections = [one for one in self._reader.connections if one.topic in topics]
-        for connection, time, data in self._read(connections, start, stop):
-            yield BagMessage(connection.topic, time, bytes(data))
-
-    def copies(self, writer: BagWriter, leave_out: Collection[str] = ()) -> Iterator[tuple[int, Any, bytes]]:
-        """Add the topics to another bag and read all messages as (time in nanoseconds, topic there, data).
-
-        Raises:
-            BrokenBagError: the file is broken.
-        """
-        connections = [one for one in self._reader.connections if one.topic not in leave_out]
-        topics = {
-            one.id: writer.add_topic(
-                one.topic, one.msgtype, one.msgdef.data, one.digest, one.ext.offered_qos_profiles
-            )
-            for one in connections
-        }
-        for connection, time, data in self._read(connections):
-            yield time, topics[connection.id], data
-
-    def close(self) -> None:
-        """Close the files."""
-        self._reader.close()
-
-    def _read(self, connections: list[Any], *time_range: int | None) -> Iterator[tuple[Any, int, bytes]]:
-        if not connections:  # rosbags would read all topics
-            return
-        try:
-            yield from self._reader.messages(connections, *time_range)
-        # The exception depends on the storage and its compression.
-        except Exception as error:
-            raise self._broken(error) from error
-
-    def _broken(self, error: Exception) -> BrokenBagError:
-        return BrokenBagError(
-            f"bag {self.path} cannot be read: {error}",
-            allowed="a whole rosbag2 of sqlite3 or MCAP files",
-            fix=f"ros2 bag reindex {self.path}",
+        starts = self._contents[1]
+        return merge_by_time(
+            (start, partial(self._messages_in, number, wanted)) for number, start in starts.items()
         )
 
+    def read(self, place: Place) -> bytes:
+        """Read the data of one message again."""
+        if place.file not in self._open_files:
+            if len(self._open_files) == _AT_ONCE:
+                self._open_files.popitem(last=False)[1].close()
+            self._open_files[place.file] = self._open(place.file)
+        self._open_files.move_to_end(place.file)
+        return _unpacked_message(self._open_files[place.file].read(place.place))
 
-class BagWriter(rosbag2.Writer):
-    """Writes a bag; a context manager that leaves the bag without index and metadata after an error.
+    def extras(self) -> Iterator[Extras]:
+        """Read what the files hold apart from messages."""
+        for number in self._contents[1]:
+            file = self._open(number)
+            with suppress(Exception):
+                yield file.extras()
+            file.close()
 
-    Args:
-        folder: the new bag; its parent exists.
-        storage: ``sqlite3`` or ``mcap``.
-    """
+    def problems(self) -> list[str]:
+        """Name what is missing or could not be read so far, a line each."""
+        of_files = (
+            f"{self._files[number].name}: {line}" for number, lines in self._damage.items() for line in lines
+        )
+        return [*self._problems, *of_files]
 
-    def __init__(self, folder: Path, storage: str) -> None:
-        plugin = rosbag2.StoragePlugin[storage.upper()]
-        super().__init__(folder, version=_WRITTEN_VERSION, storage_plugin=plugin)
-        self._topics: dict[tuple[str, str], Any] = {}
-
-    def add_topic(
-        self, topic: str, kind: str, definition: str = "", digest: str = "", qos: str | Sequence[Any] = ""
-    ) -> Any:
-        """Add a topic, unless it is there already; returns what `write` takes.
-
-        Args:
-            topic: its name.
-            kind: its type.
-            definition: the definition of the type and of those in it; empty for a type that we know.
-            digest: the hash of the type; empty if it is not known.
-            qos: the QoS profiles that its publishers offered, in a bag's YAML or as rosbags reads them.
-        """
-        # A topic with several publishers may be recorded several times.
-        if (topic, kind) not in self._topics:
-            definition = definition or known_definition(kind)
-            self._topics[topic, kind] = self.add_connection(
-                topic,
-                kind,
-                msgdef=definition,
-                rihs01=digest or type_hash(kind, definition),
-                offered_qos_profiles=rosbag2.metadata.parse_qos(qos) if isinstance(qos, str) else qos,
+    @cached_property
+    def _contents(self) -> tuple[list[Topic], dict[int, int]]:
+        """All topics, and the time of the first message of each file that has any."""
+        topics: dict[Topic, None] = {}
+        starts = {}
+        errors = []
+        for number, path in enumerate(self._files):
+            try:
+                file = self._open(number)
+            except (BrokenBagError, OSError) as error:
+                errors.append(error)
+                self._problems.append(f"{path.name} cannot be read: {error}")
+                continue
+            topics.update(dict.fromkeys(file.topics))
+            if file.start is not None:
+                starts[number] = file.start
+            self._damage[number] = file.damage()
+            file.close()
+        if len(errors) == len(self._files):
+            raise BrokenBagError(
+                f"bag {self} cannot be read: {getattr(errors[0], 'what', errors[0])}",
+                allowed="a rosbag2 of sqlite3 or MCAP files",
             )
-        return self._topics[topic, kind]
+        return list(topics), starts
+
+    def _messages_in(self, number: int, wanted: Wanted) -> Iterator[Message]:
+        file = self._open(number)
+        broken = 0
+        for message in file.messages(wanted):
+            try:
+                data = message.data
+                if message.topic.encoding == "cdr":
+                    data = _unpacked_message(data)
+            except ValueError:
+                broken += 1
+                continue
+            yield message._replace(data=data, place=Place(number, message.place))
+        self._damage[number] = file.damage()
+        if broken:
+            self._damage[number].append(f"{broken} compressed messages are broken")
+        file.close()
+
+    def _open(self, number: int) -> StorageFile:
+        path = self._files[number]
+        path = self._unpack(number, path)
+        if _storage_of(path) == "sqlite3":
+            return SqliteFile(path)
+        # Only MCAP files need the package mcap.
+        from lightglue_ros.rosdata.mcap_storage import McapFile
+
+        return McapFile(path)
+
+    def _unpack(self, number: int, file: Path) -> Path:
+        """Return the file, or a copy of it that can be read if it is compressed or was not closed."""
+        has_journal = journal_of(file).is_file() and journal_of(file).stat().st_size > 0
+        if file.suffix != _COMPRESSED and not has_journal:
+            return file
+        unpacked = self._unpacked / f"{number}-{file.name.removesuffix(_COMPRESSED)}"
+        if not unpacked.exists():
+            self._unpacked.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._unpacked) as folder:
+                copy = Path(folder) / unpacked.name
+                if has_journal:
+                    # SQLite changes a database with a journal when it opens it.
+                    shutil.copyfile(file, copy)
+                    shutil.copyfile(journal_of(file), journal_of(copy))
+                    take_over_journal(copy)
+                else:
+                    _unpack_file(file, copy)
+                copy.replace(unpacked)
+        return unpacked
+
+    def _find_files(self, path: Path) -> list[Path]:
+        """Return the files of a bag, and name those that are missing."""
+        found = storage_files(path)
+        if not path.is_dir():
+            return found
+        listed = [Path(str(name)).name for name in metadata_of(path).get("relative_file_paths") or ()]
+        missing = [name for name in listed if not (path / name).exists()]
+        if listed and not missing:
+            return [path / name for name in listed]
+        others = [file.name for file in found if file.name not in listed]
+        if missing and len(others) >= len(missing):
+            was = f"{', '.join(missing)}, which metadata.yaml names, is missing"
+            self.notes.append(f"{was}; read instead: {', '.join(others)}")
+        else:
+            self._problems += [f"{name} is missing, which metadata.yaml names" for name in missing]
+        return found
 
 
 def storage_files(path: Path) -> list[Path]:
@@ -183,26 +256,56 @@ def storage_files(path: Path) -> list[Path]:
     Raises:
         ConfigError: there is no bag.
     """
-    files = path.iterdir() if path.is_dir() else [path] * path.exists()
-    found = [file for file in files if _STORAGE_OF_SUFFIX.keys() & file.suffixes]
-    if not found:
+    files = list(path.iterdir()) if path.is_dir() else [path] * path.exists()
+    found = {file.name: file for file in files if _storage_of(file)}
+    # A recorder that was killed while it compressed a file leaves both.
+    whole = [
+        file for name, file in found.items() if name.removesuffix(_COMPRESSED) not in found.keys() - {name}
+    ]
+    if not whole:
+        is_ros1 = any(file.suffix == ".bag" for file in files)
         raise ConfigError(
-            f"there is no bag {path}",
+            f"{path} is a ROS 1 bag" if is_ros1 else f"there is no bag {path}",
             allowed="folder of a rosbag2, or its .db3 or .mcap file",
-            fix="check the path",
+            fix=f"rosbags-convert --src {path} --dst {path.stem}" if is_ros1 else "check the path",
         )
-    words = {file: re.split("([0-9]+)", file.name) for file in found}
-    return sorted(found, key=lambda file: [int(one) if one.isdigit() else one for one in words[file]])
+    words = {file: re.split("([0-9]+)", file.name) for file in whole}
+    return sorted(whole, key=lambda file: [int(one) if one.isdigit() else one for one in words[file]])
 
 
-def storage_of(found: Sequence[Path]) -> str:
-    """Return the storage of a bag's files: ``sqlite3`` or ``mcap``."""
-    return next(_STORAGE_OF_SUFFIX[suffix] for suffix in found[0].suffixes if suffix in _STORAGE_OF_SUFFIX)
+def _storage_of(file: Path) -> str:
+    """Return the storage of a file: ``sqlite3`` or ``mcap``; empty if it is none."""
+    return _SUFFIXES.get(Path(file.name.removesuffix(_COMPRESSED)).suffix, "")
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
     """Read a bag's metadata.yaml; returns an empty dictionary if it is missing or broken."""
     try:
-        return yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
-    except (OSError, TypeError, KeyError, UnicodeDecodeError, yaml.YAMLError):
+        return dict(yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"])
+    except (OSError, TypeError, ValueError, KeyError, yaml.YAMLError):
         return {}
+
+
+def _unpack_file(file: Path, unpacked: Path) -> None:
+    import zstandard
+
+    with file.open("rb") as packed, unpacked.open("wb") as output, suppress(zstandard.ZstdError):
+        shutil.copyfileobj(
+            zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True), output
+        )
+
+
+def _unpacked_message(data: bytes) -> bytes:
+    """Decompress a message that rosbag2 compressed; its first four bytes are not those of CDR.
+
+    Raises:
+        ValueError: the message is broken.
+    """
+    if data[:4] != _ZSTD_MAGIC:
+        return data
+    import zstandard
+
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error

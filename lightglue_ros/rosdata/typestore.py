@@ -12,13 +12,14 @@ from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.messages import MessageTypes
 
 try:
-    from rosbags import rosbag2 as rosbag2
     from rosbags import typesys
+    from rosbags.rosbag2.metadata import dump_qos_v8, parse_qos
 except ImportError as missing:
     raise ConfigError(
         f"reading a bag needs the Python package rosbags ({missing})", fix="pip install rosbags mcap pyyaml"
     ) from missing
 
+MATCHES_TOPIC = "/matches"
 MATCHES_TYPE = "lightglue_ros/msg/Matches"
 _UNKNOWN_HASH = "RIHS01_" + 64 * "0"
 
@@ -63,3 +64,12 @@ def type_hash(kind: str, definition: str) -> str:
     # A message can be copied even if its definition is broken.
     except Exception:
         return _UNKNOWN_HASH
+
+
+def qos_of_version_8(profiles: str) -> str:
+    """Return QoS profiles in the form of YAML that every ROS 2 can read; empty if they are broken."""
+    try:
+        return dump_qos_v8(parse_qos(profiles))
+    # A message can be copied even if its QoS is broken.
+    except Exception:
+        return ""

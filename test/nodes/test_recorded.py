@@ -18,7 +18,9 @@ from lightglue_ros.cli import main
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.msg import Matches, PairMatches
 from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
-from lightglue_ros.rosdata.bags import Bag, BagWriter, metadata_of
+from lightglue_ros.rosdata.bag_writer import BagWriter, known_topic
+from lightglue_ros.rosdata.bags import Bag, metadata_of
+from lightglue_ros.rosdata.recording import Message
 from lightglue_ros.rosdata.typestore import MATCHES_TYPE
 
 OK, MISSING = PairMatches.STATUS_OK, PairMatches.STATUS_MISSING
@@ -53,15 +55,15 @@ def images_of(motorcycle, moment):
 
 def write_bag(path, motorcycle):
     with BagWriter(path, "mcap") as writer:
-        topics = {
-            camera: writer.add_topic(f"/{camera}/image_rect", "sensor_msgs/msg/Image") for camera in BOTH
-        }
+        topics = {camera: known_topic(f"/{camera}/image_rect", "sensor_msgs/msg/Image") for camera in BOTH}
+        numbers = {camera: writer.add_topic(topic) for camera, topic in topics.items()}
         for moment, (seconds, _) in enumerate(MOMENTS):
             stamp = Time(nanoseconds=round(seconds * 1e9)).to_msg()
             for camera, image in images_of(motorcycle, moment).items():
                 message = array_to_image(image, Header(stamp=stamp, frame_id=f"{camera}_optical"))
                 recorded = round((BEGIN + PERIOD * moment) * 1e9)
-                writer.write(topics[camera], recorded, serialize_message(message))
+                data = serialize_message(message)
+                writer.write(numbers[camera], Message(topics[camera], recorded, data, None, recorded))
 
 
 def images_in(message):
@@ -145,6 +147,6 @@ def test_matches_in_a_bag_have_the_type_hash_that_ros_2_gives_them(tmp_path):
         one["type_name"]: one["hash_string"] for one in json.loads(description.read_text())["type_hashes"]
     }
     with BagWriter(tmp_path / "bag", "mcap") as writer:
-        writer.add_topic("/matches", MATCHES_TYPE)
+        writer.add_topic(known_topic("/matches", MATCHES_TYPE))
     (topic,) = metadata_of(tmp_path / "bag")["topics_with_message_count"]
     assert topic["topic_metadata"]["type_description_hash"] == hashes[MATCHES_TYPE]

@@ -22,7 +22,7 @@ def test_a_bag_gives_its_images_in_the_order_of_time(tmp_path, storage):
     assert bag.image_types() == {"/a": kind, "/b": kind}
     for _ in range(2):
         messages = bag.messages(bag.image_types())
-        found = [(message.topic, message.time, message.data[4:]) for message in messages]
+        found = [(message.topic.name, message.time, message.data[4:]) for message in messages]
         assert found == [("/a", 100, b"/a"), ("/b", 102, b"/b"), ("/a", 200, b"/a"), ("/b", 202, b"/b")]
     bag.close()
 
@@ -31,8 +31,7 @@ def test_one_file_of_a_bag_and_one_of_its_topics_may_be_named(tmp_path):
     topics = dict.fromkeys(("/a", "/b"), "sensor_msgs/msg/CompressedImage")
     (file,) = record(tmp_path / "bag", "MCAP", topics).glob("*.mcap")
     with Bag(file) as bag:
-        assert {message.topic for message in bag.messages(bag.image_types(["/b"]))} == {"/b"}
-        assert [message.time for message in bag.messages(["/b"], start=102)] == [201]
+        assert {message.topic.name for message in bag.messages(bag.image_types(["/b"]))} == {"/b"}
 
 
 def test_what_is_no_bag_of_images_is_refused(tmp_path):
@@ -43,7 +42,7 @@ def test_what_is_no_bag_of_images_is_refused(tmp_path):
     other.write_text("no bag")
     for path, topics, says in (
         (tmp_path / "none", (), "there is no bag"),
-        (tmp_path, (), "cannot be read"),
+        (tmp_path, (), "cannot be read: .*torn.mcap"),
         (torn, (), "cannot be read"),
         (other, (), "there is no bag"),
         (talk, (), r"has no images; allowed: .*it has: /talk \(std_msgs/msg/String\)"),

@@ -1,0 +1,178 @@
+"""Bags of which a part is missing or damaged: the rest is read, and what is missing is named."""
+
+import os
+import random
+import shutil
+
+import pytest
+from bag_files import damage, split_bag, write_bag, write_mcap
+
+from lightglue_ros.rosdata.bags import Bag
+from lightglue_ros.rosdata.recording import BrokenBagError
+
+TALK = "std_msgs/msg/String"
+COUNT = 60
+
+
+def message(number):
+    """Random bytes of several pages of a database, after the number."""
+    return b"\0\1\0\0" + bytes([number]) + random.Random(number).randbytes(20_000)
+
+
+def messages(numbers=range(COUNT), topic="/talk"):
+    return [(topic, TALK, message(number), 1000 + number) for number in numbers]
+
+
+def read(*paths):
+    """The numbers of the messages that can be read, and what is said about the rest."""
+    with Bag(*paths) as bag:
+        found = list(bag.messages_of(lambda topic: True))
+        assert all(one.data == message(one.data[4]) for one in found)
+        assert all(bag.read(one.place) == one.data for one in found)
+        return [one.data[4] for one in found], bag.problems()
+
+
+def storage_file(bag):
+    return next(path for path in bag.iterdir() if path.suffix != ".yaml")
+
+
+@pytest.fixture
+def database(tmp_path):
+    return storage_file(write_bag(tmp_path / "database", "SQLITE3", messages()))
+
+
+def test_a_damaged_chunk_costs_the_messages_in_it(tmp_path):
+    schema = (TALK, "ros2msg", b"string data")
+    rows = [("/talk", schema, "cdr", time_ns, data) for _, _, data, time_ns in messages()]
+    file = write_mcap(tmp_path / "bag.mcap", rows, chunk_size=1)
+    damage(file, file.stat().st_size // 2, 512)
+    found, problems = read(file)
+    assert len(found) == COUNT - 1
+    (problem,) = problems
+    assert "bag.mcap: 1 of 60 chunks cannot be read, the first at byte" in problem
+
+
+def test_a_damaged_page_costs_the_messages_in_it(database):
+    page = 4096
+    content = database.read_bytes()
+    # Pages of the message in the middle; the first of its pages but one holds nothing else.
+    position = content.index(message(COUNT // 2)[6000:6100]) // page * page
+    damage(database, position, page)
+    found, problems = read(database)
+    assert found == [number for number in range(COUNT) if number != COUNT // 2]
+    assert problems == ["database.db3: 1 messages cannot be read (database disk image is malformed)"]
+    # A leaf holds the beginnings of a few messages.
+    position = content.index(message(10)[:100]) // page * page
+    damage(database, position, page)
+    found, problems = read(database)
+    assert COUNT - 12 < len(found) < COUNT - 1
+    assert f"database.db3: about {COUNT - 1 - len(found)} messages cannot be found" in problems[1]
+
+
+def test_a_lost_root_of_the_messages_is_named(database):
+    content = database.read_bytes()
+    # The root holds nothing but the numbers of the pages below it.
+    roots = [page for page in range(2, 12) if content[4096 * page] == 5]
+    damage(database, 4096 * roots[-1], 4096)
+    found, problems = read(database)
+    assert found == []
+    assert problems == ["database.db3: after the first 0 messages none can be found (malformed)"]
+
+
+@pytest.mark.parametrize("storage", ["SQLITE3", "MCAP"])
+def test_a_bag_that_is_cut_is_read_up_to_there(tmp_path, storage):
+    bag = write_bag(tmp_path / "bag", storage, messages(range(200)))
+    file = storage_file(bag)
+    size = file.stat().st_size
+    for share in (0.9, 0.7):
+        os.truncate(file, int(size * share))
+        found, problems = read(bag)
+        # The end of an MCAP file is lost with its chunk of 1 MiB.
+        assert 200 * share - 60 < len(found) <= 200 * share
+        assert found == list(range(len(found)))
+        assert any("its end is missing" in line or "cannot be read from byte" in line for line in problems)
+
+
+@pytest.mark.parametrize("storage", ["SQLITE3", "MCAP"])
+def test_a_file_of_a_split_bag_that_is_missing_or_broken_is_named_and_the_others_are_read(tmp_path, storage):
+    parts = [write_bag(tmp_path / f"part_{n}", storage, messages(range(9 * n, 9 * n + 9))) for n in range(3)]
+    bag = split_bag(tmp_path / "bag", parts)
+    assert read(bag) == (list(range(27)), [])
+    suffix = {"SQLITE3": "db3", "MCAP": "mcap"}[storage]
+    file = bag / f"part_1.{suffix}"
+    damage(file, 0, 16)
+    found, problems = read(bag)
+    assert found == [*range(9), *range(18, 27)]
+    assert problems[0].startswith(f"part_1.{suffix} cannot be read: ")
+    file.unlink()
+    assert read(bag) == (found, [f"part_1.{suffix} is missing, which metadata.yaml names"])
+    (bag / "metadata.yaml").unlink()
+    assert read(bag) == (found, [])
+
+
+def test_a_renamed_file_is_read(tmp_path):
+    bag = write_bag(tmp_path / "bag", "MCAP", messages())
+    storage_file(bag).rename(bag / "other.mcap")
+    with Bag(bag) as opened:
+        assert opened.notes == ["bag.mcap, which metadata.yaml names, is missing; read instead: other.mcap"]
+    assert read(bag) == (list(range(COUNT)), [])
+
+
+@pytest.mark.parametrize("storage", ["SQLITE3", "MCAP"])
+@pytest.mark.parametrize("mode", ["MESSAGE", "FILE"])
+def test_compressed_bags_are_read_without_their_metadata(tmp_path, storage, mode):
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    bag = tmp_path / "bag"
+    writer = Writer(bag, version=8, storage_plugin=StoragePlugin[storage])
+    writer.set_compression(CompressionMode[mode], CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection("/talk", TALK, typestore=get_typestore(Stores.ROS2_JAZZY))
+        for _, _, data, time_ns in messages(range(200)):
+            writer.write(connection, time_ns, data)
+    assert read(bag) == (list(range(200)), [])
+    (bag / "metadata.yaml").unlink()
+    assert read(bag) == (list(range(200)), [])
+    file = storage_file(bag)
+    os.truncate(file, file.stat().st_size * 9 // 10)
+    found, problems = read(bag)
+    assert 100 < len(found) < 200
+    assert problems
+
+
+@pytest.mark.parametrize("options", [{}, {"use_chunking": False}, {"index_types": None}, {"finish": False}])
+def test_an_mcap_file_needs_neither_index_nor_chunks_nor_order(tmp_path, options):
+    writer = pytest.importorskip("mcap.writer")
+    if "index_types" in options:
+        options = {"index_types": writer.IndexType.NONE, "repeat_channels": False, "repeat_schemas": False}
+    schema = (TALK, "ros2msg", b"string data")
+    rows = [("/talk", schema, "cdr", time_ns, data) for _, _, data, time_ns in messages()]
+    # The left camera first, then the right one.
+    file = write_mcap(tmp_path / "bag.mcap", rows[::2] + rows[1::2], chunk_size=100_000, **options)
+    found, _ = read(file)
+    assert found == list(range(COUNT))
+
+
+def test_a_file_of_which_nothing_can_be_read_is_no_bag(tmp_path):
+    for name in ("bag.db3", "bag.mcap", "bag.db3.zstd", "bag.mcap.zstd"):
+        for content in (b"", b"no bag", bytes(10_000), random.Random(0).randbytes(10_000)):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(BrokenBagError, match=f"bag .*{name} cannot be read: "):
+                read(tmp_path / name)
+
+
+def test_few_files_of_a_split_bag_are_open_at_a_time(tmp_path):
+    bag = tmp_path / "bag"
+    bag.mkdir()
+    for number in range(40):
+        part = write_bag(tmp_path / "part", ("SQLITE3", "MCAP")[number % 2], messages([number]))
+        file = storage_file(part)
+        file.rename(bag / f"{number}{file.suffix}")
+        shutil.rmtree(part)
+    before = len(os.listdir("/proc/self/fd"))
+    with Bag(bag) as opened:
+        most = max(len(os.listdir("/proc/self/fd")) for _ in opened.messages(["/talk"]))
+    assert most - before < 5
+    assert read(bag) == (list(range(40)), [])
+    assert len(os.listdir("/proc/self/fd")) == before
