@@ -33,6 +33,7 @@ from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.nodes.annotations import Annotator
 from lightglue_ros.nodes.conversions import result_to_message
+from lightglue_ros.nodes.drawing import TOPIC as PICTURES_TOPIC
 from lightglue_ros.nodes.drawing import Drawer
 from lightglue_ros.nodes.features import check_features, features_to_message
 from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
@@ -143,7 +144,13 @@ class ActiveMatcher:
             "images extracted": str(self._processor.extracted),
             "pictures drawn": str(self._drawer.drawn if self._drawer is not None else 0),
         }
-        problems = {"incompatible QoS": self._inputs.incompatible(), "clock": self._clock_watch.look()}
+        self._inputs.look()
+        self._camera_infos.look()
+        problems = {
+            "incompatible QoS": self._inputs.incompatible,
+            "images lost": self._inputs.lost,
+            "clock": self._clock_watch.look(),
+        }
         dropped = self._inference.dropped
         self._input_watch.log_silence()
         how = f"a frame takes {self._status.milliseconds()[-1, :2].sum():.0f} ms on {self._pipeline.provider}"
@@ -253,8 +260,9 @@ class ActiveMatcher:
         if self._drawer is None or not self._drawer.has_subscribers():
             return False
         drawing, matching = (
+            # rclpy remaps the name that it is given.
             {(it.node_namespace, it.node_name) for it in self._node.get_publishers_info_by_topic(topic)}
-            for topic in (self._publishers.pictures.topic_name, self._publishers.matches.topic_name)
+            for topic in (PICTURES_TOPIC, "matches")
         )
         # A node that draws and does not match is a viewer, which draws in place of this one.
         return drawing <= matching

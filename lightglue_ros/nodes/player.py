@@ -42,7 +42,7 @@ from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.ros_parameters import declare_one
 from lightglue_ros.nodes.spin import run_node
 from lightglue_ros.rosdata.parameter_spec import Spec
-from lightglue_ros.rosdata.parameters import IMAGE_QOS
+from lightglue_ros.rosdata.parameters import OFFERED_QOS
 
 MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 # Images per second if neither the parameters nor a video say how many.
@@ -76,7 +76,7 @@ SPECS = {
     "keep_stamps": _spec(True, "Play a bag with its recorded stamps; false gives them the present time."),
     "clock": _spec(False, "Publish the time of the images on /clock."),
     "min_subscribers": _spec(0, "Begin when every topic has this many subscribers."),
-    "image_qos": _spec("sensor_data", "Quality of service of the images.", choices=IMAGE_QOS),
+    "image_qos": _spec("sensor_data", "Quality of service of the images.", choices=OFFERED_QOS),
 }
 CLOCK_PERIOD_NS = 10_000_000
 # A slow machine falls behind the recorded times. Beyond this lag playing goes on from there, without a burst.

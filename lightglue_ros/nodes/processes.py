@@ -53,6 +53,7 @@ def node_process(
     params_file: Path | None = None,
     name: str | None = None,
     namespace: str | None = None,
+    remappings: Mapping[str, str] | None = None,
     **popen_options: Any,
 ) -> Iterator[subprocess.Popen]:
     """Run a node of ours; at the end interrupt it and wait until it is gone.
@@ -62,6 +63,7 @@ def node_process(
         parameters: ROS parameters, which replace those of the file.
         name: the node's name, if it differs from the command.
         namespace: the node's namespace, if it has one.
+        remappings: new names of topics by their names.
         **popen_options: for `subprocess.Popen`.
     """
     script = Path(get_package_prefix("lightglue_ros")) / "lib" / "lightglue_ros" / command
@@ -72,6 +74,8 @@ def node_process(
         arguments += ["-r", f"__ns:={namespace}"]
     if name is not None:
         arguments += ["-r", f"__node:={name}"]
+    for old, new in (remappings or {}).items():
+        arguments += ["-r", f"{old}:={new}"]
     for parameter, value in parameters.items():
         arguments += ["-p", f"{parameter}:={json.dumps(value)}"]
     process = subprocess.Popen(arguments, **popen_options)

@@ -1,52 +1,168 @@
-"""Subscriptions to the cameras: images or features, and CameraInfo."""
+"""Subscriptions to the cameras: images or features, and CameraInfo. Their QoS follows their publishers'.
+
+All functions belong to the executor's thread. Someone calls `look` once per second.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lightglue_ros.msg import Features
 from lightglue_ros.nodes import qos
+from lightglue_ros.nodes.fastdds import fix_of_lost_messages
 from lightglue_ros.rosdata.camera_info import RigCalibration
-from lightglue_ros.rosdata.parameters import CameraParameters, MatcherParameters
+from lightglue_ros.rosdata.parameters import AUTO_QOS, CameraParameters
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # its name in Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+# A new subscription is known to all publishers after this time.
+OVERLAP_SECONDS = 1.0
+# Lost messages are counted over this time. A topic that loses this many and this share of them is named.
+LOSS_SECONDS = 5.0
+LEAST_LOST = 3
+LEAST_LOST_SHARE = 0.05
 
 
-def subscribe(
-    node: Node,
-    values: CameraParameters,
-    topic: str,
-    callback: Callable[[Any], None],
-    on_incompatible: Callable[[], None],
-    takes_features: bool = False,
-) -> Subscription:
-    """Subscribe to the images of a camera, raw or compressed, or to its features.
+class FollowingSubscription:
+    """Subscription whose QoS follows that of the topic's publishers.
+
+    If the publishers change, a new subscription is made. The old one goes with the first message of the new
+    one, or when it is known to the publishers, so that no message is lost between them.
 
     Args:
-        topic: of the raw images, or of the features.
-        on_incompatible: called when a publisher offers a QoS that the subscription cannot take.
+        topic: name before remapping.
+        image_qos: ``auto`` follows the publishers; see `qos.requested_qos`.
+        takes_latched: take messages that were published before.
+
+    Attributes:
+        topic: full name.
+        received: number of messages.
+        lost: number of messages that were sent and did not arrive.
     """
-    is_compressed = values.image_transport == "compressed" and not takes_features
-    if is_compressed:
-        # Resolved before the suffix is added, so that remapping the topic of the raw images is enough.
-        topic = f"{node.resolve_topic_name(topic)}/compressed"
-    return node.create_subscription(
-        Features if takes_features else CompressedImage if is_compressed else Image,
-        topic,
-        callback,
-        qos.image_qos(values.image_qos),
-        qos_overriding_options=qos.overridable(),
-        event_callbacks=SubscriptionEventCallbacks(incompatible_qos=lambda _event: on_incompatible()),
-    )
+
+    def __init__(
+        self,
+        node: Node,
+        kind: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        image_qos: str = AUTO_QOS,
+        takes_latched: bool = False,
+    ) -> None:
+        self.topic = node.resolve_topic_name(topic)
+        self.received = self.lost = 0
+        self._node = node
+        self._kind = kind
+        self._given_topic = topic
+        self._callback = callback
+        self._image_qos = image_qos
+        self._takes_latched = takes_latched
+        self._override = qos.reliability_override(node, self.topic)
+        self._incompatible = ""
+        self._stamp = None
+        self._number = 0
+        self._old: Subscription | None = None
+        self._subscription = self._create(self._wanted([]))
+
+    @property
+    def offers(self) -> list[qos.QoSProfile]:
+        """Profiles of the topic's publishers."""
+        # rclpy remaps the name that it is given, here as in create_subscription.
+        publishers = self._node.get_publishers_info_by_topic(self._given_topic)
+        return [publisher.qos_profile for publisher in publishers]
+
+    @property
+    def requests_less_than_offered(self) -> bool:
+        """True if it is best effort although all publishers are reliable."""
+        offered = qos.requested_qos(AUTO_QOS, self.offers).reliability
+        return self._subscription.qos_profile.reliability != offered
+
+    def look(self) -> str:
+        """Follow the publishers; return and log those whose QoS is incompatible, in words, or nothing."""
+        if time.monotonic() - self._changed > OVERLAP_SECONDS:
+            self._drop_old()
+        offers = self.offers
+        wanted, present = self._wanted(offers), self._subscription.qos_profile
+        is_same = (wanted.reliability, wanted.durability) == (present.reliability, present.durability)
+        # Without publishers the QoS stays, because the driver that went is likely to come back.
+        if offers and not is_same:
+            self._drop_old()
+            self._old, self._subscription = self._subscription, self._create(wanted)
+            self._node.get_logger().info(
+                f"{self.topic}: subscribing with {wanted.reliability.name}, as its publishers offer it"
+            )
+        fix = f"image_qos: {AUTO_QOS}"
+        if self._override is not None:
+            fix = f"qos_overrides.{self.topic}.subscription.reliability: {AUTO_QOS}"
+        text = qos.incompatible_text(self.topic, self._subscription.qos_profile, offers, fix)
+        if text and text != self._incompatible:
+            self._node.get_logger().warning(text)
+        self._incompatible = text
+        return text
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        self._drop_old()
+        self._node.destroy_subscription(self._subscription)
+
+    def _wanted(self, offers: Sequence[qos.QoSProfile]) -> qos.QoSProfile:
+        profile = qos.requested_qos(self._image_qos, offers, self._takes_latched)
+        if self._override is not None:
+            profile.reliability = self._override
+        return profile
+
+    def _create(self, profile: qos.QoSProfile) -> Subscription:
+        self._number += 1
+        self._changed = time.monotonic()
+        events = {
+            "incompatible_qos": lambda _event: self.look(),
+            "message_lost": self._count_lost,
+            "matched": lambda _event: self.look(),
+        }
+        # Humble has no event "matched", and a middleware may lack others. Then `look` is called less often.
+        while True:
+            try:
+                return self._node.create_subscription(
+                    self._kind,
+                    self._given_topic,
+                    partial(self._take, self._number),
+                    profile,
+                    qos_overriding_options=qos.overridable_queue(),
+                    event_callbacks=SubscriptionEventCallbacks(**events),
+                )
+            except (TypeError, UnsupportedEventTypeError):
+                if not events:
+                    raise
+                events.popitem()
+
+    def _take(self, number: int, message: Any) -> None:
+        is_first = number == self._number and self._old is not None
+        if is_first:
+            self._drop_old()
+        # Old and new may both have received the message.
+        if not is_first or message.header.stamp != self._stamp:
+            self.received += 1
+            self._stamp = message.header.stamp
+            self._callback(message)
+
+    def _count_lost(self, event: Any) -> None:
+        self.lost += event.total_count_change
+
+    def _drop_old(self) -> None:
+        if self._old is not None:
+            self._node.destroy_subscription(self._old)
+            self._old = None
 
 
 class InputSubscriptions:
@@ -56,48 +172,75 @@ class InputSubscriptions:
 
     Attributes:
         topics: full name of each camera's topic.
+        incompatible: publishers whose QoS the subscriptions cannot take, in words; empty if there are none.
+        lost: topics whose images do not arrive although they are sent, in words; empty if there are none.
     """
 
-    def __init__(self, node: Node, values: MatcherParameters, callback: Callable[[int, Any], None]) -> None:
+    def __init__(self, node: Node, values: CameraParameters, callback: Callable[[int, Any], None]) -> None:
+        self.incompatible = self.lost = ""
         self._node = node
-        self._values = values
-        self._subscriptions: list[Subscription] = []
+        self._since = time.monotonic()
+        self._subscriptions: list[FollowingSubscription] = []
+        is_compressed = values.image_transport == "compressed" and not values.takes_features
+        kind = Features if values.takes_features else CompressedImage if is_compressed else Image
         try:
             for camera, topic in enumerate(values.input_topics):
-                take, on_incompatible = partial(callback, camera), partial(self._on_incompatible, camera)
-                self._subscriptions.append(
-                    subscribe(node, values, topic, take, on_incompatible, values.takes_features)
-                )
+                # Resolved before the suffix is added, so that remapping the raw images' topic is enough.
+                name = f"{node.resolve_topic_name(topic)}/compressed" if is_compressed else topic
+                take = partial(callback, camera)
+                self._subscriptions.append(FollowingSubscription(node, kind, name, take, values.image_qos))
         except Exception:
             self.destroy()
             raise
-        self.topics = [subscription.topic_name for subscription in self._subscriptions]
+        self.topics = [subscription.topic for subscription in self._subscriptions]
+        self._before = [(0, 0)] * len(self.topics)
 
-    def incompatible(self) -> str:
-        """Name the publishers whose QoS the subscriptions cannot take; empty if there are none."""
-        return "; ".join(filter(None, map(self._incompatible_text, self._subscriptions)))
+    def look(self) -> None:
+        """Follow the publishers, and notice images that do not arrive; call it once per second."""
+        self.incompatible = "; ".join(filter(None, [it.look() for it in self._subscriptions]))
+        if time.monotonic() - self._since >= LOSS_SECONDS:
+            self._since = time.monotonic()
+            self.lost = self._lost()
+            if self.lost:
+                self._node.get_logger().warning(self.lost)
 
     def destroy(self) -> None:
         """Unsubscribe."""
         for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+            subscription.destroy()
 
-    def _on_incompatible(self, camera: int) -> None:
-        text = self._incompatible_text(self._subscriptions[camera])
-        text = text or "a publisher with another QoS came and went"
-        self._node.get_logger().warning(f"camera {self._values.cameras[camera]}: {text}")
-
-    def _incompatible_text(self, subscription: Subscription) -> str:
-        return qos.incompatible_text(self._node, subscription, self._values.image_qos)
+    def _lost(self) -> str:
+        """Describe the topics whose images did not arrive since the last call."""
+        counts = [(it.received, it.lost) for it in self._subscriptions]
+        changes = np.subtract(counts, self._before)
+        self._before = counts
+        texts, losing = [], []
+        for subscription, (received, lost) in zip(self._subscriptions, changes, strict=True):
+            if lost >= max(LEAST_LOST, LEAST_LOST_SHARE * (received + lost)):
+                texts.append(f"{lost} of {received + lost} images on {subscription.topic} were lost")
+            # The middleware counts lost images when a later one arrives.
+            elif changes[:, 0].any() and not subscription.received and subscription.offers:
+                texts.append(f"no image arrives on {subscription.topic} although it has a publisher")
+            else:
+                continue
+            losing.append(subscription)
+        if not losing:
+            return ""
+        is_ours = any(it.requests_less_than_offered for it in losing)
+        fix = f"image_qos: {AUTO_QOS}, without qos_overrides" if is_ours else fix_of_lost_messages()
+        return f"{'; '.join(texts)}; fix: {fix}"
 
 
 class CameraInfoSubscriptions:
-    """Hands the CameraInfo of each camera to a calibration, while the verification's geometry needs it."""
+    """Hands the CameraInfo of each camera to a calibration, while the verification's geometry needs it.
+
+    CameraInfo that was published before is taken, if its publishers keep it (transient local).
+    """
 
     def __init__(self, node: Node, calibration: RigCalibration, geometry: str) -> None:
         self._node = node
         self._calibration = calibration
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: list[FollowingSubscription] = []
         self.follow(geometry)
 
     def follow(self, geometry: str) -> None:
@@ -106,18 +249,23 @@ class CameraInfoSubscriptions:
             self.destroy()
         elif not self._subscriptions:
             self._subscriptions = [
-                self._node.create_subscription(
+                FollowingSubscription(
+                    self._node,
                     CameraInfo,
                     topic,
                     partial(self._calibration.set_info, camera),
-                    qos.image_qos("sensor_data"),
-                    qos_overriding_options=qos.overridable(),
+                    takes_latched=True,
                 )
                 for camera, topic in enumerate(self._calibration.topics)
             ]
 
+    def look(self) -> None:
+        """Follow the publishers; call it once per second."""
+        for subscription in self._subscriptions:
+            subscription.look()
+
     def destroy(self) -> None:
         """Unsubscribe."""
         for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+            subscription.destroy()
         self._subscriptions = []

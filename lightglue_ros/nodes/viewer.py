@@ -8,9 +8,9 @@ the viewer keeps the images of each camera until matches of later images arrive.
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 
 from builtin_interfaces.msg import Time
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -20,12 +20,13 @@ from lightglue_ros.nodes import qos, ros_parameters
 from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
 from lightglue_ros.nodes.spin import run_node
-from lightglue_ros.nodes.subscriptions import subscribe
+from lightglue_ros.nodes.subscriptions import InputSubscriptions
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.parameters import CameraParameters
 
 # Largest number of images per camera that wait for their matches: a second at 30 Hz.
 HISTORY = 30
+LOOK_PERIOD = 1.0  # seconds
 
 
 class Viewer(Node):
@@ -46,10 +47,9 @@ class Viewer(Node):
         overrides = {"qos_overriding_options": qos.overridable()}
         pictures = self.create_publisher(Image, TOPIC, qos.picture_qos(), **overrides)
         self._drawer = Drawer(self, pictures, values.drawing_rate, values.mono16)
-        for camera, topic in zip(values.cameras, values.image_topics, strict=True):
-            text = f"a publisher of {topic} does not offer the QoS that image_qos asks for"
-            on_incompatible = partial(self.get_logger().warning, text)
-            subscribe(self, values, topic, partial(self._on_image, camera), on_incompatible)
+        inputs = InputSubscriptions(self, values, self._on_image)
+        # The steady clock goes on when simulated time stands still.
+        self.create_timer(LOOK_PERIOD, inputs.look, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_subscription(Matches, "matches", self._on_matches, qos.result_qos(), **overrides)
 
     def destroy_node(self) -> None:
@@ -59,16 +59,17 @@ class Viewer(Node):
             self._drawer = None
         super().destroy_node()
 
-    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+    def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
         # Images older than those of the last matches are forgotten, without subscribers all of them.
-        is_watched = self.count_subscribers(TOPIC) > 0
+        is_watched = self._drawer.has_subscribers()
+        name = self._values.cameras[camera]
         for images in self._images.values():
             while images and (not is_watched or _order(images[0].header.stamp) < self._oldest):
                 images.popleft()
         try:
-            self._images[camera].append(check_message(message, self._values.max_image_pixels))
+            self._images[name].append(check_message(message, self._values.max_image_pixels))
         except RejectedImageError as error:
-            self.get_logger().warning(f"camera {camera}: {error}", throttle_duration_sec=LOG_PERIOD)
+            self.get_logger().warning(f"camera {name}: {error}", throttle_duration_sec=LOG_PERIOD)
 
     def _on_matches(self, message: Matches) -> None:
         sides = [(pair.stamp0, pair.width0) for pair in message.pairs]

@@ -23,7 +23,9 @@ from lightglue_ros.rig.verification import GEOMETRIES
 from lightglue_ros.rosdata.decoding import TRANSPORTS
 from lightglue_ros.rosdata.parameter_spec import parameter, specs_of
 
-IMAGE_QOS = ("sensor_data", "reliable")
+# Quality of service of images that we publish, and of images that we subscribe to.
+OFFERED_QOS = ("sensor_data", "reliable")
+AUTO_QOS = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +49,11 @@ class CameraParameters:
         choices=TRANSPORTS,
     )
     image_qos: str = parameter(
-        "sensor_data",
-        "Quality of service of the image subscriptions: sensor_data (best effort, works with every "
-        "publisher) or reliable; qos_overrides.* change single topics.",
-        choices=IMAGE_QOS,
+        AUTO_QOS,
+        "Quality of service of the subscriptions to images or features: auto requests what the publishers "
+        "of each topic offer (reliable if all of them offer it, else best effort) and follows when they "
+        "change; sensor_data is best effort; qos_overrides.* change single topics.",
+        choices=(AUTO_QOS, *OFFERED_QOS),
     )
     max_image_pixels: int = parameter(
         4096 * 4096,
@@ -95,6 +98,16 @@ class CameraParameters:
     def needs_image_topics(self) -> bool:
         """True if image_topics are subscribed to, or name the topics of CameraInfo."""
         return True
+
+    @property
+    def takes_features(self) -> bool:
+        """True if features come in place of images."""
+        return False
+
+    @property
+    def input_topics(self) -> list[str]:
+        """Topic of each camera's images or features."""
+        return self.image_topics
 
     @property
     def named_topics(self) -> list[tuple[str, str, str]]:

@@ -55,12 +55,15 @@ class Robot(Listener):
     def __init__(self, cameras, process, namespace=""):
         super().__init__(process, namespace=namespace)
         self.process = process
+        self.cameras = {}
         self.add_cameras({camera: f"{camera}/image_rect" for camera in cameras})
         # Made before the matcher knows of us: an answer to a client that it has not discovered yet is lost.
         self.callers = {kind: self.create_client(kind, f"/matcher/{name}") for kind, name in SERVICES.items()}
 
     def add_cameras(self, topics, kind=Image, reliability="sensor_data"):
-        """Publish the images of each camera on its topic from now on."""
+        """Publish the images of each camera on its topic from now on, and on no other."""
+        for publisher in self.cameras.values():
+            self.destroy_publisher(publisher)
         profile = qos.image_qos(reliability)
         self.cameras = {
             camera: self.create_publisher(kind, topic, profile) for camera, topic in topics.items()
@@ -106,6 +109,11 @@ class Robot(Listener):
             lambda: all(self.hearers()) and self.count_publishers("matches") > 0,
             "the matcher's subscriptions",
         )
+
+    def requested(self, topic, node="matcher"):
+        """Names of the reliabilities that a node requests of the publishers of a topic."""
+        infos = self.get_subscriptions_info_by_topic(topic)
+        return [info.qos_profile.reliability.name for info in infos if info.node_name == node]
 
     def hearers(self):
         """Number of subscriptions to each camera."""
@@ -223,12 +231,14 @@ def make_robot(ros):
 
 
 @contextlib.contextmanager
-def running_robot(names=STEREO, environment=None, connected=True, params_file=None, **parameters):
+def running_robot(
+    names=STEREO, environment=None, connected=True, params_file=None, remappings=None, **parameters
+):
     """Run a matcher with the given parameters, and the cameras of a robot beside it."""
     if names != STEREO and params_file is None:
         topics = [f"{name}/image_rect" for name in names]
         parameters = {"cameras": names, "image_topics": topics, **parameters}
-    options = {**SAYS, "env": environment}
+    options = {**SAYS, "env": environment, "remappings": remappings}
     with node_process("matcher", {**SMALL, **parameters}, params_file, **options) as process:
         robot = Robot(names, process)
         try:

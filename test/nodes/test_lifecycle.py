@@ -94,7 +94,7 @@ def test_cleanup_frees_the_sessions_and_a_signal_ends_it_inactive(managed):
 
 def test_an_unforeseen_error_of_a_transition_is_logged_and_leads_to_unconfigured(managed):
     """As the design of managed nodes has it: by way of ErrorProcessing, which puts everything away."""
-    stereo = managed(**{"qos_overrides./right/image_rect.subscription.reliability": "nonsense"})
+    stereo = managed(**{"qos_overrides./right/image_rect.subscription.history": "nonsense"})
     for _ in range(2):
         assert stereo.change_state(Transition.TRANSITION_CONFIGURE) == (True, "inactive")
         assert stereo.change_state(Transition.TRANSITION_ACTIVATE) == (False, "unconfigured")

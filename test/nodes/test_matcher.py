@@ -11,7 +11,8 @@ from sensor_msgs.msg import Image
 from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.mono16 import Mono16Range
-from lightglue_ros.msg import PairMatches
+from lightglue_ros.msg import Matches, PairMatches
+from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
 from lightglue_ros.rosdata.decoding import check_image
 from lightglue_ros.rosdata.parameters import SPECS
@@ -79,6 +80,18 @@ def test_size_and_encoding_may_change_from_frame_to_frame(stereo, motorcycle, pi
         (expected,) = pipeline.match([array, right], [(0, 1)])
         assert len(expected) > 50
         assert_equal(found.pairs[0], expected)
+
+
+def test_a_late_reader_that_requests_what_is_offered_gets_no_old_message(stereo, images):
+    """As `ros2 topic echo` requests it."""
+    stereo.match(images)
+    old = [message.header.stamp for message in stereo.messages]
+    offers = [info.qos_profile for info in stereo.get_publishers_info_by_topic("matches")]
+    late = stereo.hear(Matches, "matches", qos.requested_qos("auto", offers, takes_latched=True))
+    stereo.wait_until(lambda: stereo.count_subscribers("matches") == 2, "the late reader")
+    stereo.repeat_until(lambda: stereo.show(images), lambda: late, "a message for the late reader")
+    assert late[0].header.stamp not in old
+    stereo.destroy_subscription(stereo.subscription)
 
 
 def test_a_matcher_does_not_load_torch(stereo, images):

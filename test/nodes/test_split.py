@@ -61,6 +61,7 @@ def test_features_of_another_model_are_rejected_by_cause_and_the_next_good_ones_
         camera: rig.create_publisher(Features, f"features/{camera}", qos.result_qos())
         for camera in ("left", "right")
     }
+    rig.wait_until(lambda: rig.requested("features/left") == ["RELIABLE"], "subscriptions as it is offered")
     features = pipeline.extract(motorcycle)
 
     def show(**other):

@@ -5,7 +5,9 @@ from itertools import cycle
 
 import cv2
 import numpy as np
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo
 
 from lightglue_ros.cli.demo import same_row_share
@@ -127,6 +129,16 @@ def test_essential_waits_for_camera_info_and_takes_each_cameras_own(robot, motor
 
     assert stereo.set_parameters(verification="none")[0].successful
     stereo.wait_until(lambda: not any(map(stereo.count_subscribers, infos)), "the end of the subscriptions")
+
+
+def test_camera_info_that_was_published_once_before_the_node_started_is_taken(robot, images):
+    profile = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    calibrated = rclpy.create_node("calibrated")
+    for topic, info in (("left", camera_info(LEFT)), ("right", camera_info(RIGHT))):
+        calibrated.create_publisher(CameraInfo, f"{topic}/camera_info", profile).publish(info)
+    stereo = robot(verification="essential")
+    stereo.show_until(images, partial(has_kind, "essential"), "essential")
+    calibrated.destroy_node()
 
 
 def test_raw_images_go_by_k_and_d(robot, motorcycle):

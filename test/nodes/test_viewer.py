@@ -1,6 +1,7 @@
 """Pictures of the matches, by the matcher itself and by the viewer."""
 
 import numpy as np
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
@@ -105,6 +106,24 @@ def test_a_viewer_draws_in_place_of_the_matcher(robot, images):
         assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
         viewer.terminate()
         assert viewer.wait(20.0) == 0
+
+
+def test_a_viewer_draws_images_of_reliable_cameras_where_the_pictures_are_remapped(robot, images):
+    with node_process("viewer", {"drawing_rate": 100.0}, remappings={drawing.TOPIC: "drawn"}) as viewer:
+        stereo = robot(connected=False)
+        stereo.processes.append(viewer)
+        topics = {camera: f"{camera}/image_rect" for camera in images}
+        stereo.add_cameras(topics, reliability="reliable")
+        seen = stereo.hear(Matches, "matches", qos.result_qos())
+        pictures = stereo.hear(Image, "drawn", qos.picture_qos())
+        stereo.wait_until(
+            lambda: all(stereo.requested(topic, "viewer") == ["RELIABLE"] for topic in topics.values()),
+            "the viewer's subscriptions",
+        )
+        stereo.repeat_until(lambda: stereo.show(images), lambda: drawn_of(pictures, seen), "a picture")
+        stereo.repeat_until(
+            lambda: stereo.show(images), lambda: pixels(pictures[-1]).any(axis=2).mean() > 0.9, "images in it"
+        )
 
 
 def test_past_images_are_kept_for_pictures_only_while_somebody_looks(robot):
