@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from lightglue_ros.msg import Features
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.fastdds import fix_of_lost_messages
+from lightglue_ros.nodes.watch import Throttle
 from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.parameters import AUTO_QOS, CameraParameters
 
@@ -179,6 +180,7 @@ class InputSubscriptions:
     def __init__(self, node: Node, values: CameraParameters, callback: Callable[[int, Any], None]) -> None:
         self.incompatible = self.lost = ""
         self._node = node
+        self._throttle = Throttle()
         self._since = time.monotonic()
         self._subscriptions: list[FollowingSubscription] = []
         is_compressed = values.image_transport == "compressed" and not values.takes_features
@@ -201,7 +203,9 @@ class InputSubscriptions:
         if time.monotonic() - self._since >= LOSS_SECONDS:
             self._since = time.monotonic()
             self.lost = self._lost()
-            if self.lost:
+            if not self.lost:
+                self._throttle.forget("lost")
+            elif self._throttle.is_due("lost"):
                 self._node.get_logger().warning(self.lost)
 
     def destroy(self) -> None:

@@ -184,8 +184,9 @@ class ClockWatch:
         problem = f"the time on /clock has stood still for {seconds:.0f} s"
         if now == 0:
             problem = f"nothing has come on /clock for {seconds:.0f} s"
+        topic = self._node.resolve_topic_name("/clock")
         text = (
-            f"use_sim_time is true and {problem} ({count_publishers(self._node, '/clock')}); "
+            f"use_sim_time is true and {problem} ({count_publishers(self._node, topic)}); "
             "fix: ros2 bag play --clock, or start the simulation, or use_sim_time:=false"
         )
         if self._throttle.is_due("clock"):
@@ -194,6 +195,6 @@ class ClockWatch:
 
 
 def count_publishers(node: Node, topic: str) -> str:
-    """Say how many publishers a topic has."""
-    count = node.count_publishers(node.resolve_topic_name(topic))  # rclpy does not remap the name here
+    """Say how many publishers a topic has; it is a full name, because rclpy does not remap it here."""
+    count = node.count_publishers(topic)
     return f"{count} publisher{'' if count == 1 else 's'}"
