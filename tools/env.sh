@@ -9,6 +9,7 @@ esac
 # This shell may have the other distribution on its paths.
 for _name in PATH PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH; do
   export "$_name=$(tr : '\n' <<< "${!_name:-}" | grep -vF -e "$_root/.venv" -e "$_root/install" | paste -sd :)"
+  [ -n "${!_name}" ] || unset "$_name"
 done
 export PATH="$_root/.venv$_suffix/bin:$PATH"
 if [ -e "$_root/.venv$_suffix/.ros-from-wheels" ]; then
