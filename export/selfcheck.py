@@ -58,7 +58,7 @@ TOLERANCES = {
 MATCH_THRESHOLD = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """Images (uint8 [h, w, 3] RGB, or None for an empty slot) and pairs of slots to run the graphs on.
 

@@ -35,4 +35,5 @@ def black_png(width, height, rows):
     )
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 132\n"
 GIGAPIXEL_PNG = black_png(20_000, 60_000, rows=1)

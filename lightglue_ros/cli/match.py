@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +43,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Match the images, print a line for each pair and write the files that were asked for."""
+    """Match the images, print a line for each pair and write the files; 1 if something was left out."""
+    # So that a terminated run removes its unfinished files, as an interrupted run does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     paths = find_images(arguments.images)
     pairs = _pairs(arguments.pairs, len(paths))
     if not pairs:
         raise ConfigError("there is nothing to match", allowed="at least two images, or --pairs")
     geometry = _geometry(arguments.verify, arguments.intrinsics)
     outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, arguments.h5)
-    outputs.check()
+    outputs.check(paths)
     ensure_model(arguments.model)
     pipeline = MatchPipeline(
         arguments.model,
@@ -61,8 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     width, height = pipeline.image_size
     print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}", flush=True)
-    matching.match_and_write(pipeline, paths, pairs, outputs, geometry)
-    return 0
+    return matching.match_and_write(pipeline, paths, pairs, outputs, geometry)
 
 
 def _pairs(text: str | None, images: int) -> list[tuple[int, int]]:

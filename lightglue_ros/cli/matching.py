@@ -1,25 +1,39 @@
-"""Matches image files for `lightglue_ros match`; each image is read and extracted once."""
+"""Matches image files for `lightglue_ros match`; each image is read and extracted once.
+
+What fails is named and left out, and the rest goes on: an image that cannot be read, or an image or a pair
+at which OpenCV or ONNX Runtime raises.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
-from lightglue_ros.cli.formats import HlocFiles, MatchedPair, write_json, write_npz
-from lightglue_ros.core import Features, MatchPipeline
+from lightglue_ros.cli.formats import MatchedPair, hloc_files, hloc_names, json_file, npz_file
+from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.draw import draw_matches
-from lightglue_ros.core.files import require_parent_folder
-from lightglue_ros.core.image_files import read_image, write_image
-from lightglue_ros.rig.verification import Intrinsics, verify_pair
+from lightglue_ros.core.files import Writer, require_file_name, require_parent_folder, written_whole
+from lightglue_ros.core.image_files import read_image, require_image_suffix, write_image
+from lightglue_ros.errors import ConfigError, LightGlueRosError
+from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
 
 # Limit of images, and of pairs, in one run of the graphs: at 640x480 DISK takes 330 MiB per image of a run.
 IMAGES_PER_RUN = 4
+# Images whose features are kept for later pairs, the last ones used; 512 of ALIKED take 270 MiB at K = 1024.
+# An image beyond them is read and extracted again.
+MOST_HELD = 512
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Outputs:
 
     Attributes:
         draw: picture of the first pair; a path without a suffix is a folder, for pictures of all pairs.
-        h5: folder, see `HlocFiles`.
+        h5: folder, see `hloc_files`.
     """
 
     draw: Path | None = None
@@ -44,10 +58,45 @@ class Outputs:
     npz: Path | None = None
     h5: Path | None = None
 
-    def check(self) -> None:
-        """Raise a ConfigError before any work if the folder of a file is missing."""
-        for path in filter(None, (self.draw, self.json, self.npz, self.h5)):
-            require_parent_folder(path)
+    @property
+    def draws_all(self) -> bool:
+        """True if `draw` is a folder."""
+        return self.draw is not None and (self.draw.is_dir() or not self.draw.suffix)
+
+    def check(self, images: Sequence[Path]) -> None:
+        """Check before any work that all of them can be written.
+
+        Raises:
+            ConfigError, ImageError: a file cannot be written.
+        """
+        files = [path for path in (self.json, self.npz) if path]
+        folders = [self.h5] if self.h5 else []
+        if self.draw is not None:
+            (folders if self.draws_all else files).append(self.draw)
+            if not self.draws_all:
+                require_image_suffix(self.draw)
+        for path in files:
+            require_file_name(path)
+        for path in folders:
+            require_parent_folder(path / "file" if path.is_dir() else path)
+            if path.exists() and not path.is_dir():
+                raise ConfigError(f"cannot write {path}: it is no folder", fix="name a folder")
+        if len({path.resolve() for path in (*files, *folders)}) < len(files + folders):
+            raise ConfigError("two outputs have the same name", allowed="a name for each")
+        if self.h5:
+            hloc_names(images)
+
+    def writers(self, images: Sequence[Path], canvas_size: tuple[int, int]) -> Mapping[Path, Writer]:
+        """Return the files of matches with their writers."""
+        files: dict[Path, Writer] = {}
+        if self.json:
+            files[self.json] = partial(json_file, images=images)
+        if self.npz:
+            files[self.npz] = partial(npz_file, images=images)
+        if self.h5:
+            self.h5.mkdir(exist_ok=True)
+            files |= hloc_files(self.h5, images, canvas_size)
+        return files
 
 
 def match_and_write(
@@ -56,82 +105,157 @@ def match_and_write(
     pairs: Sequence[tuple[int, int]],
     outputs: Outputs,
     geometry: Geometry | None = None,
-) -> None:
-    """Match pairs of image files as `match_files` does, print a line for each and write the outputs.
+) -> int:
+    """Match pairs of image files as `FileMatcher` does, print a line for each and write the outputs.
+
+    Returns:
+        Exit status: 1 if something was left out, else 0.
 
     Raises:
-        ImageError: an image cannot be read, or a picture cannot be written.
-        ConfigError: a file of the outputs cannot be written.
+        ConfigError: a file of the outputs cannot be written, or no pair could be matched. Then no file of
+            matches is written.
     """
-    collected = []
     begin = time.perf_counter()
-    with ExitStack() as stack:
-        hloc = outputs.h5 and stack.enter_context(HlocFiles(outputs.h5, paths, pipeline))
-        matched = match_files(pipeline, paths, pairs, geometry)
+    left_out = LeftOut()
+    done = 0
+    with written_whole(outputs.writers(paths, pipeline.image_size)) as add:
+        matched = FileMatcher(pipeline, paths, left_out, geometry).match(pairs)
         # Only on a terminal.
-        bar = tqdm(matched, total=len(pairs), unit=" pairs", leave=False, disable=None)
-        for number, pair in enumerate(bar):
+        for pair in tqdm(matched, total=len(pairs), unit=" pairs", leave=False, disable=None):
             with tqdm.external_write_mode():
                 print(f"{paths[pair.first]} {paths[pair.second]}: {pair}", flush=True)
-            if outputs.draw:
-                _draw(outputs.draw, paths, pair, number)
-            if hloc:
-                hloc.add(pair)
-            # These files are written at the end. A pair takes 14 KB at 500 matches.
-            if outputs.json or outputs.npz:
-                collected.append(replace(pair, features=None))
+            add(pair)
+            if outputs.draws_all or (outputs.draw and not done):
+                _draw(outputs, paths, pair, left_out)
+            done += 1
+        if not done:
+            raise ConfigError(f"none of {len(pairs)} pairs could be matched", fix="see the causes above")
     seconds = time.perf_counter() - begin
-    print(f"{len(pairs)} pairs in {seconds:.1f} s, {len(pairs) / seconds:.1f} per second", file=sys.stderr)
-    if outputs.json:
-        write_json(outputs.json, paths, collected)
-    if outputs.npz:
-        write_npz(outputs.npz, paths, collected)
+    print(f"{done} pairs in {seconds:.1f} s, {done / seconds:.1f} per second", file=sys.stderr)
+    if done < len(pairs):
+        print(f"{len(pairs) - done} of {len(pairs)} pairs left out, see the causes above", file=sys.stderr)
+    return int(left_out.count > 0)
 
 
-def match_files(
-    pipeline: MatchPipeline,
-    paths: Sequence[Path],
-    pairs: Sequence[tuple[int, int]],
-    geometry: Geometry | None = None,
-) -> Iterator[MatchedPair]:
-    """Match pairs of image files in their order.
+class LeftOut:
+    """Prints what is left out and why, with the first traceback of each kind of unexpected error.
+
+    Attributes:
+        count: number of things that were left out.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._kinds: set[type[Exception]] = set()
+
+    def __call__(self, what: str, error: Exception) -> None:
+        """Print that something (an image, a pair or a picture) is left out because of an error."""
+        self.count += 1
+        text = " ".join(str(error).split())
+        with tqdm.external_write_mode(sys.stderr):
+            if isinstance(error, LightGlueRosError):
+                print(f"left out: {text}", file=sys.stderr, flush=True)
+                return
+            if type(error) not in self._kinds:
+                traceback.print_exception(error)
+                self._kinds.add(type(error))
+            print(f"left out: {what}: {type(error).__name__}: {text}", file=sys.stderr, flush=True)
+
+
+class FileMatcher:
+    """Matches pairs of image files.
 
     An image is read and extracted for its first pair, and its features are kept until its last pair is done.
     So a sequence, each image with the next, takes the memory of a few images, however long it is.
 
     Args:
-        pipeline: with a pipeline.onnx an image is extracted in every run that needs it.
+        pipeline: with a pipeline.onnx, which gives no features, the images themselves are kept for a run.
         paths: the images.
-        pairs: (first, second), indices into `paths`.
+        left_out: called for each image that fails, and for each pair that fails although its images do not.
         geometry: None is no verification.
-
-    Raises:
-        ImageError: an image cannot be read.
+        most_held: images whose features are kept; the last ones used stay.
     """
-    last_pair = {number: index for index, pair in enumerate(pairs) for number in pair}
-    held: dict[int, Features] = {}
-    done = 0
-    for of_run in _runs(pairs, pipeline):
-        numbers = sorted({number for pair in of_run for number in pair})
-        slots = [(numbers.index(first), numbers.index(second)) for first, second in of_run]
-        if pipeline.is_split:
-            _extract(pipeline, paths, [number for number in numbers if number not in held], held)
-            features = Features.concatenate([held[number] for number in numbers])
-            matches, sizes = pipeline.match_features(features, slots), features.image_sizes
+
+    def __init__(
+        self,
+        pipeline: MatchPipeline,
+        paths: Sequence[Path],
+        left_out: Callable[[str, Exception], None],
+        geometry: Geometry | None = None,
+        most_held: int = MOST_HELD,
+    ) -> None:
+        self._pipeline = pipeline
+        self._paths = paths
+        self._left_out = left_out
+        self._geometry = geometry
+        self._most_held = most_held if pipeline.is_split else IMAGES_PER_RUN
+        self._held: dict[int, Features | np.ndarray] = {}  # the last ones used stand at the end
+        self._failed: set[int] = set()
+
+    def match(self, pairs: Sequence[tuple[int, int]]) -> Iterator[MatchedPair]:
+        """Match pairs (first, second), indices of images, in their order; those that fail are left out."""
+        last_pair = {image: number for number, pair in enumerate(pairs) for image in pair}
+        begin = 0
+        for of_run in _runs(pairs, self._pipeline):
+            self._load({image for pair in of_run for image in pair} - self._failed)
+            whole = {
+                number: pair for number, pair in enumerate(of_run, begin) if not self._failed & set(pair)
+            }
+            results = _together_or_alone(self._match_held, list(whole.values()))
+            for (number, (first, second)), result in zip(whole.items(), results, strict=True):
+                if isinstance(result, Exception):
+                    self._left_out(f"{self._paths[first]} {self._paths[second]}", result)
+                    continue
+                features = (self._held[first], self._held[second]) if self._pipeline.is_split else None
+                yield MatchedPair(number, first, second, result[0], features, result[1])
+            begin += len(of_run)
+            needed = [image for image in self._held if last_pair[image] >= begin]
+            self._held = {image: self._held[image] for image in needed[-self._most_held :]}
+
+    def _load(self, images: set[int]) -> None:
+        """Read and extract the images that are not held."""
+        read = {}
+        for image in sorted(images):
+            if image in self._held:
+                self._held[image] = self._held.pop(image)
+                continue
+            try:
+                read[image] = read_image(self._paths[image])
+            except Exception as error:
+                self._fail(image, error)
+        extract = self._extract if self._pipeline.is_split else list
+        for image, found in zip(read, _together_or_alone(extract, list(read.values())), strict=True):
+            if isinstance(found, Exception):
+                self._fail(image, found)
+            else:
+                self._held[image] = found
+
+    def _fail(self, image: int, error: Exception) -> None:
+        self._failed.add(image)
+        self._left_out(str(self._paths[image]), error)
+
+    def _extract(self, images: Sequence[np.ndarray]) -> list[Features]:
+        features = self._pipeline.extract(images)
+        # Copied, because a view would keep the features of all images of the run in memory.
+        return [features.of_image(slot).copy() for slot in range(len(images))]
+
+    def _match_held(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[PairMatches, Verification | None]]:
+        images = sorted({image for pair in pairs for image in pair})
+        held = [self._held[image] for image in images]
+        slots = [(images.index(first), images.index(second)) for first, second in pairs]
+        if self._pipeline.is_split:
+            features = Features.concatenate(held)
+            matches, sizes = self._pipeline.match_features(features, slots), features.image_sizes
         else:
-            images = [read_image(paths[number]) for number in numbers]
-            matches, sizes = pipeline.match(images, slots), [image.shape[1::-1] for image in images]
-        for (first, second), of_pair, (slot0, slot1) in zip(of_run, matches, slots, strict=True):
-            verification = None
-            if geometry is not None:
-                of_both = sizes[slot0], sizes[slot1]
-                verification = verify_pair(
-                    of_pair, geometry.name, of_both, pipeline.image_size, geometry.intrinsics
-                )
-            of_images = (held[first], held[second]) if held else None
-            yield MatchedPair(first, second, of_pair, of_images, verification)
-        done += len(of_run)
-        held = {number: features for number, features in held.items() if last_pair[number] >= done}
+            matches, sizes = self._pipeline.match(held, slots), [image.shape[1::-1] for image in held]
+        if self._geometry is None:
+            return [(of_pair, None) for of_pair in matches]
+        name, intrinsics = self._geometry.name, self._geometry.intrinsics
+        canvas = self._pipeline.image_size
+        return [
+            (of_pair, verify_pair(of_pair, name, (sizes[first], sizes[second]), canvas, intrinsics))
+            for of_pair, (first, second) in zip(matches, slots, strict=True)
+        ]
 
 
 def _runs(pairs: Sequence[tuple[int, int]], pipeline: MatchPipeline) -> Iterator[list[tuple[int, int]]]:
@@ -150,22 +274,33 @@ def _runs(pairs: Sequence[tuple[int, int]], pipeline: MatchPipeline) -> Iterator
         yield of_run
 
 
-def _extract(
-    pipeline: MatchPipeline, paths: Sequence[Path], numbers: Sequence[int], held: dict[int, Features]
-) -> None:
-    features = pipeline.extract([read_image(paths[number]) for number in numbers])
-    for slot, number in enumerate(numbers):
-        # Copied, because a view would keep the features of all images of the run in memory.
-        held[number] = features.of_image(slot).copy()
+def _together_or_alone(
+    run: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]
+) -> list[Result | Exception]:
+    """Run all items at once. If that raises, run each alone, and return the error of each that raises."""
+    if not items:
+        return []
+    try:
+        return run(items)
+    except LightGlueRosError:  # of the model or of a setting, and so of all items
+        raise
+    except Exception as error:
+        failure = error
+    if len(items) == 1:
+        return [failure]
+    return [result for item in items for result in _together_or_alone(run, [item])]
 
 
-def _draw(output: Path, paths: Sequence[Path], pair: MatchedPair, number: int) -> None:
-    path = output
-    if output.is_dir() or not output.suffix:
-        output.mkdir(exist_ok=True)
-        path = output / f"{number:0>4}_{paths[pair.first].stem}_{paths[pair.second].stem}.png"
-    elif number > 0:
-        return
-    images = read_image(paths[pair.first]), read_image(paths[pair.second])
+def _draw(outputs: Outputs, paths: Sequence[Path], pair: MatchedPair, left_out: LeftOut) -> None:
+    path = outputs.draw
+    if outputs.draws_all:
+        path.mkdir(exist_ok=True)
+        path /= f"{pair.number:0>4}_{paths[pair.first].stem}_{paths[pair.second].stem}.png"
     inliers = None if pair.verification is None else pair.verification.inliers
-    write_image(path, draw_matches(*images, pair.matches, unmatched=pair.unmatched, inliers=inliers))
+    try:
+        images = read_image(paths[pair.first]), read_image(paths[pair.second])
+        write_image(path, draw_matches(*images, pair.matches, unmatched=pair.unmatched, inliers=inliers))
+    except ConfigError:  # the disk is full, say
+        raise
+    except Exception as error:
+        left_out(str(path), error)

@@ -21,7 +21,7 @@ import numpy as np
 from lightglue_ros.errors import ConfigError, ImageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CanvasBatch:
     """N images on their canvases, named and typed as the inputs of the graph (see `contract`).
 

@@ -133,7 +133,7 @@ class GraphInfo:
             ModelError: the file is not an export of ours, its metadata is incomplete, or it follows another
                 version of the contract.
         """
-        again = f"export it again: {export_command(path)}"
+        again = f"export it again: {export_command(path, metadata.get(METADATA_PREFIX + 'model'))}"
         if not any(key.startswith(METADATA_PREFIX) for key in metadata):
             raise ModelError(
                 f"{path} is an ONNX file without the metadata of lightglue_ros",
@@ -200,15 +200,21 @@ _OPTIONS = {
 _NAME = re.compile(f"({'|'.join(MODEL_NAMES)})" + "".join(f"(?:{suffix})?" for suffix in _OPTIONS))
 
 
-def export_command(model: str | os.PathLike[str]) -> str:
-    """Build the command that exports a model: a name in the store, a folder with such a name, or its file."""
+def export_command(model: str | os.PathLike[str], known: str | None = None) -> str:
+    """Build the command that exports a model.
+
+    Args:
+        model: a name in the store, a folder with such a name, or its file.
+        known: the model as the file's metadata names it, which counts more than the name of the folder.
+    """
     path = Path(model)
     folder = path.absolute().parent if path.suffix == ".onnx" else path
+    split = ["--split"] if path.name != "pipeline.onnx" else []
     name = _NAME.fullmatch(folder.name)
-    if name is None:
-        return "lightglue_ros export MODEL --split -o FOLDER"
-    words = ["lightglue_ros export", name[1]]
-    words += ["--split"] if path.name != "pipeline.onnx" else []
+    if name is None or known not in (None, name[1]):
+        where = folder if known else "FOLDER"
+        return " ".join(["lightglue_ros export", known or "MODEL", *split, "-o", str(where)])
+    words = ["lightglue_ros export", name[1], *split]
     for option, value in zip(_OPTIONS.values(), name.groups()[1:], strict=True):
         if value is not None:
             words += [option, value] if value else [option]

@@ -16,7 +16,7 @@ _UNMATCHED = (120, 190, 255)
 OUTLIER_COLOUR = (255, 0, 255)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DrawnPair:
     """Pair of a rig, to be drawn; the attributes are arguments of `draw_matches`."""
 

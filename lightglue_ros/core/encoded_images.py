@@ -17,12 +17,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lightglue_ros.core.files import mistaken_file
 from lightglue_ros.errors import RejectedImageError
 
 _PNG_BEGIN = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 _JPEG_BEGIN = b"\xff\xd8"
 # The last bytes of an image. Other bytes may follow: cameras pad JPEGs with zeros.
 _END = {"png": b"IEND\xaeB`\x82", "jpeg": b"\xff\xd9"}
+# Most pixels across and down that libjpeg reads and writes, a little less than the 65,535 of the format.
+LONGEST_JPEG_SIDE = 65500
+# First bytes of other formats, to name them in errors.
+_OTHER_FORMATS = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP", b"RIFF": "WebP", b"GIF8": "GIF"}
 # Start-of-frame markers of all codings. DHT, JPG and DAC have numbers in the same range.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
@@ -103,11 +108,21 @@ def decode_image(data: bytes | memoryview) -> np.ndarray:
     """
     data = bytes(data)
     header = read_header(data)
-    name = f"{header.format} image" if header else f"image beginning with {data[:8]!r}"
+    name = f"{header.format} image" if header else _name_of(data)
     cause = f"broken_{header.format if header else 'image'}"
+    if mistaken := mistaken_file(data):
+        found, fix = mistaken
+        raise RejectedImageError(cause, f"it is {found}", allowed="an image", fix=fix)
     if header and data.rfind(_END[header.format], header.offset) < 0:
         what = f"{name} of {len(data)} bytes is cut off: its end is missing"
         raise RejectedImageError(cause, what, allowed="a whole file")
+    if header and header.format == "jpeg" and max(header.width, header.height) > LONGEST_JPEG_SIDE:
+        raise RejectedImageError(
+            "too_large",
+            f"{name} has {header.width}x{header.height} pixels, more than libjpeg decodes",
+            allowed=f"at most {LONGEST_JPEG_SIDE} across and down",
+            fix="save it as PNG",
+        )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -124,8 +139,20 @@ def decode_image(data: bytes | memoryview) -> np.ndarray:
         what = f"{name} of {len(data)} bytes cannot be decoded"
         raise RejectedImageError(cause, what, allowed="a whole file of a format that OpenCV reads")
     if image.dtype not in (np.uint8, np.uint16):
-        what = f"{name} has {image.dtype} values"
-        raise RejectedImageError("unknown_depth", what, allowed="8 or 16 bits per channel, unsigned")
+        raise RejectedImageError(
+            "unknown_depth",
+            f"{name} has {image.dtype} values",
+            allowed="8 or 16 bits per channel, unsigned",
+            fix="scale the values and save them as a PNG of 16 bits",
+        )
     if image.ndim == 2:
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+
+
+def _name_of(data: bytes) -> str:
+    """Name data that is neither a PNG nor a JPEG by its first bytes."""
+    for begin, name in _OTHER_FORMATS.items():
+        if data.startswith(begin):
+            return f"{name} image"
+    return f"image beginning with {data[:8]!r}" if data else "empty image"

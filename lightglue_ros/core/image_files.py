@@ -10,13 +10,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lightglue_ros.core.encoded_images import decode_image
+from lightglue_ros.core.encoded_images import LONGEST_JPEG_SIDE, decode_image
+from lightglue_ros.core.files import natural_order, require_file_name, write_whole
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.errors import ImageError, RejectedImageError
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".webm", ".ogv", ".mjpg", ".mjpeg")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _NAMED = ", ".join(SUFFIXES)
+# Most pixels across and down in the formats that take fewer than OpenCV itself.
+_LONGEST_SIDES = {".jpg": LONGEST_JPEG_SIDE, ".jpeg": LONGEST_JPEG_SIDE, ".webp": 16383}
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -60,12 +63,12 @@ def _images_of(source: Path) -> list[Path]:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the image files of a folder, sorted by name; raise an ImageError if there are none."""
+    """List the image files of a folder, sorted 1, 2, 10; raise an ImageError if there are none."""
     return _require_images(Path(folder).iterdir(), f"folder {folder} holds no images")
 
 
 def _require_images(paths: Iterable[Path], otherwise: str) -> list[Path]:
-    images = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+    images = sorted((path for path in paths if path.suffix.lower() in SUFFIXES), key=natural_order)
     if not images:
         raise ImageError(otherwise, allowed=f"files ending in {_NAMED}")
     return images
@@ -78,18 +81,35 @@ def _require_file(path: Path) -> None:
         )
 
 
+def require_image_suffix(path: str | os.PathLike[str]) -> None:
+    """Raise an ImageError if no image format has the suffix of `path`."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ImageError(f"cannot write {path}: no image format has this suffix", allowed=_NAMED)
+
+
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] RGB as an image file in the format of its suffix.
+    """Write uint8 [H, W, 3] RGB as an image file in the format of its suffix, whole or not at all.
 
     Raises:
-        ImageError: the folder is missing, or the suffix is not that of an image format.
+        ImageError: the suffix is not that of an image format, or the format takes no image of this size.
+        ConfigError: the folder is missing, or the file cannot be written.
     """
-    try:
-        is_written = cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        is_written = False
-    if not is_written:
-        raise ImageError(f"cannot write {path}", allowed=f"a file ending in {_NAMED} in a folder that exists")
+    path = Path(path)
+    require_image_suffix(path)
+    require_file_name(path)
+    suffix, (height, width) = path.suffix.lower(), image.shape[:2]
+    longest = _LONGEST_SIDES.get(suffix, 2**20)
+    if max(height, width) > longest:
+        raise ImageError(
+            f"cannot write {path}: the image has {width}x{height} pixels",
+            allowed=f"at most {longest} across and down in a {suffix} file",
+            fix=f"write {path.with_suffix('.png')}",
+        )
+    is_encoded, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not is_encoded:
+        what = f"OpenCV cannot write {path} with {width}x{height} pixels"
+        raise ImageError(what, allowed=f"another format ({_NAMED})")
+    write_whole(path, data.tobytes())
 
 
 class ImageSource:

@@ -18,7 +18,15 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from lightglue_ros.core.canvas import Canvas, CanvasBatch, Placement
-from lightglue_ros.core.contract import CANVAS_MARGINS, EXTRACTOR, MATCHER, OUTPUTS, PIPELINE, GraphInfo
+from lightglue_ros.core.contract import (
+    CANVAS_MARGINS,
+    EXTRACTOR,
+    MATCHER,
+    OUTPUTS,
+    PIPELINE,
+    GraphInfo,
+    export_command,
+)
 from lightglue_ros.core.features import Features, PairMatches
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.core.store import ModelFiles, find_model
@@ -107,11 +115,11 @@ class MatchPipeline:
         files = find_model(model)
         if graphs is None:
             graphs = SPLIT if files.is_split else (PIPELINE,)
-        elif not files.is_split:
+        elif files.pipeline is not None and not files.is_split:
             raise ModelError(
                 f"{files.pipeline} goes from images to matches and has no features to keep or to send",
                 allowed="a model with extractor.onnx and matcher.onnx",
-                fix="export it with --split",
+                fix=export_command(files.pipeline.with_name("matcher.onnx")),
             )
         self._sessions = {
             graph: GraphSession(
@@ -299,10 +307,11 @@ class MatchPipeline:
         """Match pairs (first, second) of images by the features of all N images, which come from `extract`.
 
         Raises:
-            ConfigError: a pair names an image that is not there.
+            ConfigError: a pair names an image that is not there, or the features are not those of the model.
             ModelError: the matcher is not loaded.
         """
         self._require(MATCHER)
+        self._check_features(features)
         count = len(features.keypoints)
         indices = _pair_indices(pairs, count)
         if not count:
@@ -319,6 +328,22 @@ class MatchPipeline:
             "pairs": indices,
         }
         return self._unpad(features.keypoints, indices, self._run("match", MATCHER, tensors))
+
+    def _check_features(self, features: Features) -> None:
+        shape, expected = features.descriptors.shape[1:], (self.info.max_keypoints, self.info.descriptor_dim)
+        if shape != expected:
+            raise ConfigError(
+                f"the features have {shape[0]} slots per image and descriptors of {shape[1]} numbers",
+                allowed=f"{expected[0]} and {expected[1]}, those of model {self.info.model}",
+                fix="extract them with the same model; Features.pad fills up slots",
+            )
+        # The matcher reads as many slots as the image with the most keypoints has.
+        if (features.mask[:, 1:] & ~features.mask[:, :-1]).any():
+            raise ConfigError(
+                "the mask of the features has an empty slot before a keypoint",
+                allowed="keypoints in the first slots, best score first",
+                fix="make them with Features.pad",
+            )
 
     def _new_canvas(self, image_size: tuple[int, int]) -> Canvas:
         margin = None if self.info.is_static else CANVAS_MARGINS.get(self.info.extractor)
@@ -380,7 +405,7 @@ def _check_same_model(files: ModelFiles, extractor: GraphInfo, matcher: GraphInf
             raise ModelError(
                 f"{files.extractor} and {files.matcher} do not belong together: {field} is "
                 f"{getattr(extractor, field)} in one and {getattr(matcher, field)} in the other",
-                fix=f"lightglue_ros export {extractor.model} --split",
+                fix=export_command(files.extractor or extractor.model, extractor.model),
             )
 
 

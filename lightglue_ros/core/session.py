@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib.metadata
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 from lightglue_ros.core import store
 from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo, export_command
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
+from lightglue_ros.core.files import mistaken_file
 from lightglue_ros.errors import ConfigError, ModelError, ProviderError
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ class GraphSession:
 
     def _check(self, graph: str, cuda_graph: bool) -> None:
         """Check that the file holds the graph, and that it runs here."""
-        export = f"lightglue_ros export {self.info.model} --split"
+        export = export_command(self.path, self.info.model)
         least = self.info.min_onnxruntime
         if onnxruntime_is_older_than(least):
             raise ModelError(
@@ -296,6 +298,9 @@ def _create(
             return ort.InferenceSession(str(path), options, providers=providers)
     # ONNX Runtime's exceptions have no common base below RuntimeError and Exception.
     except Exception as error:
+        if os.access(path, os.R_OK) and (mistaken := mistaken_file(path.read_bytes())):
+            found, fix = mistaken
+            raise ModelError(f"{path} is {found}", allowed="the .onnx file itself", fix=fix) from error
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"ONNX Runtime {ort.__version__} cannot load {path} ({reason})",

@@ -22,7 +22,7 @@ _CONFIDENCE = 0.9999
 _MOST_ROUNDS = 10_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Intrinsics:
     """Intrinsic parameters of a camera, in pixels with the centre of the first pixel at (0, 0).
 
@@ -46,7 +46,7 @@ class Intrinsics:
         return undistort(points[:, None], self.matrix, self.distortion)[:, 0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verification:
     """Geometry of a pair of images and the matches that agree with it.
 

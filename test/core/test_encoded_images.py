@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unusual_files import GIGAPIXEL_PNG, turned, with_segment, without_huffman_tables
+from unusual_files import GIGAPIXEL_PNG, LFS_POINTER, turned, with_segment, without_huffman_tables
 
 from lightglue_ros.core.encoded_images import decode_image, read_header
 from lightglue_ros.core.image_files import read_image
@@ -22,6 +22,8 @@ def encoded(suffix, image, *options):
 PNG = encoded(".png", RGB)
 JPEG = encoded(".jpg", RGB, cv2.IMWRITE_JPEG_QUALITY, 98)
 PROGRESSIVE = encoded(".jpg", RGB, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+# A whole JPEG whose header claims a width that libjpeg does not read.
+WIDE_JPEG = encoded(".jpg", GREY[:1]).replace(b"\0\1\2\x62", b"\0\1\xff\xff", 1)
 GREY_JPEG = encoded(".jpg", GREY, cv2.IMWRITE_JPEG_QUALITY, 98)
 
 
@@ -72,15 +74,29 @@ def test_what_is_cut_off_is_rejected(data, share):
 @pytest.mark.parametrize(
     ("data", "cause", "says"),
     [
-        (b"", "broken_image", "cannot be decoded"),
-        (b"version https://git-lfs", "broken_image", "beginning with b'version '"),
+        (b"", "broken_image", "empty image of 0 bytes cannot be decoded"),
+        (b"version 1", "broken_image", "image beginning with b'version '"),
+        (LFS_POINTER, "broken_image", "a Git LFS pointer, which stands for a file that was not fetched"),
+        (b"#ROSBAG V2.0\n" + bytes(9), "broken_image", "a bag of ROS 1; allowed: an image; fix: convert"),
         (JPEG[:2] + JPEG[-2:], "broken_jpeg", "without a size"),
         (b"\xff\xd8" + b"\xff\xe0\0\2" * 10**6, "broken_jpeg", "without a size"),
-        (encoded(".tif", RGB)[:1000], "broken_image", "cannot be decoded"),
-        (encoded(".tif", RGB.astype(np.float32)), "unknown_depth", "has float32 values; allowed: 8 or 16"),
+        (encoded(".tif", RGB)[:1000], "broken_image", "TIFF image of 1000 bytes cannot be decoded"),
+        (
+            encoded(".tif", GREY.astype(np.float32)),
+            "unknown_depth",
+            "TIFF image has float32 values",
+        ),
+        (
+            WIDE_JPEG,
+            "too_large",
+            "jpeg image has 65535x1 pixels, more than libjpeg decodes",
+        ),
         (GIGAPIXEL_PNG, "too_large", "20000x60000 pixels, more than OpenCV decodes"),
     ],
-    ids=["nothing", "text", "no frame", "endless segments", "half a TIFF", "float TIFF", "gigapixel"],
+    ids=[
+        *("nothing", "text", "Git LFS pointer", "ROS 1 bag", "no frame", "endless segments", "half a TIFF"),
+        *("float TIFF", "wide JPEG", "gigapixel"),
+    ],
 )
 def test_what_cannot_be_decoded_is_rejected_with_a_cause_in_one_line(data, cause, says, tmp_path):
     with pytest.raises(RejectedImageError) as caught:

@@ -6,9 +6,18 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from unusual_files import LFS_POINTER
 
 from lightglue_ros.cli.demo import same_row_share
-from lightglue_ros.core import ConfigError, ImageError, MatchPipeline, ModelError, PairMatches, ProviderError
+from lightglue_ros.core import (
+    ConfigError,
+    Features,
+    ImageError,
+    MatchPipeline,
+    ModelError,
+    PairMatches,
+    ProviderError,
+)
 from lightglue_ros.core.canvas import Placement
 from lightglue_ros.core.contract import CANVAS_MARGINS
 from lightglue_ros.core.features import MATCH_ARRAYS
@@ -252,6 +261,38 @@ def test_a_broken_file_and_a_file_in_the_place_of_another_are_refused(model_fold
     broken.write_bytes(broken.read_bytes()[:1000])
     with pytest.raises(ModelError, match=r"cannot load .*export disk --split --max-keypoints 512"):
         MatchPipeline(broken.parent)
+
+
+@pytest.mark.parametrize("graph", ["extractor", "matcher"])
+def test_a_git_lfs_pointer_in_the_place_of_a_model_is_called_that(model_folder, tmp_path, graph):
+    shutil.copytree(model_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / f"{graph}.onnx").write_bytes(LFS_POINTER)
+    with pytest.raises(ModelError, match=rf"{graph}.onnx is a Git LFS pointer.*fix: git lfs pull"):
+        MatchPipeline(tmp_path, "cpu")
+
+
+def test_fixes_name_the_model_of_the_file_and_not_of_its_folder(model_folder, tmp_path):
+    folder = tmp_path / "disk"
+    shutil.copytree(model_folder, folder)
+    shutil.copy(folder / "matcher.onnx", folder / "extractor.onnx")
+    with pytest.raises(ModelError, match=f"export it again: lightglue_ros export xfeat --split -o {folder}"):
+        MatchPipeline(folder, "cpu")
+
+
+def test_features_with_holes_in_their_mask_or_of_another_model_are_refused(pipeline, motorcycle):
+    features = pipeline.extract(motorcycle)
+    holes = features.copy()
+    holes.mask[1, 5] = False
+    with pytest.raises(ConfigError, match="empty slot before a keypoint; allowed: keypoints in the"):
+        pipeline.match_features(holes, [(0, 1)])
+    fewer = features.copy()
+    fewer.mask[1, 5:] = False
+    assert len(pipeline.match_features(fewer, [(0, 1)])[0]) <= 5
+    half = Features(*(array[:, :512] for array in vars(features).values()))
+    with pytest.raises(
+        ConfigError, match=r"512 slots per image .*allowed: 1024 and 64, those of model xfeat"
+    ):
+        pipeline.match_features(half, [(0, 1)])
 
 
 def has(provider):

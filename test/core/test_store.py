@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from lightglue_ros.core import ModelError, store
-from lightglue_ros.core.contract import GraphInfo
+from lightglue_ros.core.contract import GraphInfo, export_command
 
 # fmt: off
 INFO = GraphInfo(
@@ -68,6 +68,12 @@ def test_what_is_not_there_is_named_with_the_command_that_makes_it(home, model, 
         store.find_model(model)
     assert model in str(caught.value)
     assert f"lightglue_ros export {command}" in str(caught.value)
+
+
+def test_the_model_that_a_file_names_counts_more_than_the_name_of_its_folder():
+    assert export_command("/x/xfeat/matcher.onnx", "disk") == "lightglue_ros export disk --split -o /x/xfeat"
+    assert export_command("/x/mine/pipeline.onnx", "disk") == "lightglue_ros export disk -o /x/mine"
+    assert "disk --split --max-keypoints 512 -o" in export_command("/x/disk-k512/matcher.onnx", "disk")
 
 
 STATIC = {"image_size": (640, 480), "batch": 2, "pairs": 1, "channels": 3, "tensorrt": True}
