@@ -123,14 +123,16 @@ class ImageSource:
         passes: number of times that the end was reached.
     """
 
-    def __init__(self, begin: Callable[[], Iterator[np.ndarray]], rate: float | None = None) -> None:
+    def __init__(
+        self, begin: Callable[[], Iterator[np.ndarray | ImageError]], rate: float | None = None
+    ) -> None:
         self.rate = rate
         self.passes = 0
         self._begin = begin
         self._images = begin()
 
-    def next_image(self) -> np.ndarray:
-        """Return the next image as `read_stored_image` does."""
+    def next_image(self) -> np.ndarray | ImageError:
+        """Return the next image as `read_stored_image` does, or its error if it cannot be read."""
         image = next(self._images, None)
         if image is None:
             self.passes += 1
@@ -140,7 +142,7 @@ class ImageSource:
 
 
 def open_source(path: str | Path) -> ImageSource:
-    """Open a folder of images, whose order is that of their names, a video or an image.
+    """Open a folder of images, whose order is 1, 2, 10, a video or an image.
 
     Raises:
         ImageError: the path is missing or cannot be read.
@@ -148,7 +150,7 @@ def open_source(path: str | Path) -> ImageSource:
     path = Path(path).expanduser()
     if path.is_dir():
         paths = list_images(path)
-        return ImageSource(lambda: map(read_stored_image, paths))
+        return ImageSource(lambda: map(_image_or_error, paths))
     if path.suffix.lower() in VIDEO_SUFFIXES:
         capture, _ = _open_video(path)
         rate = capture.get(cv2.CAP_PROP_FPS) or None
@@ -156,6 +158,13 @@ def open_source(path: str | Path) -> ImageSource:
         return ImageSource(lambda: _video_images(path), rate)
     image = read_stored_image(path)
     return ImageSource(lambda: iter((image,)))
+
+
+def _image_or_error(path: Path) -> np.ndarray | ImageError:
+    try:
+        return read_stored_image(path)
+    except ImageError as error:
+        return error
 
 
 def _video_images(path: Path) -> Iterator[np.ndarray]:

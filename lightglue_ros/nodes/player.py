@@ -1,7 +1,8 @@
 """The player node: publishes image files, folders, videos or a bag, as cameras would.
 
 `images` gives each camera a file, which is published again and again, a folder, whose images are published
-in the order of their names, or a video. All images of one moment carry the same stamp, the present time.
+in the order 1, 2, 10, or a video. An image that cannot be read is logged, and its camera has no message at
+that moment. All images of one moment carry the same stamp, the present time.
 Images of 16-bit grey files are published as mono16, so that the matcher normalises them as it does a
 camera's.
 
@@ -34,7 +35,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from lightglue_ros.core import ConfigError
+from lightglue_ros.core import ConfigError, ImageError
 from lightglue_ros.core.image_files import open_source
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.nodes import qos
@@ -150,19 +151,32 @@ class Player(Node):
         rate = self._values["rate"] or min(rates, default=DEFAULT_RATE)
         self._image_publishers = [self._publisher(Image, topic) for topic in topics]
         start = time.time_ns()
-        shown: list[np.ndarray | None] = [None] * len(sources)
-        messages = [Image()] * len(sources)
+        shown: list[np.ndarray | ImageError | None] = [None] * len(sources)
+        messages: list[Image | None] = [None] * len(sources)
+        has_image = False
+        logged = set()
         for number in itertools.count():
             images = [source.next_image() for source in sources]
-            if not self._values["loop"] and all(source.passes for source in sources):
-                return
+            if all(source.passes for source in sources):
+                if not has_image:
+                    raise ImageError("no image can be read", fix="see the causes above")
+                if not self._values["loop"]:
+                    return
             for camera, image in enumerate(images):
+                if isinstance(image, ImageError):
+                    messages[camera] = None
+                    if str(image) not in logged:
+                        self.get_logger().error(str(image))
+                        logged.add(str(image))
                 # The message of a still image is made once.
-                if image is not shown[camera]:
+                elif image is not shown[camera]:
                     messages[camera] = _to_message(image, cameras[camera])
             shown = images
             position = round(number * 1e9 / rate)
-            yield Moment(position, start + position, list(zip(self._image_publishers, messages, strict=True)))
+            of_topics = zip(self._image_publishers, messages, strict=True)
+            present = [(publisher, message) for publisher, message in of_topics if message is not None]
+            has_image |= bool(present)
+            yield Moment(position, start + position, present)
 
     def _bag_moments(self, path: str, topics: list[str]) -> Iterator[Moment]:
         # Only bags need rosbags.

@@ -10,7 +10,7 @@ from lightglue_ros.core.files import written_whole
 from lightglue_ros.core.image_files import find_images, list_images, open_source, read_image, write_image
 
 
-def test_a_folder_is_repeated_in_the_order_of_names_and_its_images_are_as_stored(tmp_path):
+def test_a_folder_is_repeated_in_order_and_its_images_are_as_stored_or_an_error(tmp_path):
     jpeg = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
     (tmp_path / "2.jpg").write_bytes(turned(jpeg, orientation=8))
     for name, value in (("3", 7430), ("1", 500)):
@@ -19,6 +19,10 @@ def test_a_folder_is_repeated_in_the_order_of_names_and_its_images_are_as_stored
     first, second, third, fourth = (images.next_image() for _ in range(4))
     assert (first[0, 0], second.shape, third[0, 0], fourth[0, 0]) == (500, (48, 64, 3), 7430, 500)
     assert images.passes == 1
+    (tmp_path / "2.jpg").write_bytes(jpeg[:100])
+    damaged, third = images.next_image(), images.next_image()
+    assert isinstance(damaged, ImageError)
+    assert third[0, 0] == 7430
 
 
 def test_images_are_sorted_by_the_numbers_in_their_names(tmp_path):

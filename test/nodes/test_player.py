@@ -1,6 +1,7 @@
 """The player in a process of its own, heard over real DDS."""
 
 import os
+import subprocess
 import time
 
 import cv2
@@ -138,6 +139,34 @@ def test_files_are_played_as_stored_whatever_exif_says(ros, tmp_path, noise):
         (tmp_path / "turned" / f"{orientation}.jpg").write_bytes(turned(jpeg, orientation))
     left, right = play(STEREO, images=[str(tmp_path / "turned"), str(tmp_path / "upright.jpg")]).values()
     assert [(m.width, m.height, m.data) for m in left] == [(64, 48, right[0].data)] * 3
+
+
+def test_a_folder_is_played_in_the_order_of_numbers_and_a_damaged_image_leaves_only_its_own_moment_empty(
+    ros, tmp_path
+):
+    folders = [tmp_path / name for name in ("left", "right")]
+    for folder in folders:
+        folder.mkdir()
+        for number in range(1, 12):
+            cv2.imwrite(str(folder / f"{number}.png"), np.full((4, 6), number, np.uint8))
+    damaged = tmp_path / "left" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    left, right = play(STEREO, images=[str(folder) for folder in folders], clock=True).values()
+    assert values(right) == list(range(1, 12))
+    assert values(left) == [1, 2, *range(4, 12)]
+    assert stamps(left) == [stamp for stamp in stamps(right) if stamp != stamps(right)[2]]
+
+
+def test_a_folder_without_a_whole_image_is_an_error_that_names_each(ros, tmp_path):
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(b"no image")
+    parameters = {"images": [str(tmp_path)] * 2, "rate": 1000.0}
+    with node_process("player", parameters, stderr=subprocess.PIPE, text=True) as player:
+        _, said = player.communicate(timeout=DEADLINE)
+    assert player.returncode == 1
+    for name in ("1.jpg", "2.jpg"):
+        assert said.count(f"{tmp_path / name} cannot be read as an image") == 1
+    assert "no image can be read" in said
 
 
 def test_most_large_images_arrive_between_processes(ros, tmp_path, noise):
