@@ -14,12 +14,10 @@ VIEWER = DeclareLaunchArgument(
 
 def nodes(context):
     """The matcher, and a viewer if it is asked for."""
-    has_viewer = launching.is_true(launching.argument(context, "viewer"))
+    has_viewer = launching.is_true(context, "viewer")
     return [launching.node(context, name) for name in ("matcher", "viewer")[: 1 + has_viewer]]
 
 
 def generate_launch_description():
     """Called by `ros2 launch`."""
-    return LaunchDescription(
-        [*launching.ARGUMENTS, VIEWER, *launching.environment(), OpaqueFunction(function=nodes)]
-    )
+    return LaunchDescription([*launching.ARGUMENTS, VIEWER, OpaqueFunction(function=nodes)])

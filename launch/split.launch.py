@@ -7,13 +7,11 @@
 Without `part` everything starts on this computer. The file is for all nodes (`/**:`), as those in config/.
 """
 
-import yaml
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from launch import LaunchDescription
 from lightglue_ros.core import ConfigError
 from lightglue_ros.nodes import launching
-from lightglue_ros.rosdata.parameters import SPECS
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -28,19 +26,6 @@ ARGUMENTS = [
     ),
 ]
 MATCHER = "matcher"
-
-
-def parameter_of(tree, name):
-    """Find a parameter in a parameters file, for whichever node it is; its default if it is not there."""
-    found = _find(tree, name)
-    return SPECS[name].default if found is None else found
-
-
-def _find(tree, name):
-    if name in tree:
-        return tree[name]
-    found = (_find(value, name) for value in tree.values() if isinstance(value, dict))
-    return next((value for value in found if value is not None), None)
 
 
 def extractor(context, camera, topic):
@@ -58,8 +43,7 @@ def extractor(context, camera, topic):
 
 def nodes(context):
     """The nodes of the parts that were asked for."""
-    tree = yaml.safe_load(launching.params_file(context).read_text())
-    topics = dict(zip(parameter_of(tree, "cameras"), parameter_of(tree, "image_topics"), strict=True))
+    topics = launching.camera_topics(context)
     asked = launching.argument(context, "part").split(",")
     parts = [*topics, MATCHER] if asked == ["all"] else asked
     unknown = [part for part in parts if part not in (*topics, MATCHER)]
@@ -75,6 +59,4 @@ def nodes(context):
 
 def generate_launch_description():
     """Called by `ros2 launch`."""
-    return LaunchDescription(
-        [*launching.ARGUMENTS, *ARGUMENTS, *launching.environment(), OpaqueFunction(function=nodes)]
-    )
+    return LaunchDescription([*launching.ARGUMENTS, *ARGUMENTS, OpaqueFunction(function=nodes)])

@@ -121,7 +121,6 @@ class _Runner(threading.Thread):
 
 
 def _init(args: list[str] | None) -> None:
-    # For nodes that are run alone; the launch files set the profile themselves.
     os.environ.update(profile_environment())
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)

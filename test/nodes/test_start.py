@@ -22,7 +22,7 @@ def test_the_copied_files_run_where_there_is_no_torch(robot, model_folder, tmp_p
     environment = {**os.environ, "PYTHONPATH": path, "LIGHTGLUE_ROS_HOME": str(tmp_path / "empty")}
     stereo = robot(environment=environment, model=str(copied), image_width=330, image_height=230)
     assert len(stereo.match(images).pairs[0].scores) > 100
-    assert "images 352x256 (rounded up from 330x230)" in stereo.end()
+    assert "canvas 352x256 (rounded up from 330x230)" in stereo.end()
 
 
 def not_ours(path):
