@@ -17,12 +17,12 @@ _MISTAKEN = {
         "a Git LFS pointer, which stands for a file that was not fetched",
         "git lfs pull",
     ),
-    b"#ROSBAG V": ("a bag of ROS 1", "convert it: rosbags-convert --src FILE.bag --dst FOLDER"),
+    b"#ROSBAG V": ("a ROS 1 bag", "convert it: rosbags-convert --src FILE.bag --dst FOLDER"),
 }
 
 
 def mistaken_file(begin: bytes | memoryview) -> tuple[str, str] | None:
-    """Name a file by its first bytes if it is a Git LFS pointer or a bag of ROS 1; return it with the fix."""
+    """Name a file by its first bytes if it is a Git LFS pointer or a ROS 1 bag; return it with the fix."""
     for magic, named in _MISTAKEN.items():
         if bytes(begin[: len(magic)]) == magic:
             return named

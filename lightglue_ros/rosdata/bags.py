@@ -5,7 +5,6 @@ A bag may be several: those of a recorder for each camera together hold the rig.
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections import OrderedDict
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lightglue_ros.core.files import natural_order
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.recording import (
     BrokenBagError,
@@ -269,8 +269,7 @@ def storage_files(path: Path) -> list[Path]:
             allowed="folder of a rosbag2, or its .db3 or .mcap file",
             fix=f"rosbags-convert --src {path} --dst {path.stem}" if is_ros1 else "check the path",
         )
-    words = {file: re.split("([0-9]+)", file.name) for file in whole}
-    return sorted(whole, key=lambda file: [int(one) if one.isdigit() else one for one in words[file]])
+    return sorted(whole, key=natural_order)
 
 
 def _storage_of(file: Path) -> str:

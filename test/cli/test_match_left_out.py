@@ -102,7 +102,7 @@ def test_a_broken_image_among_51_is_named_and_the_rest_is_in_all_files_in_the_or
         (b"", "empty image of 0 bytes cannot be decoded"),
         (GIGAPIXEL_PNG, "20000x60000 pixels, more than OpenCV decodes"),
         (LFS_POINTER, "it is a Git LFS pointer, which stands for a file that was not fetched"),
-        (b"#ROSBAG V2.0\n" + bytes(100), "it is a bag of ROS 1; allowed: an image; fix: convert it"),
+        (b"#ROSBAG V2.0\n" + bytes(100), "it is a ROS 1 bag; allowed: an image; fix: convert it"),
         (FLOAT_TIFF, "TIFF image has float32 values; allowed: 8 or 16 bits"),
     ],
     ids=["no image", "empty", "gigapixel PNG", "Git LFS pointer", "ROS 1 bag", "float TIFF"],

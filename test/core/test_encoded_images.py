@@ -77,7 +77,7 @@ def test_what_is_cut_off_is_rejected(data, share):
         (b"", "broken_image", "empty image of 0 bytes cannot be decoded"),
         (b"version 1", "broken_image", "image beginning with b'version '"),
         (LFS_POINTER, "broken_image", "a Git LFS pointer, which stands for a file that was not fetched"),
-        (b"#ROSBAG V2.0\n" + bytes(9), "broken_image", "a bag of ROS 1; allowed: an image; fix: convert"),
+        (b"#ROSBAG V2.0\n" + bytes(9), "broken_image", "a ROS 1 bag; allowed: an image; fix: convert"),
         (JPEG[:2] + JPEG[-2:], "broken_jpeg", "without a size"),
         (b"\xff\xd8" + b"\xff\xe0\0\2" * 10**6, "broken_jpeg", "without a size"),
         (encoded(".tif", RGB)[:1000], "broken_image", "TIFF image of 1000 bytes cannot be decoded"),
