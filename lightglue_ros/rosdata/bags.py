@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lightglue_ros.core.files import natural_order
+from lightglue_ros.core.files import mistaken_file, natural_order
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.recording import (
     BrokenBagError,
@@ -204,6 +204,10 @@ class Bag(AbstractContextManager):
 
     def _open(self, number: int) -> StorageFile:
         path = self._files[number]
+        with path.open("rb") as file:
+            mistaken = mistaken_file(file.read(64))
+        if mistaken is not None:
+            raise BrokenBagError(f"{path} is {mistaken[0]}", fix=mistaken[1])
         path = self._unpack(number, path)
         if _storage_of(path) == "sqlite3":
             return SqliteFile(path)

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from bag_files import damage, split_bag, write_bag, write_mcap
+from unusual_files import LFS_POINTER
 
 from lightglue_ros.rosdata.bags import Bag
 from lightglue_ros.rosdata.recording import BrokenBagError
@@ -160,6 +161,14 @@ def test_a_file_of_which_nothing_can_be_read_is_no_bag(tmp_path):
             (tmp_path / name).write_bytes(content)
             with pytest.raises(BrokenBagError, match=f"bag .*{name} cannot be read: "):
                 read(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".mcap", ".db3", ".db3.zstd"])
+def test_a_bag_that_git_lfs_has_not_fetched_is_called_that(tmp_path, suffix):
+    path = tmp_path / f"bag{suffix}"
+    path.write_bytes(LFS_POINTER)
+    with Bag(path) as bag, pytest.raises(BrokenBagError, match="is a Git LFS pointer, which stands for"):
+        print(bag.types)
 
 
 def test_few_files_of_a_split_bag_are_open_at_a_time(tmp_path):
