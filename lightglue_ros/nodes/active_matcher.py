@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -36,10 +36,11 @@ from lightglue_ros.nodes.conversions import result_to_message
 from lightglue_ros.nodes.drawing import TOPIC as PICTURES_TOPIC
 from lightglue_ros.nodes.drawing import Drawer
 from lightglue_ros.nodes.features import check_features, features_to_message
+from lightglue_ros.nodes.image_formats import ImageFormats
 from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
 from lightglue_ros.nodes.publishers import MatcherPublishers
-from lightglue_ros.nodes.status import MatcherStatus, keypoints_of
+from lightglue_ros.nodes.status import MatcherStatus
 from lightglue_ros.nodes.subscriptions import CameraInfoSubscriptions, InputSubscriptions
 from lightglue_ros.nodes.watch import ClockWatch, InputWatch, LoadWatch, MissingWatch
 from lightglue_ros.rig.frame import FrameResult, RigFrame
@@ -50,9 +51,6 @@ from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import MatcherParameters
-
-# Stands for the encoding where features come in place of images.
-FEATURES = "features"
 
 
 class ActiveMatcher:
@@ -70,9 +68,8 @@ class ActiveMatcher:
         self._settings = settings
         self._publishers = publishers
         self._unverified = ""
-        self._was_matched = self._has_logged_first_frame = False
         self._errors: set[str] = set()
-        self._formats: dict[int, tuple[int, int, str]] = {}
+        self._formats = ImageFormats(node, pipeline, settings.cameras)
         self._interrupt: Callable[[], None] = lambda: None
         image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
         calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
@@ -127,17 +124,10 @@ class ActiveMatcher:
 
         Called once per second.
         """
-        self._log_first_frame()
+        self._formats.log_first_frame(self._status, self._input_watch)
         about = {
             **about,
-            "canvas": _size(self._pipeline.image_size),
-            **{
-                f"camera {self._settings.cameras[camera]} canvas": _size(
-                    self._pipeline.placement((width, height)).canvas_size
-                )
-                for camera, (width, height, encoding) in sorted(self._formats.items())
-                if encoding != FEATURES
-            },
+            **self._formats.canvases(),
             "verification": self._settings.frame.geometry,
             "sync slop (ms)": f"{1e3 * self._assembler.slop:.1f}",
             "spread of stamps in frames (ms)": f"{1e3 * self._assembler.spread:.1f}",
@@ -173,41 +163,12 @@ class ActiveMatcher:
         except RejectedImageError as error:
             self._reject(camera, error)
             return
-        self._formats[camera] = (image.width, image.height, _encoding(message))
+        self._formats.take(camera, image, message)
         # A stamp of zero: the driver does not set stamps.
         stamp = stamp_in_ns(image.header) or self._node.get_clock().now().nanoseconds
         frame = self._assembler.add(camera, stamp, image, time.monotonic_ns())
         if frame is not None:
             self._inference.submit(frame)
-
-    def _log_first_frame(self) -> None:
-        """Log once what comes and what becomes of it; one report late, when the cameras' rates are known."""
-        was_matched, self._was_matched = self._was_matched, self._status.matched > 0
-        if self._has_logged_first_frame or not was_matched:
-            return
-        self._has_logged_first_frame = True
-        numbers = self._status.numbers
-        cameras = [self._describe(camera, numbers) for camera in range(len(self._settings.cameras))]
-        pairs = [f"{name[5:]} {count}" for name, count in numbers.items() if name.startswith("pair ")]
-        milliseconds = self._status.milliseconds()[-1, :2].sum()
-        self._node.get_logger().info(
-            f"first frame: {'; '.join(cameras + pairs)}; {milliseconds:.0f} ms per frame, model "
-            f"{self._pipeline.info.model} on {self._pipeline.provider}"
-        )
-
-    def _describe(self, camera: int, numbers: Mapping[str, int]) -> str:
-        """Describe the images of a camera."""
-        name = self._settings.cameras[camera]
-        if camera not in self._formats:
-            return f"{name} nothing yet"
-        width, height, encoding = self._formats[camera]
-        text = f"{name} {width}x{height} {encoding}"
-        if period := self._input_watch.period(camera):
-            text += f" at {1.0 / period:.1f} Hz"
-        if encoding != FEATURES:
-            placement = self._pipeline.placement((width, height))
-            text += f" on a canvas of {_size(placement.canvas_size)} ({100 * placement.used:.0f}% used)"
-        return f"{text}, {numbers[keypoints_of(name)]} keypoints"
 
     def _causes(self) -> dict[int, str]:
         """Return the missing cameras, and why they are missing."""
@@ -290,14 +251,3 @@ class ActiveMatcher:
 
     def _names(self, cameras: Iterable[int]) -> str:
         return ", ".join(self._settings.cameras[camera] for camera in sorted(cameras))
-
-
-def _encoding(message: Image | CompressedImage | FeaturesMsg) -> str:
-    """Return how a message carries its image."""
-    if isinstance(message, FeaturesMsg):
-        return FEATURES
-    return message.encoding if isinstance(message, Image) else message.format
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -27,6 +27,8 @@ from lightglue_ros.rig.frame import FrameResult
 from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
+# Begins the names of the values of a pair.
+PAIR = "pair "
 # Percentiles are those of the last frames, this many.
 _TIMED_FRAMES = 100
 
@@ -57,7 +59,7 @@ class MatcherStatus:
 
     def count_rejection(self, camera: int, error: RejectedImageError) -> int:
         """Count an image that cannot be used; return how many there are by now."""
-        self._rejections[camera] = (time.monotonic(), str(error))
+        self._rejections[camera] = (time.monotonic(), error.what)
         return self._count("images rejected", f"images rejected: {error.cause}")
 
     def unusable(self, seconds: float) -> dict[int, str]:
@@ -221,6 +223,6 @@ def numbers_of(result: FrameResult[Any], between: list[int], last: Mapping[str, 
             found["inliers"] = 0 if inliers is None else int(np.count_nonzero(inliers))
         is_between = any(view.camera in between for view in views)
         for what, count in found.items():
-            name = f"pair {rig.name_of(views)} {what}"
+            name = f"{PAIR}{rig.name_of(views)} {what}"
             numbers[name] = last.get(name, 0) if is_between else count
     return numbers

@@ -23,7 +23,9 @@ def why_missing(
         period: of the fastest camera, in seconds; 0 if it is not known.
         unusable: cameras of which no usable image comes, and why.
     """
-    causes = dict.fromkeys(sorted(missing), "its stamps do not increase; fix: the stamps of its driver")
+    # Images come, and the assembler keeps none of them.
+    late = "its stamps do not increase, or fit nobody else's; fix: the stamps of its driver"
+    causes = dict.fromkeys(sorted(missing), late)
     for camera in causes:
         others = [name for name in cameras if name != cameras[camera]]
         theirs = f"{others[0]}'s" if len(others) == 1 else "the others'"

@@ -1,0 +1,85 @@
+"""Sizes and encodings of the images that come, for the line of the log about the first frame.
+
+All of it is called by the executor's thread.
+"""
+
+from __future__ import annotations
+
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
+
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.msg import Features
+from lightglue_ros.nodes.status import PAIR, MatcherStatus, keypoints_of
+from lightglue_ros.nodes.watch import InputWatch
+from lightglue_ros.rosdata.decoding import CameraImage
+
+# Stands for the encoding where features come in place of images.
+_FEATURES = "features"
+
+
+class ImageFormats:
+    """Knows the size and the encoding of each camera's newest image."""
+
+    def __init__(self, node: Node, pipeline: MatchPipeline, cameras: list[str]) -> None:
+        self._node = node
+        self._pipeline = pipeline
+        self._cameras = cameras
+        self._formats: dict[int, tuple[int, int, str]] = {}
+        self._was_matched = self._is_logged = False
+
+    def take(self, camera: int, image: CameraImage, message: Image | CompressedImage | Features) -> None:
+        """Note the format of an image that can be used."""
+        encoding = _FEATURES
+        if not isinstance(message, Features):
+            encoding = message.encoding if isinstance(message, Image) else message.format
+        self._formats[camera] = (image.width, image.height, encoding)
+
+    def canvases(self) -> dict[str, str]:
+        """Return the values for `/diagnostics`: the largest canvas, and that of each camera's images."""
+        used = {
+            f"camera {self._cameras[camera]} canvas": _size(
+                self._pipeline.placement((width, height)).canvas_size
+            )
+            for camera, (width, height, encoding) in sorted(self._formats.items())
+            if encoding != _FEATURES
+        }
+        return {"canvas": _size(self._pipeline.image_size), **used}
+
+    def log_first_frame(self, status: MatcherStatus, inputs: InputWatch) -> None:
+        """Log once what comes and what becomes of it; called once per second.
+
+        It waits for a second after the first frame, because then the cameras' rates are known.
+        """
+        was_matched, self._was_matched = self._was_matched, status.matched > 0
+        if self._is_logged or not was_matched:
+            return
+        self._is_logged = True
+        numbers = status.numbers
+        cameras = [
+            f"{self._describe(camera, inputs.period(camera))}, {numbers[keypoints_of(name)]} keypoints"
+            for camera, name in enumerate(self._cameras)
+        ]
+        pairs = [f"{it.removeprefix(PAIR)} {count}" for it, count in numbers.items() if it.startswith(PAIR)]
+        milliseconds = status.milliseconds()[-1, :2].sum()
+        self._node.get_logger().info(
+            f"first frame: {'; '.join(cameras + pairs)}; {milliseconds:.0f} ms per frame, model "
+            f"{self._pipeline.info.model} on {self._pipeline.provider}"
+        )
+
+    def _describe(self, camera: int, period: float) -> str:
+        """Describe the images of a camera."""
+        if camera not in self._formats:
+            return f"{self._cameras[camera]} missing"
+        width, height, encoding = self._formats[camera]
+        text = f"{self._cameras[camera]} {width}x{height} {encoding}"
+        if period:
+            text += f" at {1.0 / period:.1f} Hz"
+        if encoding != _FEATURES:
+            placement = self._pipeline.placement((width, height))
+            text += f" on a canvas of {_size(placement.canvas_size)} ({100 * placement.used:.0f}% used)"
+        return text
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
