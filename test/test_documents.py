@@ -33,6 +33,8 @@ BAGS = {
     "drive": ["/left/image_rect", "/right/image_rect", "/left/image/compressed", "/right/image/compressed"],
     "monday": ["/cam0/image_raw", "/cam1/image_raw"],
     "tuesday": ["/cam0/image_raw", "/cam1/image_raw"],
+    "left": ["/left/image_rect"],
+    "right": ["/right/image_rect"],
 }
 COMMAND_SECONDS = 600.0
 

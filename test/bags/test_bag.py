@@ -201,7 +201,7 @@ NO_FRAMES = (
     [
         ("without images", [], [NO_IMAGES, "it has: /talk (std_msgs/msg/String)"]),
         ("odd", [], [NO_FRAMES, "the encoding 'odd'"]),
-        ("short", ["-p", "sync_slop:=11"], ["parameter sync_slop is 11.0; allowed: float from 0 to 10"]),
+        ("short", ["-p", "sync_slop:=11"], ["parameter sync_slop is 11.0; allowed: double from 0 to 10"]),
         ("short", ["-p", "pairs:=[left]"], ["parameter pairs has 'left'"]),
         ("short", ["-p", "camera:=left"], ["'camera:=left' sets no parameter"]),
         ("short", ["-p", "input:=features"], ["a bag is matched by its images"]),
