@@ -179,10 +179,7 @@ class Bag(AbstractContextManager):
             self._damage[number] = file.damage()
             file.close()
         if len(errors) == len(self._files):
-            raise BrokenBagError(
-                f"bag {self} cannot be read: {getattr(errors[0], 'what', errors[0])}",
-                allowed="a rosbag2 of sqlite3 or MCAP files",
-            )
+            raise BrokenBagError(f"bag {self} cannot be read: {errors[0]}")
         return list(topics), starts
 
     def _messages_in(self, number: int, wanted: Wanted) -> Iterator[Message]:
