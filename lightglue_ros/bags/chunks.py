@@ -167,21 +167,26 @@ class ChunkMatcher:
 
     def _extract_past(self, first: int) -> None:
         """Extract as much of the past as the pairs need, as if all frames before had been matched."""
-        frames, history = self._index.frames, self._processor.history
-        epoch_begin = bisect_left(frames, frames[first][1].epoch, key=lambda timed: timed[1].epoch)
+        history = self._processor.history
         begin, reach = first, self._settings.rig.most_frames_back
         history.clear()
-        while not history.is_full and begin > epoch_begin:
+        while (lacking := history.incomplete) and begin > min(self._epoch_begin(first, c) for c in lacking):
             # Further back where cameras are between two images, or images are broken.
-            begin, reach = max(epoch_begin, first - reach), 2 * reach
+            begin, reach = max(0, first - reach), 2 * reach
             history.clear()
-            for _, frame in frames[begin:first]:
+            for _, frame in self._index.frames[begin:first]:
                 self._add_to_history(self._read(frame))
 
     def _add_to_history(self, frame: RigFrame[CameraImage]) -> None:
         # A frame that fails here is in no history, wherever its chunk begins.
         with suppress(Exception):
             self._processor.add_to_history(frame, self._settings)
+
+    def _epoch_begin(self, number: int, camera: int) -> int:
+        """Return the number of the first frame since the time of a camera was set back."""
+        frames = self._index.frames
+        epoch = frames[number][1].epochs[camera]
+        return bisect_left(frames, epoch, key=lambda timed: timed[1].epochs[camera])
 
     def _read(self, frame: RigFrame[Place]) -> RigFrame[CameraImage]:
         """Read the images of a frame, which were checked when it was indexed."""

@@ -110,7 +110,7 @@ def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherPa
             tally.say("note", line)
         damage = bag.problems()
     frames = [
-        (time, RigFrame(tuple(one and one.place for one in it.images), it.stamps, it.missing, it.epoch))
+        (time, RigFrame(tuple(one and one.place for one in it.images), it.stamps, it.missing, it.epochs))
         for time, it in assembled.frames
     ]
     return FrameIndex(frames, topics, infos, count.total(), tally, damage)
@@ -149,11 +149,9 @@ def _assemble_in_order(
     assembler: FrameAssembler[_Image] = FrameAssembler(
         settings.frame.rig, settings.sync_slop, settings.camera_timeout, absent
     )
-    frames = []
-    for now, image in images:
-        frame = assembler.add(image.camera, image.stamp, image, now)
-        if frame is not None:
-            frames.append(frame)
+    frames = [
+        frame for now, image in images for frame in assembler.add(image.camera, image.stamp, image, now)
+    ]
     times = accumulate((max(one.time for one in frame.images if one) for frame in frames), max)
     used = sum(image is not None for frame in frames for image in frame.images)
     return _Assembled(list(zip(times, frames, strict=True)), len(images) - used, assembler.slop)

@@ -84,7 +84,11 @@ class ActiveMatcher:
             if publishers.annotations:
                 self._annotator = Annotator(node, publishers.annotations, settings.drawing_rate)
                 closing.callback(self._annotator.stop)
-            self._inference = LatestOnlyThread[RigFrame[CameraImage]](self._match, self._on_error)
+            self._inference = LatestOnlyThread[RigFrame[CameraImage]](
+                self._match,
+                self._on_error,
+                overtakes=lambda new, waiting: bool(new.present & waiting.present),
+            )
             closing.callback(lambda: self._inference.stop(self._interrupt))
             self._camera_infos = CameraInfoSubscriptions(node, calibration, settings.frame.geometry)
             closing.callback(self._camera_infos.destroy)
@@ -166,8 +170,7 @@ class ActiveMatcher:
         self._formats.take(camera, image, message)
         # A stamp of zero: the driver does not set stamps.
         stamp = stamp_in_ns(image.header) or self._node.get_clock().now().nanoseconds
-        frame = self._assembler.add(camera, stamp, image, time.monotonic_ns())
-        if frame is not None:
+        for frame in self._assembler.add(camera, stamp, image, time.monotonic_ns()):
             self._inference.submit(frame)
 
     def _causes(self) -> dict[int, str]:

@@ -2,7 +2,8 @@
 
 Inference takes longer than a camera period on small machines, and an executor callback must not wait for it.
 So a callback submits a frame and returns at once. The thread takes the newest frame when it is done with the
-last one. A frame that is overtaken before its work began is dropped and counted: nothing queues.
+last one. A frame that is overtaken before its work began is dropped and counted: nothing queues. Cameras
+whose clocks differ make frames of their own, which do not overtake those of the others.
 """
 
 from __future__ import annotations
@@ -19,18 +20,24 @@ class LatestOnlyThread(Generic[T]):
 
     Args:
         work: called with one item at a time. Its exceptions go to `on_error`; the thread lives on.
+        overtakes: says whether a new item replaces one that waits; by default each does.
 
     Attributes:
         dropped: number of items that were overtaken by a newer one.
     """
 
     def __init__(
-        self, work: Callable[[T], None], on_error: Callable[[Exception], None], name: str = "inference"
+        self,
+        work: Callable[[T], None],
+        on_error: Callable[[Exception], None],
+        name: str = "inference",
+        overtakes: Callable[[T, T], bool] = lambda new, waiting: True,
     ) -> None:
         self.dropped = 0
+        self._overtakes = overtakes
         self._work = work
         self._on_error = on_error
-        self._newest: T | None = None
+        self._waiting: list[T] = []
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -39,9 +46,9 @@ class LatestOnlyThread(Generic[T]):
     def submit(self, item: T) -> None:
         """Hand over an item and return at once."""
         with self._changed:
-            if self._newest is not None:
-                self.dropped += 1
-            self._newest = item
+            kept = [waiting for waiting in self._waiting if not self._overtakes(item, waiting)]
+            self.dropped += len(self._waiting) - len(kept)
+            self._waiting = [*kept, item]
             self._changed.notify_all()
 
     def stop(self, interrupt: Callable[[], None] = lambda: None) -> None:
@@ -68,6 +75,5 @@ class LatestOnlyThread(Generic[T]):
 
     def _take(self) -> T | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None or self._stopping)
-            item, self._newest = self._newest, None
-            return None if self._stopping else item
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            return None if self._stopping else self._waiting.pop(0)

@@ -47,19 +47,24 @@ class RigFrame(Generic[T]):
     Attributes:
         images: image of each camera; None where the camera has none.
         stamps: times of the images in nanoseconds; None where the camera has no image.
-        missing: cameras whose images the others have waited for in vain. Any other camera without an image is
-            `between` two images.
-        epoch: number of times that time had been set back before this frame.
+        missing: cameras that have been in no frame for longer than the timeout. Any other camera without an
+            image is `between` two images, or in frames of its own.
+        epochs: number of times that the time of each camera had been set back before this frame.
     """
 
     images: tuple[T | None, ...]
     stamps: tuple[int | None, ...]
     missing: frozenset[int] = frozenset()
-    epoch: int = 0
+    epochs: tuple[int, ...] = ()
+
+    @property
+    def present(self) -> set[int]:
+        """Cameras that have an image here."""
+        return {camera for camera, image in enumerate(self.images) if image is not None}
 
     @property
     def between(self) -> list[int]:
-        """Slower cameras that have no image here because they are between two images."""
+        """Cameras that have no image here because they are between two images."""
         return [c for c, image in enumerate(self.images) if image is None and c not in self.missing]
 
 

@@ -1,38 +1,48 @@
 """Assembles frames of a rig: one image of each camera, taken at about the same time.
 
-When an image arrives, the assembler looks up the nearest image in time of every other camera. If all of them
-lie within the slop, they are a frame. The work for one message is therefore bounded by cameras x depth,
-unlike that of message_filters' ApproximateTimeSynchronizer, which also waits for every camera for ever.
+When an image arrives, the assembler sorts the images that wait into moments: one image of each camera, all
+within the slop. A moment becomes a frame as soon as no image can join it any more. The work for one message
+is therefore bounded by cameras x depth, unlike that of message_filters' ApproximateTimeSynchronizer, which
+also waits for every camera for ever.
 
 **Slop.** The largest difference between the stamps of a frame: given, or automatic. The automatic slop is
 0.45 of the period of the fastest camera (the median of its last images), between 1 ms and 100 ms; it is 10 ms
 until a period is known. Below half a period no two images of one camera can fit the same frame, so that a
 lost image cannot pair the following ones off by one.
 
-**Cameras of different rates.** A frame waits for a slower camera only if the next image of that camera is due
-within the slop. Between two of its images, frames go on without it if they hold a complete pair. At 30, 15
-and 10 Hz each pair is therefore matched whenever both of its cameras have an image.
+**A moment waits for a camera** whose next image is due within the slop. It does not wait
 
-**Missing cameras.** A camera is missing once the others have waited for it longer than `timeout` (or two of
-its periods, if that is longer), because it is silent or out of sync with them. A camera whose stamps are that
-much older than the others' is missing too. Frames go on without a missing camera, and with it again as soon
-as one of its images fits. Cameras that all pause at once are not missing.
+- if that camera has sent a later image: its image of this moment is lost, or it is between two images. At
+  30, 15 and 10 Hz each pair is therefore matched whenever both of its cameras have an image;
+- if the stamps of that camera are far from those of the moment: its clock differs. All cameras are equal in
+  this. A camera whose clock is wrong does not hold up the others, and is not held up by them;
+- if that camera is missing, or if the images that wait are as many as may wait.
+
+After the stamps of a camera have jumped, its first moment waits for the next image of every other camera,
+because the time of all may have been set.
+
+**Frames** go out in order of time, if they complete a pair. Cameras whose clock differs make frames of their
+own, if these complete a pair. If the cameras that are left complete none, their frames go out, too, so that
+somebody learns that the pairs are missing.
+
+**Missing cameras.** The largest group of cameras that make frames together leads. A camera is missing if no
+image of it has fitted theirs for `timeout` (or two of its periods, if that is longer), because it is silent
+or out of sync. It is back as soon as one of its images fits. Cameras that all pause at once are not missing.
 
 **Stamps.**
 
 - Repeated, or older than the camera's newest by up to 1 s: the image is late and is dropped. After 4 late
-  images in a row whose stamps increase, time was set back.
-- Older than the camera's newest by more than 1 s, but near another camera's newest: this camera had been far
-  ahead of the others. Its waiting images are dropped; those of the others stay.
-- Older than every camera's newest by more than 1 s: time was set back (a bag that loops, a simulation that
-  restarts). Everything is forgotten, and the frames carry a new `epoch`, so that nothing is matched across
-  it.
+  images in a row whose stamps increase, the camera's time was set back.
+- Older than the camera's newest by more than 1 s: its time was set back (a bag that loops, a simulation that
+  restarts, a driver that corrects its clock). The camera's images that wait are dropped. If frames have gone
+  out with later stamps, it begins a new epoch, so that its images are not matched across it.
 - Far ahead of the others: the image waits, and is dropped when the camera returns to the others' time. If all
   cameras jump ahead together, nothing happens.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Collection
@@ -44,7 +54,7 @@ from lightglue_ros.rig.rig import Rig
 
 T = TypeVar("T")
 
-# An older stamp within this time is a late image; beyond it, time was set back.
+# An older stamp within this time is a late image; beyond it, the camera's time was set back.
 _SET_BACK_NS = 1_000_000_000
 # After this many late images in a row with increasing stamps, time was set back by less than that.
 _LATE_IN_A_ROW = 4
@@ -70,7 +80,7 @@ class FrameCounts:
         frames: frames that were assembled.
         unmatched: images that found no partners within the slop.
         late: images not newer than one that came before.
-        resets: number of times that time was set back.
+        resets: number of times that time was set back, of the camera for which this happened most often.
     """
 
     received: int = 0
@@ -87,21 +97,25 @@ class _Camera(Generic[T]):
     Attributes:
         waiting: (stamp, image) of images that are in no frame yet, oldest first.
         used_until: stamp of its last image in a frame.
+        last_frame: first and last stamp of that frame.
+        number: of its newest image, counted over all cameras.
+        clock_since: number of the image at which its stamps last jumped.
         came_at: arrival of its newest image.
-        idle_since: arrival of its first image after its last frame; None if none has come.
-        is_missing: True if the others go on without it.
+        epoch: number of times that its time was set back.
         periods: last times between two images.
-        period: their median; None before there are two images.
+        period: their median; 0 before there are two images.
         late: stamps of late images in a row.
     """
 
     waiting: deque[tuple[int, T]] = field(default_factory=deque)
     used_until: int | None = None
+    last_frame: tuple[int, int] = (0, 0)
+    number: int = 0
+    clock_since: int = 0
     came_at: int = 0
-    idle_since: int | None = None
-    is_missing: bool = False
+    epoch: int = 0
     periods: deque[int] = field(default_factory=lambda: deque(maxlen=_PERIODS))
-    period: int | None = None
+    period: int = 0
     late: list[int] = field(default_factory=list)
 
     @property
@@ -109,24 +123,15 @@ class _Camera(Generic[T]):
         """Stamp of its newest image."""
         return self.waiting[-1][0] if self.waiting else self.used_until
 
-    def nearest(self, stamp: int, slop: float) -> tuple[int, T] | None:
-        """Find the waiting image nearest to a moment; None if it is not within the slop."""
-        nearest = min(self.waiting, key=lambda entry: abs(entry[0] - stamp), default=None)
-        return nearest if nearest is not None and abs(nearest[0] - stamp) <= slop else None
-
     def measure(self, period: int) -> None:
         """Add the time between two images."""
         if period <= _LONGEST_PERIOD_NS:
             self.periods.append(period)
             self.period = statistics.median_low(self.periods)
 
-    def forget(self) -> int:
-        """Forget all images and return how many of them waited."""
-        dropped = len(self.waiting)
-        self.waiting.clear()
-        self.used_until = self.idle_since = None
-        self.late = []
-        return dropped
+
+# The image of each camera that belongs to one moment, after its stamp.
+_Moment = dict[int, tuple[int, T]]
 
 
 class FrameAssembler(Generic[T]):
@@ -135,7 +140,7 @@ class FrameAssembler(Generic[T]):
     Args:
         rig: cameras and pairs. It may be replaced by one with other pairs at any time.
         slop: largest difference between the stamps of a frame, in seconds; 0 is automatic.
-        timeout: seconds after which a camera that the others wait for is missing.
+        timeout: seconds after which a camera whose images do not fit is missing.
         absent: cameras that are known not to come; the others never wait for them.
 
     Attributes:
@@ -149,23 +154,21 @@ class FrameAssembler(Generic[T]):
         self.fixed_slop = slop
         self.timeout = timeout
         self.counts = FrameCounts()
-        self._absent = frozenset(absent)
-        self._cameras: list[_Camera[T]] = [
-            _Camera(is_missing=number in self._absent) for number in range(len(rig.cameras))
-        ]
-        # First and last stamp, and time of assembly, of the last frame of cameras that are not missing.
-        self._last_frame: tuple[int, int] | None = None
-        self._last_frame_at = 0
-        self._now: int | None = None
+        self._cameras: list[_Camera[T]] = [_Camera() for _ in rig.cameras]
         self._spreads: deque[int] = deque([0], maxlen=_SPREADS)
+        # Period of the fastest camera; 0 before it is known.
+        self._period = 0
+        # Steady time, without the pauses of all cameras.
+        self._now: int | None = None
+        self._time = 0.0
+        # When images of two cameras last fitted each other; when a camera last was in a frame.
+        self._met = [
+            [-math.inf if {one, other} & set(absent) else 0.0 for other in range(len(rig.cameras))]
+            for one in range(len(rig.cameras))
+        ]
 
-    @property
-    def slop(self) -> float:
-        """Slop in use, in seconds."""
-        return self._slop() * 1e-9
-
-    def add(self, camera: int, stamp: int, image: T, now: int) -> RigFrame[T] | None:
-        """Take an image and return the frame that it completes, if any.
+    def add(self, camera: int, stamp: int, image: T, now: int) -> list[RigFrame[T]]:
+        """Take an image and return the frames that are ready, oldest first.
 
         Args:
             camera: its index in the rig.
@@ -175,17 +178,30 @@ class FrameAssembler(Generic[T]):
             now: time of arrival in nanoseconds, on a steady clock of any origin.
         """
         self.counts.received += 1
-        self._follow_clock(now)
+        self._pass_time(now)
         self._follow_stamps(camera, stamp)
-        if not self._keep(camera, stamp, image, now):
+        if not self._keep(camera, stamp, image):
             self.counts.late += 1
-            return None
-        self._readmit(camera, stamp, now)
-        return self._assemble(stamp, now)
+            return []
+        self._readmit(camera, stamp)
+        return [self._make_frame(moment) for moment in self._ready_moments(camera, stamp)]
+
+    @property
+    def slop(self) -> float:
+        """Slop in use, in seconds."""
+        return self._slop() * 1e-9
+
+    @property
+    def spread(self) -> float:
+        """Largest difference between the stamps of one frame, over the last frames, in seconds."""
+        return max(self._spreads) * 1e-9
 
     def missing(self) -> list[int]:
         """Return the indices of the missing cameras."""
-        return [number for number, camera in enumerate(self._cameras) if camera.is_missing]
+        numbers = range(len(self._cameras))
+        groups = [{other for other in numbers if self._are_together(one, other)} for one in numbers]
+        leading = max(numbers, key=lambda one: (len(groups[one]), self._is_heard(one)))
+        return [number for number in numbers if number not in groups[leading] | {leading}]
 
     def out_of_sync(self) -> dict[int, float]:
         """Return the missing cameras whose images come, and by how many seconds their clocks are ahead.
@@ -196,7 +212,7 @@ class FrameAssembler(Generic[T]):
         clocks = {
             number: (camera.newest - camera.came_at) * 1e-9
             for number, camera in enumerate(self._cameras)
-            if camera.newest is not None and (self._now or 0) - camera.came_at <= self._timeout(camera)
+            if camera.newest is not None and self._is_heard(number)
         }
         missing = self.missing()
         in_sync = [clock for number, clock in clocks.items() if number not in missing]
@@ -205,165 +221,178 @@ class FrameAssembler(Generic[T]):
         clock = statistics.median(in_sync)
         return {number: clocks[number] - clock for number in missing if number in clocks}
 
-    @property
-    def spread(self) -> float:
-        """Largest difference between the stamps of one frame, over the last frames, in seconds."""
-        return max(self._spreads) * 1e-9
-
     def _slop(self) -> float:
         return self.fixed_slop * 1e9 if self.fixed_slop else self._automatic_slop()
 
     def _automatic_slop(self) -> float:
-        periods = [camera.period for camera in self._cameras if camera.period is not None]
-        if not periods:
+        if not self._period:
             return _FIRST_SLOP_NS
-        return min(max(_SLOP_SHARE * min(periods), _LEAST_SLOP_NS), _MOST_SLOP_NS)
+        return min(max(_SLOP_SHARE * self._period, _LEAST_SLOP_NS), _MOST_SLOP_NS)
 
-    def _follow_clock(self, now: int) -> None:
-        """Restart the timeouts if the clock itself was set back; they would last that much longer."""
-        if self._now is not None and now < self._now:
-            self._last_frame_at = min(self._last_frame_at, now)
-            for camera in self._cameras:
-                camera.came_at = min(camera.came_at, now)
-                if camera.idle_since is not None:
-                    camera.idle_since = now
+    def _timeout(self, camera: int) -> float:
+        return max(self.timeout * 1e9, 2 * self._cameras[camera].period)
+
+    def _is_heard(self, camera: int) -> bool:
+        known = self._cameras[camera]
+        return known.number > 0 and (self._now or 0) - known.came_at <= self._timeout(camera)
+
+    def _are_together(self, one: int, other: int) -> bool:
+        timeout = max(self._timeout(one), self._timeout(other))
+        return self._time - self._met[one][other] <= timeout
+
+    def _pass_time(self, now: int) -> None:
+        """Advance the time, by less than any timeout, so that no camera is missing after a pause of all."""
+        if self._now is not None and now > self._now:
+            self._time += min(now - self._now, min(map(self._timeout, range(len(self._cameras)))) / 2)
         self._now = now
 
     def _follow_stamps(self, camera: int, stamp: int) -> None:
-        """Forget earlier images if the stamps were set back."""
+        """Notice that the stamps of a camera have jumped."""
         known = self._cameras[camera]
         newest = known.newest
         if newest is None or stamp > newest:
             known.late = []
+            if newest is None or stamp - newest > self._far(known):
+                known.clock_since = self.counts.received
             return
         known.late = [*known.late, stamp] if known.late and stamp > known.late[-1] else [stamp]
-        if stamp < newest - _SET_BACK_NS and self._is_near_another(camera, stamp):
-            self.counts.unmatched += known.forget()
-        elif stamp < newest - _SET_BACK_NS or len(known.late) >= _LATE_IN_A_ROW:
-            self._reset()
+        if stamp < newest - _SET_BACK_NS or len(known.late) >= _LATE_IN_A_ROW:
+            self._set_back(known, stamp)
 
-    def _is_near_another(self, camera: int, stamp: int) -> bool:
-        others = (known.newest for other, known in enumerate(self._cameras) if other != camera)
-        return any(newest is not None and abs(newest - stamp) < _SET_BACK_NS for newest in others)
+    def _set_back(self, known: _Camera[T], stamp: int) -> None:
+        self.counts.unmatched += len(known.waiting)
+        known.waiting.clear()
+        known.late = []
+        known.clock_since = self.counts.received
+        if known.used_until is not None and stamp <= known.used_until:
+            known.used_until = None
+            known.epoch += 1
+            self.counts.resets = max(self.counts.resets, known.epoch)
 
-    def _reset(self) -> None:
-        self.counts.resets += 1
-        for number, camera in enumerate(self._cameras):
-            self.counts.unmatched += camera.forget()
-            camera.is_missing = number in self._absent
-        self._last_frame = None
-
-    def _keep(self, camera: int, stamp: int, image: T, now: int) -> bool:
+    def _keep(self, camera: int, stamp: int, image: T) -> bool:
         """Add an image to the waiting ones; return False if it is late."""
         known = self._cameras[camera]
         if known.newest is not None:
             if stamp <= known.newest:
                 return False
             known.measure(stamp - known.newest)
+            self._period = min((one.period for one in self._cameras if one.period), default=0)
         known.waiting.append((stamp, image))
-        known.came_at = now
-        if known.idle_since is None:
-            known.idle_since = now
+        known.number = self.counts.received
+        known.came_at = self._now or 0
         if len(known.waiting) > _DEPTH:
             known.waiting.popleft()
             self.counts.unmatched += 1
         return True
 
-    def _readmit(self, camera: int, stamp: int, now: int) -> None:
-        """Wait again for a missing camera whose image would have fitted the last frame."""
-        known = self._cameras[camera]
-        if self._last_frame is None or not known.is_missing:
-            return
-        oldest, newest = self._last_frame
-        if max(newest, stamp) - min(oldest, stamp) <= self._slop():
-            known.is_missing = False
-            known.idle_since = now
+    def _readmit(self, camera: int, stamp: int) -> None:
+        """Note with which cameras an image would have fitted, had their last frame waited for it."""
+        for other, known in enumerate(self._cameras):
+            if other != camera and known.used_until is not None:
+                oldest, newest = known.last_frame
+                if max(newest, stamp) - min(oldest, stamp) <= self._slop():
+                    self._meet(camera, other)
 
-    def _assemble(self, stamp: int, now: int) -> RigFrame[T] | None:
+    def _meet(self, one: int, other: int) -> None:
+        self._met[one][other] = self._met[other][one] = self._time
+
+    def _ready_moments(self, camera: int, stamp: int) -> list[_Moment[T]]:
+        """Return the moments that become frames now that an image has come, oldest first."""
+        moments = self._moments()
+        newest = next(moment for moment in moments if camera in moment and moment[camera][0] == stamp)
+        for other in newest.keys() - {camera}:
+            self._meet(camera, other)
+        ready: list[_Moment[T]] = []
+        blocked: set[int] = set()  # cameras of older moments that wait
+        for moment in moments:
+            if not blocked.isdisjoint(moment) or self._must_wait(moment):
+                blocked |= moment.keys()
+            elif self.rig.is_served_by(set(moment)) or (moment is newest and self._is_hopeless(camera)):
+                ready.append(moment)
+        return ready
+
+    def _is_hopeless(self, camera: int) -> bool:
+        """Return True if a camera leads, and the cameras that are not missing complete no pair."""
+        leading = set(range(len(self._cameras))).difference(self.missing())
+        return camera in leading and not self.rig.is_served_by(leading)
+
+    def _moments(self) -> list[_Moment[T]]:
+        """Sort the images that wait into moments, oldest first."""
         slop = self._slop()
-        chosen = [camera.nearest(stamp, slop) for camera in self._cameras]
-        stamps = [entry[0] for entry in chosen if entry is not None]
-        if max(stamps) - min(stamps) > slop:
-            return None
-        present = {camera for camera, entry in enumerate(chosen) if entry is not None}
-        self._mark_missing(present, stamp, now)
-        if self._must_wait(present, stamp):
-            return None
-        self._drop_used(chosen)
-        self._update_missing(present, stamps, now)
-        self.counts.frames += 1
-        self._spreads.append(max(stamps) - min(stamps))
-        return RigFrame(
-            images=tuple(entry[1] if entry else None for entry in chosen),
-            stamps=tuple(entry[0] if entry else None for entry in chosen),
-            missing=frozenset(self.missing()) - present,
-            epoch=self.counts.resets,
-        )
+        entries = [(entry[0], n, entry) for n, known in enumerate(self._cameras) for entry in known.waiting]
+        begun: list[tuple[int, _Moment[T]]] = []
+        for stamp, camera, entry in sorted(entries, key=lambda one: one[:2]):
+            for begin, moment in reversed(begun):
+                if stamp - begin <= slop and camera not in moment:
+                    moment[camera] = entry
+                    break
+            else:
+                begun.append((stamp, {camera: entry}))
+        return [moment for _, moment in begun]
 
-    def _mark_missing(self, present: set[int], stamp: int, now: int) -> None:
-        """Mark absent cameras as missing once every present camera has waited longer than the timeout."""
-        if self._are_missing(present) and now - self._last_frame_at <= self.timeout * 1e9:
-            # The present cameras are themselves out of sync with the main group, which goes on without them.
-            return
-        idle_since = (self._cameras[camera].idle_since for camera in present)
-        waiting_since = max(since for since in idle_since if since is not None)
-        has_pair = self.rig.is_served_by(present)
-        for number, camera in enumerate(self._cameras):
-            if number in present:
-                continue
-            timeout = self._timeout(camera)
-            is_due = self._is_due(camera, stamp)
-            newest = camera.newest if camera.came_at > waiting_since else None
-            is_behind = is_due and newest is not None and stamp - newest > timeout
-            is_in_vain = now - waiting_since > timeout and (is_due or not has_pair)
-            if is_behind or is_in_vain:
-                camera.is_missing = True
+    def _must_wait(self, moment: _Moment[T]) -> bool:
+        """Return True if images of other cameras can still join a moment, and are worth it."""
+        stamp = min(stamp for stamp, _ in moment.values())
+        clock_since = max(self._cameras[camera].clock_since for camera in moment)
+        awaited = {
+            camera
+            for camera, known in enumerate(self._cameras)
+            if camera not in moment
+            and any(self._are_together(camera, member) for member in moment)
+            and self._may_join(known, stamp, clock_since)
+        }
+        full = {camera for camera, entry in moment.items() if self._is_full(camera, entry)}
+        if not full:
+            return bool(awaited)
+        # An image of these cameras will be dropped if the moment goes on waiting.
+        rest = (moment.keys() - full) | awaited
+        return self.rig.count_served(rest) > self.rig.count_served(set(moment))
 
-    def _are_missing(self, cameras: set[int]) -> bool:
-        return all(self._cameras[camera].is_missing for camera in cameras)
+    def _is_full(self, camera: int, entry: tuple[int, T]) -> bool:
+        waiting = self._cameras[camera].waiting
+        return len(waiting) == _DEPTH and waiting[0] is entry
 
-    def _timeout(self, camera: _Camera[T]) -> float:
-        return max(self.timeout * 1e9, 2 * (camera.period or 0))
-
-    def _must_wait(self, present: set[int], stamp: int) -> bool:
-        absent = [camera for number, camera in enumerate(self._cameras) if number not in present]
-        between = [camera for camera in absent if not camera.is_missing]
-        is_any_due = any(self._is_due(camera, stamp) for camera in between)
-        return is_any_due or (bool(between) and not self.rig.is_served_by(present))
-
-    def _update_missing(self, present: set[int], stamps: list[int], now: int) -> None:
-        """Update the missing flags after a frame has been assembled."""
-        members = [self._cameras[number] for number in present]
-        for camera in members:
-            camera.idle_since = now if camera.waiting else None
-        absent = set(range(len(self._cameras))) - present
-        if self._are_missing(present) and not self._are_missing(absent):
-            # Missing cameras that are in sync with each other only stay missing.
-            return
-        for camera in members:
-            camera.is_missing = False
-        for camera in (self._cameras[number] for number in absent):
-            if camera.idle_since is not None and now - camera.idle_since > self._timeout(camera):
-                camera.is_missing = True
-        self._last_frame = (min(stamps), max(stamps))
-        self._last_frame_at = now
-
-    def _is_due(self, camera: _Camera[T], stamp: int) -> bool:
-        """Return True if the next image of a camera is expected by that moment."""
-        if camera.newest is None or len(camera.periods) < _PERIODS_TO_TRUST:
+    def _may_join(self, known: _Camera[T], stamp: int, clock_since: int) -> bool:
+        """Return True if the next image of a camera is expected by a moment that began at a stamp."""
+        newest = known.newest
+        if newest is None:
+            return True
+        if known.late and known.late[-1] < newest:
+            # Its time may have been set back.
+            return False
+        if not -self._far(known) <= newest - stamp <= self._slop():
+            # Its clock differs, or the moment is past. But if it has not come since the stamps of a camera of
+            # the moment have jumped, its own may jump, too.
+            return known.number < clock_since
+        if len(known.periods) < _PERIODS_TO_TRUST:
             return True
         # The shortest period, because a lost image makes a period too long. Far shorter than the median is a
         # glitch: a stamp off by a millisecond must not make the others wait for this camera at every moment.
-        period = min(period for period in camera.periods if 2 * period >= (camera.period or 0))
-        reach = max(self._slop(), self._automatic_slop())
-        return camera.newest + period <= stamp + reach
+        period = min(period for period in known.periods if 2 * period >= known.period)
+        return newest + period - stamp <= max(self._slop(), self._automatic_slop())
 
-    def _drop_used(self, chosen: list[tuple[int, T] | None]) -> None:
-        """Drop the images of a frame and those older than them."""
-        for camera, entry in zip(self._cameras, chosen, strict=True):
-            if entry is None:
-                continue
-            while camera.waiting and camera.waiting[0][0] <= entry[0]:
-                if camera.waiting.popleft()[0] < entry[0]:
+    def _far(self, known: _Camera[T]) -> float:
+        """Return how far a camera's newest stamp may be from the others', which do not wait any longer."""
+        longest_wait = (_DEPTH - 1) * self._period or _SET_BACK_NS
+        return max(min(self.timeout * 1e9, longest_wait), 2 * known.period)
+
+    def _make_frame(self, moment: _Moment[T]) -> RigFrame[T]:
+        """Take the images of a moment; older ones of its cameras are dropped."""
+        stamps = [stamp for stamp, _ in moment.values()]
+        for camera, (stamp, _) in moment.items():
+            known = self._cameras[camera]
+            while known.waiting and known.waiting[0][0] <= stamp:
+                if known.waiting.popleft()[0] < stamp:
                     self.counts.unmatched += 1
-            camera.used_until = entry[0]
+            known.used_until, known.last_frame = stamp, (min(stamps), max(stamps))
+            for other in moment:
+                self._meet(camera, other)
+        self._spreads.append(max(stamps) - min(stamps))
+        self.counts.frames += 1
+        numbers = range(len(self._cameras))
+        return RigFrame(
+            images=tuple(moment[n][1] if n in moment else None for n in numbers),
+            stamps=tuple(moment[n][0] if n in moment else None for n in numbers),
+            missing=frozenset(n for n in numbers if not self._are_together(n, n)),
+            epochs=tuple(camera.epoch for camera in self._cameras),
+        )

@@ -44,6 +44,10 @@ class History(Generic[T]):
         for past in self._past:
             past.clear()
 
+    def forget(self, camera: int) -> None:
+        """Forget the past images of a camera."""
+        self._past[camera].clear()
+
     def look_up(self, view: View, present: Sequence[ExtractedImage[T] | None]) -> ExtractedImage[T] | None:
         """Find the image of a view in the present frame or a past one; None if it is missing."""
         if not view.back:
@@ -66,6 +70,6 @@ class History(Generic[T]):
                 )
 
     @property
-    def is_full(self) -> bool:
-        """True if no older frame could matter: each camera has as many past images as its pairs need."""
-        return all(len(past) == past.maxlen for past in self._past)
+    def incomplete(self) -> list[int]:
+        """Cameras that have fewer past images than their pairs need."""
+        return [camera for camera, past in enumerate(self._past) if len(past) != past.maxlen]

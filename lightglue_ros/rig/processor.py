@@ -49,7 +49,7 @@ class FrameProcessor(Generic[ImageT]):
         self._calibration = calibration
         self.history: History[ImageT] = History(settings.rig)
         self._settings: FrameSettings | None = None
-        self._epoch = 0
+        self._epochs: tuple[int, ...] = (0,) * len(settings.rig.cameras)
 
     def process(
         self, frame: RigFrame[ImageT], settings: FrameSettings, keep_pixels: bool = False
@@ -61,7 +61,7 @@ class FrameProcessor(Generic[ImageT]):
         features = self._extract(decoded)  # all images in one run
         if all(image is None for image in images):
             return FrameResult(settings, images, features, rejected)
-        self._clear_if_time_was_set_back(frame)
+        self._forget_if_time_was_set_back(frame)
         present = _extracted_images(images, features, keep_pixels)
         pairs = self._match(present, settings.rig)  # all pairs in one run
         pairs, unverified = self._verify(pairs, settings)
@@ -75,7 +75,7 @@ class FrameProcessor(Generic[ImageT]):
         images, decoded, _ = _decode(frame.images, settings.mono16)
         features = self._extract(decoded)
         if any(image is not None for image in images):
-            self._clear_if_time_was_set_back(frame)
+            self._forget_if_time_was_set_back(frame)
             self.history.add(_extracted_images(images, features, keep_pixels=False), frame.between)
 
     def _apply(self, settings: FrameSettings) -> None:
@@ -89,10 +89,11 @@ class FrameProcessor(Generic[ImageT]):
         self.history.set_rig(settings.rig)
         self._settings = settings
 
-    def _clear_if_time_was_set_back(self, frame: RigFrame[ImageT]) -> None:
-        if frame.epoch != self._epoch:
-            self.history.clear()
-            self._epoch = frame.epoch
+    def _forget_if_time_was_set_back(self, frame: RigFrame[ImageT]) -> None:
+        for camera, (before, epoch) in enumerate(zip(self._epochs, frame.epochs, strict=True)):
+            if epoch != before:
+                self.history.forget(camera)
+        self._epochs = frame.epochs
 
     def _extract(self, decoded: Sequence[np.ndarray | Features | None]) -> list[Features | None]:
         """Extract all images in one run; features that were extracted elsewhere stay as they are."""

@@ -101,9 +101,11 @@ class Rig:
 
     def is_served_by(self, present: set[int]) -> bool:
         """Return True if a frame of these cameras completes a pair, or if there are no pairs."""
-        return not self.pairs or any(
-            all(view.back or view.camera in present for view in pair) for pair in self.pairs
-        )
+        return not self.pairs or self.count_served(present) > 0
+
+    def count_served(self, present: set[int]) -> int:
+        """Return the number of pairs that a frame of these cameras completes."""
+        return sum(all(view.back or view.camera in present for view in pair) for pair in self.pairs)
 
 
 def _parse_pair(pair: str, cameras: tuple[str, ...]) -> tuple[View, View]:

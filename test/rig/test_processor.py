@@ -48,7 +48,7 @@ class Frames:
             for name, content in zip(names, contents, strict=True)
         )
         missing = {camera for camera, image in enumerate(images) if image is None} - set(between)
-        return RigFrame(images, (0,) * len(images), frozenset(missing), epoch)
+        return RigFrame(images, (0,) * len(images), frozenset(missing), (epoch,) * len(images))
 
     def process(self, contents, names, between=(), epoch=0):
         return self.processor.process(self.frame(contents, names, between, epoch), self.settings)
