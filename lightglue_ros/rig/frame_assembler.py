@@ -178,11 +178,12 @@ class FrameAssembler(Generic[T]):
             now: time of arrival in nanoseconds, on a steady clock of any origin.
         """
         self.counts.received += 1
-        self._pass_time(now)
         self._follow_stamps(camera, stamp)
         if not self._keep(camera, stamp, image):
             self.counts.late += 1
             return []
+        self._pass_time(now)
+        self._cameras[camera].came_at = now
         self._readmit(camera, stamp)
         return [self._make_frame(moment) for moment in self._ready_moments(camera, stamp)]
 
@@ -241,7 +242,10 @@ class FrameAssembler(Generic[T]):
         return self._time - self._met[one][other] <= timeout
 
     def _pass_time(self, now: int) -> None:
-        """Advance the time, by less than any timeout, so that no camera is missing after a pause of all."""
+        """Advance the time, by less than any timeout, so that no camera is missing after a pause of all.
+
+        Late images do not count: with stamps that stand still all cameras pause.
+        """
         if self._now is not None and now > self._now:
             self._time += min(now - self._now, min(map(self._timeout, range(len(self._cameras)))) / 2)
         self._now = now
@@ -279,7 +283,6 @@ class FrameAssembler(Generic[T]):
             self._period = min((one.period for one in self._cameras if one.period), default=0)
         known.waiting.append((stamp, image))
         known.number = self.counts.received
-        known.came_at = self._now or 0
         if len(known.waiting) > _DEPTH:
             known.waiting.popleft()
             self.counts.unmatched += 1
@@ -341,16 +344,13 @@ class FrameAssembler(Generic[T]):
             and any(self._are_together(camera, member) for member in moment)
             and self._may_join(known, stamp, clock_since)
         }
-        full = {camera for camera, entry in moment.items() if self._is_full(camera, entry)}
+        queues = {camera: self._cameras[camera].waiting for camera in moment}
+        full = {one for one, queue in queues.items() if len(queue) == _DEPTH and queue[0] is moment[one]}
         if not full:
             return bool(awaited)
-        # An image of these cameras will be dropped if the moment goes on waiting.
+        # The images of these cameras will be dropped if the moment goes on waiting.
         rest = (moment.keys() - full) | awaited
         return self.rig.count_served(rest) > self.rig.count_served(set(moment))
-
-    def _is_full(self, camera: int, entry: tuple[int, T]) -> bool:
-        waiting = self._cameras[camera].waiting
-        return len(waiting) == _DEPTH and waiting[0] is entry
 
     def _may_join(self, known: _Camera[T], stamp: int, clock_since: int) -> bool:
         """Return True if the next image of a camera is expected by a moment that began at a stamp."""
