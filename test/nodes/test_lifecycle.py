@@ -78,6 +78,20 @@ def test_unconfigured_it_takes_any_parameter_and_a_configure_that_failed_can_be_
     assert (pair.camera0, pair.camera1, pair.status) == ("rear", "front", PairMatches.STATUS_OK)
 
 
+def test_image_qos_that_was_changed_while_unconfigured_is_that_of_the_next_subscriptions(managed):
+    stereo = managed(image_qos="sensor_data")
+    for reliability, following in (("BEST_EFFORT", "reliable"), ("RELIABLE", "auto")):
+        assert stereo.change_state(Transition.TRANSITION_CONFIGURE) == (True, "inactive")
+        assert stereo.change_state(Transition.TRANSITION_ACTIVATE) == (True, "active")
+        stereo.wait_until(
+            lambda expected=reliability: stereo.requested("left/image_rect") == [expected], reliability
+        )
+        assert stereo.change_state(Transition.TRANSITION_DEACTIVATE) == (True, "inactive")
+        assert stereo.change_state(Transition.TRANSITION_CLEANUP) == (True, "unconfigured")
+        assert stereo.set_parameters(image_qos=following)[0].successful
+        stereo.wait_until(lambda: not stereo.requested("left/image_rect"), "the end of the subscriptions")
+
+
 def test_cleanup_frees_the_sessions_and_a_signal_ends_it_inactive(managed):
     """Each session has threads of its own: num_threads - 1, because the thread that calls it works, too."""
     stereo = managed(num_threads=5)
