@@ -30,7 +30,7 @@ def causes_of(behaviour, cameras=CAMERAS, slop=0.0, seconds=6.0):
 
 
 @pytest.mark.parametrize(
-    ("ahead", "said"), [(-37.0, "its stamps are 37.0 s behind"), (-2.0, "its stamps are 2.0 s behind")]
+    ("ahead", "said"), [(37.0, "its stamps are 37.0 s ahead of"), (-2.0, "its stamps are 2.0 s behind")]
 )
 @pytest.mark.parametrize(("cameras", "theirs"), [(CAMERAS, "the others'"), (("left", "rear"), "left's")])
 def test_a_clock_that_is_off_is_named_with_by_how_much_and_the_slop_is_not_blamed(
