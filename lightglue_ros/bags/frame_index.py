@@ -10,11 +10,13 @@ other, or by recorders whose clocks differ.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, combinations
+from itertools import accumulate, pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import NamedTuple
 
 from lightglue_ros.bags.camera_info_index import CameraInfoIndex, index_camera_infos
@@ -29,7 +31,7 @@ from lightglue_ros.bags.tally import Tally
 from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.frame import RigFrame
 from lightglue_ros.rig.frame_assembler import FrameAssembler
-from lightglue_ros.rig.sync import distance
+from lightglue_ros.rig.missing import why_missing
 from lightglue_ros.rosdata.bags import Bag, Place
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import MatcherParameters
@@ -67,9 +69,17 @@ class _Image(NamedTuple):
 
 
 class _Assembled(NamedTuple):
-    """Frames in their order, the number of images in none of them, and the slop in the end, in seconds."""
+    """Frames in their order.
+
+    Attributes:
+        frames: (time of recording of the last image in nanoseconds, frame).
+        arrivals: of each camera, the times at which the assembler got its images.
+        unused: number of images in no frame.
+        slop: in the end, in seconds.
+    """
 
     frames: list[tuple[int, RigFrame[_Image]]]
+    arrivals: list[dict[Place, int]]
     unused: int
     slop: float
 
@@ -77,6 +87,13 @@ class _Assembled(NamedTuple):
     def togetherness(self) -> int:
         """A number that is larger if more images are in frames with others."""
         return sum(sum(image is not None for image in frame.images) ** 2 for _, frame in self.frames)
+
+    def is_silent(self, camera: int, frame: RigFrame[_Image], timeout: float) -> bool:
+        """Return True if no image of a camera came around a frame."""
+        came = max(self.arrivals[one.camera][one.place] for one in frame.images if one is not None)
+        times = list(self.arrivals[camera].values())
+        around = bisect_left(times, came - 1e9 * timeout), bisect_right(times, came + 1e9 * timeout)
+        return around[0] == around[1]
 
 
 def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherParameters) -> FrameIndex:
@@ -97,10 +114,11 @@ def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherPa
         images, count = _list_images(bag, topics, settings, tally)
         absent = {camera for camera, topic in enumerate(topics) if topic is None}
         assembled = _assemble(images, settings, absent)
-        stamps = [[image.stamp for image in images if image.camera == one] for one in range(len(topics))]
+        of_camera = [[image for image in images if image.camera == one] for one in range(len(topics))]
         if not assembled.frames:
-            raise _no_frames(bag, topics, stamps, settings, assembled.slop, tally, count)
-        _count_missing(assembled, topics, stamps, settings, tally)
+            why = _why_missing(assembled, of_camera, topics, settings)
+            raise _no_frames(bag, topics, why, settings, tally, count)
+        _count_missing(assembled, of_camera, topics, settings, tally)
         if assembled.unused:
             tally.say("note", f"{assembled.unused} images are in no frame: late, or without a partner")
         if MATCHES_TOPIC in bag.types:
@@ -149,44 +167,70 @@ def _assemble_in_order(
     assembler: FrameAssembler[_Image] = FrameAssembler(
         settings.frame.rig, settings.sync_slop, settings.camera_timeout, absent
     )
-    frames = [
-        frame for now, image in images for frame in assembler.add(image.camera, image.stamp, image, now)
-    ]
+    frames: list[RigFrame[_Image]] = []
+    arrivals: list[dict[Place, int]] = [{} for _ in settings.cameras]
+    for now, image in images:
+        arrivals[image.camera][image.place] = now
+        frames += assembler.add(image.camera, image.stamp, image, now)
     times = accumulate((max(one.time for one in frame.images if one) for frame in frames), max)
     used = sum(image is not None for frame in frames for image in frame.images)
-    return _Assembled(list(zip(times, frames, strict=True)), len(images) - used, assembler.slop)
+    timed = list(zip(times, frames, strict=True))
+    return _Assembled(timed, arrivals, len(images) - used, assembler.slop)
 
 
 def _count_missing(
     assembled: _Assembled,
+    of_camera: Sequence[Sequence[_Image]],
     topics: Sequence[ImageTopic | None],
-    stamps: Sequence[Sequence[int]],
     settings: MatcherParameters,
     tally: Tally,
 ) -> None:
     """Count the frames in which a camera is missing, and say why."""
-    count = Counter(camera for _, frame in assembled.frames for camera in frame.missing)
-    names = absolute_names(settings.image_topics)
-    for camera, frames in sorted(count.items()):
-        if topics[camera] is None:
-            why = f"there are no images on {names[camera]}"
-        elif not stamps[camera]:
-            why = f"no image on {topics[camera].name} can be used"
-        else:
-            others = [stamp for other, them in enumerate(stamps) if other != camera for stamp in them]
-            apart = distance(stamps[camera], others, assembled.slop)
-            why = f"no image came within camera_timeout ({settings.camera_timeout:g} s)"
-            if apart is not None:
-                why = f"its stamps are {apart.seconds:.3g} s apart from the others'"
-        tally.add("missing", settings.cameras[camera], why, count=frames)
+    out_of_sync = _why_missing(assembled, of_camera, topics, settings)
+    silent = f"no usable image came within camera_timeout ({settings.camera_timeout:g} s)"
+    for _, frame in assembled.frames:
+        for camera in sorted(frame.missing):
+            is_silent = of_camera[camera] and assembled.is_silent(camera, frame, settings.camera_timeout)
+            tally.add("missing", settings.cameras[camera], silent if is_silent else out_of_sync[camera])
+
+
+def _why_missing(
+    assembled: _Assembled,
+    of_camera: Sequence[Sequence[_Image]],
+    topics: Sequence[ImageTopic | None],
+    settings: MatcherParameters,
+) -> dict[int, str]:
+    """Return for each camera why it is missing although its images come."""
+    unusable = {
+        camera: f"no image on {name} can be used" if topics[camera] else f"there are no images on {name}"
+        for camera, name in enumerate(absolute_names(settings.image_topics))
+        if not of_camera[camera]
+    }
+    there = {camera: them for camera, them in enumerate(of_camera) if them}
+    clocks = {
+        camera: median_low(image.stamp - assembled.arrivals[camera][image.place] for image in them)
+        for camera, them in there.items()
+    }
+    ahead = {
+        camera: 1e-9 * (clock - median_low(other for it, other in clocks.items() if it != camera))
+        for camera, clock in clocks.items()
+        if len(clocks) > 1
+    }
+    periods = [
+        median_low(after.stamp - before.stamp for before, after in pairwise(them))
+        for them in there.values()
+        if len(them) > 1
+    ]
+    period = 1e-9 * min(periods, default=0)
+    cameras = settings.cameras
+    return why_missing(cameras, range(len(cameras)), ahead, assembled.slop, period, unusable)
 
 
 def _no_frames(
     bag: Bag,
     topics: Sequence[ImageTopic | None],
-    stamps: Sequence[Sequence[int]],
+    why: dict[int, str],
     settings: MatcherParameters,
-    slop: float,
     tally: Tally,
     count: Counter[int],
 ) -> ConfigError:
@@ -194,12 +238,6 @@ def _no_frames(
     there = [(number, topic.name) for number, topic in enumerate(topics) if topic is not None]
     counts = ", ".join(f"{count[number]} on {name}" for number, name in there)
     causes = [str(one) for one in tally.findings()] + bag.problems()
-    fix = ""
-    for first, second in combinations([number for number, _ in there], 2):
-        apart = distance(stamps[first], stamps[second], slop)
-        if apart is not None:
-            names = f"{settings.cameras[first]} and {settings.cameras[second]}"
-            causes.append(f"the stamps of {names} are {apart.seconds:.3g} s apart (slop: {slop:.3g} s)")
-            larger = f"-p sync_slop:={1.1 * apart.seconds:.2g}"
-            fix = larger if apart.is_slop else "set the clocks of the cameras right"
-    return ConfigError("; ".join([f"bag {bag} has no frame to match", f"images: {counts}", *causes]), fix=fix)
+    if not tally.count("rejected"):
+        causes += [f"camera {settings.cameras[number]}: {why[number]}" for number, _ in there[1:]]
+    return ConfigError("; ".join([f"bag {bag} has no frame to match", f"images: {counts}", *causes]))

@@ -53,7 +53,7 @@ def find_image_topics(bag: Bag, settings: MatcherParameters) -> list[ImageTopic 
         names = enumerate(absolute_names(settings.image_topics))
         lacking = ", ".join(name for camera, name in names if camera not in present)
         raise ConfigError(
-            f"bag {bag} has no images on {lacking}",
+            "; ".join([f"bag {bag} has no images on {lacking}", *bag.problems()]),
             allowed=f"{RAW} or {COMPRESSED} for each camera; it has: {bag.describe_topics()}",
             fix="-p image_topics:='[/left/topic, /right/topic]'",
         )

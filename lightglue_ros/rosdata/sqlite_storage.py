@@ -1,7 +1,7 @@
 """Reads and writes the SQLite databases of rosbag2, message by message.
 
 A damaged page costs the messages in it: a message is read by its number, so that those before and after it
-are found without it.
+are found without it. Where SQLite's tree is broken, its leaves are looked for page by page.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lightglue_ros.rosdata.recording import BrokenBagError, Extras, Message, Topic, Wanted
+from lightglue_ros.rosdata.sqlite_pages import MessageCell, find_cells, read_cell
 from lightglue_ros.rosdata.typestore import known_definition
 
 # A lost page of SQLite's tree may hide this many messages. A missing message costs 20 us to pass.
@@ -61,6 +62,7 @@ class SqliteFile:
         self._database.row_factory = sqlite3.Row
         self._database.text_factory = lambda text: text.decode(errors="replace")
         self._broken = self._hidden = 0
+        self._loose: dict[int, MessageCell] = {}
         self._is_end_hidden = False
         try:
             # Without this SQLite refuses a database that is shorter than its header says.
@@ -92,19 +94,24 @@ class SqliteFile:
         """Read messages in the order of their times."""
         chosen = {number for number, topic in self._topics.items() if wanted(topic)}
         for number, topic, time in self._listed[np.isin(self._listed["topic"], list(chosen))].tolist():
+            place = self._loose.get(number, number)
             try:
-                data = self.read(number)
+                data = self.read(place)
             except (sqlite3.DatabaseError, BrokenBagError):
                 self._broken += 1
             else:
-                yield Message(self._topics[topic], time, data, number, time)
+                yield Message(self._topics[topic], time, data, place, time)
 
-    def read(self, place: int) -> bytes:
+    def read(self, place: int | MessageCell) -> bytes:
         """Read the data of one message again."""
-        row = self._database.execute("SELECT data FROM messages WHERE id = ?", (place,)).fetchone()
-        if row is None:
+        if isinstance(place, MessageCell):
+            data = read_cell(self._path, self._page_size, place)
+        else:
+            row = self._database.execute("SELECT data FROM messages WHERE id = ?", (place,)).fetchone()
+            data = row and bytes(row["data"])
+        if data is None:
             raise BrokenBagError(f"{self._path} has no message {place}")
-        return bytes(row["data"])
+        return data
 
     def extras(self) -> Extras:
         """Return nothing: a database has no other contents."""
@@ -120,20 +127,28 @@ class SqliteFile:
         if self._size() < self._whole_size():
             lines.append(f"its end is missing: it has {self._size()} of {self._whole_size()} bytes")
         elif self._is_end_hidden:
-            lines.append(f"after the first {len(self._listed)} messages none can be found (malformed)")
+            lines.append(f"its index is damaged: after {len(self._listed)} messages some may be missing")
         return lines
 
     def _definitions(self) -> dict[str, dict[str, str]]:
         try:
             rows = self._database.execute("SELECT * FROM message_definitions")
             return {row["topic_type"]: dict(row) for row in rows}
-        except sqlite3.OperationalError:  # this table came with Iron
+        except sqlite3.DatabaseError:  # damaged, or from before Iron
             return {}
 
     @cached_property
     def _listed(self) -> np.ndarray:
         """(number, topic, time) of all messages that can be found, in the order of their times."""
-        rows = np.fromiter(self._find(), [("number", "i8"), ("topic", "i8"), ("time", "i8")])
+        fields = [("number", "i8"), ("topic", "i8"), ("time", "i8")]
+        rows = np.fromiter(self._find(), fields)
+        if self._hidden or self._is_end_hidden:
+            known = set(rows["number"].tolist())
+            cells = (cell for cell in find_cells(self._path, self._page_size) if cell.number not in known)
+            self._loose = {cell.number: cell for cell in cells if cell.topic in self._topics}
+            self._hidden = max(0, self._hidden - len(self._loose))
+            rows = np.append(rows, np.array([cell[:3] for cell in self._loose.values()], fields))
+            rows.sort(order="number")
         if len(rows) and self._size() % self._page_size:
             rows = self._without_last(rows)
         return rows[np.argsort(rows["time"], kind="stable")]
@@ -176,8 +191,9 @@ class SqliteFile:
     def _without_last(self, rows: np.ndarray) -> np.ndarray:
         """Leave out the last message that can be read: SQLite fills the page that was cut with zeros."""
         for count in range(len(rows), 0, -1):
-            with suppress(sqlite3.DatabaseError):
-                self.read(int(rows[count - 1]["number"]))
+            with suppress(sqlite3.DatabaseError, BrokenBagError):
+                number = int(rows[count - 1]["number"])
+                self.read(self._loose.get(number, number))
                 self._broken += 1
                 return np.delete(rows, count - 1)
         return rows

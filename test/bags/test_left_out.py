@@ -129,14 +129,14 @@ def test_what_was_left_out_is_in_the_summary_and_in_the_json(motorcycle, match_h
     assert {kind for kind, _ in found} == {"rejected", "missing", "unverified", "note"}
     assert found["rejected", "right"]["count"] == 2
     assert found["rejected", "right"]["cause"] == "unknown_encoding"
-    assert "no image came within camera_timeout (0.1 s)" in found["missing", "right"]["cause"]
+    assert "no usable image came within camera_timeout (0.1 s)" in found["missing", "right"]["cause"]
 
 
 @pytest.mark.parametrize(
     ("shift", "arguments", "says"),
     [
-        (20_000_000, ["sync_slop:=0.001"], "0.02 s apart (slop: 0.001 s); fix: -p sync_slop:=0.022"),
-        (3600 * 10**9, [], "s apart (slop: 0.0225 s); fix: set the clocks of the cameras right"),
+        (20_000_000, ["sync_slop:=0.001"], "its stamps are not within sync_slop, 0.001 s, of left's"),
+        (3600 * 10**9, [], "camera right: its stamps are 3600.0 s ahead of left's; fix: the clock"),
     ],
 )
 def test_the_slop_is_named_only_if_a_larger_one_helps(
@@ -148,7 +148,7 @@ def test_the_slop_is_named_only_if_a_larger_one_helps(
     status, _, said = match_here(bag, "-o", tmp_path / "out", "-p", "pairs:=['left:right']", *never, *more)
     assert status == 1
     assert says in said
-    if "sync_slop:=" in says:
+    if "sync_slop" in says:
         assert match_here(bag, "-o", tmp_path / "out", "-p", "sync_slop:=0.022")[0] == 0
 
 
