@@ -46,9 +46,12 @@ class LatestOnlyThread(Generic[T]):
     def submit(self, item: T) -> None:
         """Hand over an item and return at once."""
         with self._changed:
-            kept = [waiting for waiting in self._waiting if not self._overtakes(item, waiting)]
-            self.dropped += len(self._waiting) - len(kept)
-            self._waiting = [*kept, item]
+            overtaken = [place for place, old in enumerate(self._waiting) if self._overtakes(item, old)]
+            self.dropped += len(overtaken)
+            # The item takes the place of the first, so that each has its turn.
+            self._waiting.insert(overtaken[0] if overtaken else len(self._waiting), item)
+            for place in reversed(overtaken):
+                del self._waiting[place + 1]
             self._changed.notify_all()
 
     def stop(self, interrupt: Callable[[], None] = lambda: None) -> None:

@@ -41,14 +41,14 @@ def test_items_that_do_not_overtake_each_other_wait_in_turn():
     thread = LatestOnlyThread(gate, on_error=lambda error: None, overtakes=lambda new, old: new[0] == old[0])
     thread.submit("a1")
     assert gate.begun.acquire(timeout=DEADLINE)
-    for item in ("a2", "b2", "a3", "b3"):
+    for item in ("b1", "a2", "b2", "a3", "b3", "a4"):
         thread.submit(item)
     gate.go.release(3)
     for _ in range(2):
         assert gate.begun.acquire(timeout=DEADLINE)
     thread.stop()
-    assert gate.done == ["a1", "a3", "b3"]
-    assert thread.dropped == 2
+    assert gate.done == ["a1", "b3", "a4"]
+    assert thread.dropped == 4
 
 
 def test_an_error_is_reported_and_the_next_item_is_worked_on():
