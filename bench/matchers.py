@@ -35,7 +35,7 @@ from lightglue_ros.errors import LightGlueRosError
 from lightglue_ros.export.selfcheck import compare
 from originals import MATCHERS, load_original, missing_packages
 from peers import LightGlueOnnx, TransformersLightGlue, has_transformers
-from tables import Table, keep, parser_of, print_head, print_table
+from tables import THREADS_SPIN, Table, keep, parser_of, print_head, print_table
 from timing import interleaved
 
 ORIGINAL = "original"
@@ -106,7 +106,7 @@ def measure(arguments: argparse.Namespace) -> list[Table]:
     views = find_views(arguments.data, max(arguments.views, *arguments.batches))
     features = extract(extractor, views)
 
-    print_head("The matcher alone", f"PyTorch {torch.__version__}", *versions(arguments))
+    print_head("The matcher alone", f"PyTorch {torch.__version__}", *versions(arguments), THREADS_SPIN)
     size = f"{views.image_size[0]}x{views.image_size[1]}"
     threads = arguments.threads or torch.get_num_threads()
     tables = []

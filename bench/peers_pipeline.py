@@ -24,7 +24,7 @@ from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.session import onnxruntime
 from lightglue_ros.errors import LightGlueRosError, ModelError
 from surround import motorcycle_views
-from tables import Table, keep, parser_of, print_head, print_table
+from tables import THREADS_SPIN, Table, keep, parser_of, print_head, print_table
 from timing import interleaved
 
 RING = [(slot, (slot + 1) % 4) for slot in range(4)]
@@ -48,7 +48,7 @@ def main() -> None:
     except LightGlueRosError as error:
         sys.exit(str(error))
     rings = {f"ours: {Path(arguments.model).name}": ours} | peers
-    print_head("A ring of four cameras, four pairs")
+    print_head("A ring of four cameras, four pairs", THREADS_SPIN)
     matches = {name: ring() for name, ring in rings.items()}
     seconds = interleaved({name: [ring] for name, ring in rings.items()}, arguments.rounds)
     first = next(iter(seconds.values()))
@@ -61,7 +61,7 @@ def main() -> None:
 
 def our_ring(model: str, images: list[np.ndarray], size: tuple[int, int], threads: int) -> Ring:
     """Each image extracted once, all pairs matched in one run."""
-    pipeline = MatchPipeline(model, "cpu", size, num_threads=threads)
+    pipeline = MatchPipeline(model, "cpu", size, num_threads=threads, spin_threads=True)
     return lambda: sum(len(pair.scores) for pair in pipeline.match(images, RING))
 
 

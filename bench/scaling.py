@@ -24,7 +24,7 @@ from exported import Exported, Tensors
 from features import export_with_slots, filled
 from lightglue_ros.cli.bench import camera_images
 from lightglue_ros.errors import LightGlueRosError, ModelError
-from tables import Cell, Table, keep, parser_of, print_head, print_table
+from tables import THREADS_SPIN, Cell, Table, keep, parser_of, print_head, print_table
 from timing import Work, interleaved
 
 FEATURES_SIZE = (640, 480)  # canvas of the images whose features are matched
@@ -38,7 +38,7 @@ def main() -> None:
         exported = Exported(arguments.model, arguments.threads)
     except LightGlueRosError as error:
         sys.exit(str(error))
-    print_head(f"How the time of {arguments.model} grows")
+    print_head(f"How the time of {arguments.model} grows", THREADS_SPIN)
     tables = []
     for table in measure(exported, arguments):
         print_table(table)

@@ -14,6 +14,8 @@ from pathlib import Path
 from lightglue_ros.cli.bench import machine
 
 Cell = str | int | float
+# Measurements of models alone: the originals, the peers and ONNX Runtime by default spin, so ours does, too.
+THREADS_SPIN = "threads spin within a run"
 
 
 @dataclass(frozen=True)

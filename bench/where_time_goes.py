@@ -43,7 +43,7 @@ from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD
 from lightglue_ros.core.session import GraphSession, onnxruntime
 from lightglue_ros.core.store import find_model
 from lightglue_ros.errors import LightGlueRosError
-from tables import Cell, Table, keep, parser_of, print_head, print_table
+from tables import THREADS_SPIN, Cell, Table, keep, parser_of, print_head, print_table
 from timing import Work, interleaved
 
 CONTAINERS = ("If", "Loop", "Scan")
@@ -113,7 +113,7 @@ def main() -> None:
         inputs = inputs_of_graphs(exported, arguments)
     except LightGlueRosError as error:
         sys.exit(str(error))
-    print_head(f"Where the time of {arguments.model} goes")
+    print_head(f"Where the time of {arguments.model} goes", THREADS_SPIN)
     tables, limits = [], []
     for graph in arguments.graphs:
         path = {EXTRACTOR: files.extractor, MATCHER: files.matcher}[graph]
@@ -167,7 +167,7 @@ def profile(path: Path, graph: str, inputs: Tensors, threads: int, runs: int) ->
     """Return the operators of some runs of a graph, run as we run it."""
     with TemporaryDirectory() as folder:
         with profiled_sessions(folder):
-            session = GraphSession(path, graph, provider="cpu", num_threads=threads)
+            session = GraphSession(path, graph, provider="cpu", num_threads=threads, spin_threads=True)
         for _ in range(1 + runs):
             session.run(inputs)
         return nodes_after_first_run(session._session.end_profiling())
@@ -244,7 +244,7 @@ def measure_limit(
     large = [product for product, count in operations.items() if count >= LEAST_SHARE * total]
     large.sort(key=operations.get, reverse=True)
 
-    session = GraphSession(path, graph, provider="cpu", num_threads=arguments.threads)
+    session = GraphSession(path, graph, provider="cpu", num_threads=arguments.threads, spin_threads=True)
     works = {str(product.timed): [alone(product.timed, arguments.threads)] for product in large}
     works[graph] = [lambda: session.run(inputs)]
     for (work,) in works.values():
