@@ -44,12 +44,13 @@ def split_bag(folder, parts):
     """Join bags of one file each to one bag of several files, whose metadata.yaml names them."""
     yaml = pytest.importorskip("yaml")
     folder.mkdir()
-    names = []
+    names, files = [], []
     for part in parts:
         (file,) = (path for path in part.iterdir() if path.suffix != ".yaml")
         metadata = yaml.safe_load((part / "metadata.yaml").read_text())
         names.append(file.rename(folder / file.name).name)
-    metadata["rosbag2_bagfile_information"]["relative_file_paths"] = names
+        files += metadata["rosbag2_bagfile_information"]["files"]
+    metadata["rosbag2_bagfile_information"] |= {"relative_file_paths": names, "files": files}
     (folder / "metadata.yaml").write_text(yaml.safe_dump(metadata))
     return folder
 

@@ -120,7 +120,8 @@ def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherPa
             raise _no_frames(bag, topics, why, settings, tally, count)
         _count_missing(assembled, of_camera, topics, settings, tally)
         if assembled.unused:
-            tally.say("note", f"{assembled.unused} images are in no frame: late, or without a partner")
+            unused = f"{assembled.unused} of {len(images)} images"
+            tally.say("note", f"{unused} are in no frame: late, or without a partner")
         if MATCHES_TOPIC in bag.types:
             tally.say("note", f"its own {MATCHES_TOPIC} is left out")
         infos = index_camera_infos(bag, settings, tally)

@@ -149,8 +149,11 @@ class Bag(AbstractContextManager):
         """Read what the files hold apart from messages."""
         for number in self._contents[1]:
             file = self._open(number)
-            with suppress(Exception):
+            try:
                 yield file.extras()
+            # The exception depends on which bytes are broken.
+            except Exception as error:
+                self._problems.append(f"attachments of {self._files[number].name} cannot be read: {error}")
             file.close()
 
     def problems(self) -> list[str]:
@@ -238,7 +241,8 @@ class Bag(AbstractContextManager):
         found = storage_files(path)
         if not path.is_dir():
             return found
-        listed = [Path(str(name)).name for name in metadata_of(path).get("relative_file_paths") or ()]
+        metadata = metadata_of(path)
+        listed = [Path(str(name)).name for name in metadata.get("relative_file_paths") or ()]
         missing = [name for name in listed if not (path / name).exists()]
         if listed and not missing:
             return [path / name for name in listed]
@@ -247,7 +251,11 @@ class Bag(AbstractContextManager):
             was = f"{', '.join(missing)}, which metadata.yaml names, is missing"
             self.notes.append(f"{was}; read instead: {', '.join(others)}")
         else:
-            self._problems += [f"{name} is missing, which metadata.yaml names" for name in missing]
+            counts = {Path(one["path"]).name: one["message_count"] for one in metadata.get("files") or ()}
+            self._problems += [
+                f"{name} is missing, which metadata.yaml names ({counts.get(name, 'unknown')} messages)"
+                for name in missing
+            ]
         return found
 
 

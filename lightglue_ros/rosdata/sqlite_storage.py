@@ -121,7 +121,8 @@ class SqliteFile:
         """Name what could not be read so far."""
         lines = []
         if self._broken:
-            lines.append(f"{self._broken} messages cannot be read (database disk image is malformed)")
+            count = f"{self._broken} of {len(self._listed)} messages"
+            lines.append(f"{count} cannot be read (database disk image is malformed)")
         if self._hidden:
             lines.append(f"about {self._hidden} messages cannot be found (database disk image is malformed)")
         if self._size() < self._whole_size():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -98,6 +99,18 @@ def test_a_bag_is_played_as_it_was_recorded_with_its_clock(ros, bag):
     assert clock[-1] == RECORDED + (FRAMES - 1) * PERIOD
     assert clock[0] >= RECORDED - PERIOD
     assert any((tick - RECORDED) % PERIOD for tick in clock), "no time between the images"
+
+
+@pytest.mark.parametrize("bag", ["MCAP"], indirect=True)
+def test_of_a_damaged_bag_the_rest_is_played_and_the_damage_is_named(ros, bag):
+    (Path(bag) / "metadata.yaml").write_text(
+        "rosbag2_bagfile_information: {relative_file_paths: [bag.mcap, bag_1.mcap]}"
+    )
+    parameters = {**COUNTED, "min_subscribers": 0, "speed": 100.0, "bag": bag}
+    with node_process("player", parameters, stderr=subprocess.PIPE, text=True) as player:
+        _, said = player.communicate(timeout=DEADLINE)
+    assert player.returncode == 0
+    assert said.count("bag_1.mcap is missing, which metadata.yaml names") == 1
 
 
 @pytest.mark.parametrize("bag", ["MCAP"], indirect=True)
