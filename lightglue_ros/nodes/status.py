@@ -63,15 +63,18 @@ class MatcherStatus:
         return self._count("images rejected", f"images rejected: {error.cause}")
 
     def unusable(self, seconds: float) -> dict[int, str]:
-        """Return the cameras of which no usable image came in the last seconds, and why."""
-        since = time.monotonic() - seconds
+        """Return the cameras of which no usable image came for so long while others sent, and why.
+
+        Where all cameras pause, the causes stay as they were.
+        """
+        now = self._inputs.newest
         causes = {
             camera: f"its images are rejected: {text}"
             for camera, (at, text) in list(self._rejections.items())
-            if at > since
+            if now - at < seconds
         }
         for camera in range(len(self._cameras)):
-            if self._inputs.is_silent(camera, seconds):
+            if self._inputs.is_silent(camera, seconds, now):
                 causes[camera] = f"no image comes on {self._inputs.describe([camera])}"
         return causes
 

@@ -72,17 +72,25 @@ class InputWatch:
         """Period of the fastest camera in seconds; 0 before one is known."""
         return min(filter(None, map(self.period, range(len(self._topics)))), default=0.0)
 
-    def is_silent(self, camera: int, seconds: float) -> bool:
-        """Return True if a camera has sent nothing for so long, and for two of its periods."""
-        return self._silence(camera) > max(seconds, 2 * self.period(camera))
+    @property
+    def newest(self) -> float:
+        """Time at which the newest message of any camera came; the beginning before there is one."""
+        return max(map(self._last, range(len(self._topics))))
 
-    def _silence(self, camera: int) -> float:
+    def is_silent(self, camera: int, seconds: float, at: float) -> bool:
+        """Return True if, at some time, a camera had sent nothing for so long, and for two of its periods."""
+        return at - self._last(camera) > max(seconds, 2 * self.period(camera))
+
+    def _last(self, camera: int) -> float:
         arrivals = self._arrivals[camera]
-        return time.monotonic() - (arrivals[-1] if arrivals else self._began)
+        return arrivals[-1] if arrivals else self._began
 
     def log_silence(self) -> None:
         """Log the cameras that send nothing, with what tells the cause."""
-        silent = [camera for camera in range(len(self._topics)) if self.is_silent(camera, SILENT_SECONDS)]
+        now = time.monotonic()
+        silent = [
+            camera for camera in range(len(self._topics)) if self.is_silent(camera, SILENT_SECONDS, now)
+        ]
         back = [
             topic
             for camera, topic in enumerate(self._topics)
@@ -95,7 +103,7 @@ class InputWatch:
             return
         # All are named in one line, because they have one cause: a cable, a driver, the domain.
         are_all = len(silent) == len(self._topics) > 1
-        seconds = min(map(self._silence, due))
+        seconds = now - max(map(self._last, due))
         topics, domain = self.describe(silent if are_all else due), self._node.context.get_domain_id()
         text = f"nothing received for {seconds:.0f} s on {topics}; ROS_DOMAIN_ID is {domain}"
         self._node.get_logger().warning(f"all cameras are silent: {text}" if are_all else text)
