@@ -33,6 +33,8 @@ OVERLAP_SECONDS = 1.0
 LOSS_SECONDS = 5.0
 LEAST_LOST = 3
 LEAST_LOST_SHARE = 0.05
+# Fast DDS was seen to report 2^31 lost messages at once after it had lost four large images.
+IMPOSSIBLE_LOSS = 1_000_000
 
 
 class FollowingSubscription:
@@ -158,7 +160,8 @@ class FollowingSubscription:
             self._callback(message)
 
     def _count_lost(self, event: Any) -> None:
-        self.lost += event.total_count_change
+        if event.total_count_change < IMPOSSIBLE_LOSS:
+            self.lost += event.total_count_change
 
     def _drop_old(self) -> None:
         if self._old is not None:

@@ -1,5 +1,7 @@
 """Subscriptions that follow their publishers, in the process of the test."""
 
+from types import SimpleNamespace
+
 import pytest
 from sensor_msgs.msg import Image
 
@@ -44,3 +46,10 @@ def test_without_events_a_subscription_follows_at_the_next_look(node, monkeypatc
     node.wait_until(lambda: requested() == ["BEST_EFFORT", "RELIABLE"], "the second subscription")
     node.wait_until(publish, "an image")
     node.wait_until(lambda: publish() and requested() == ["RELIABLE"], "the end of the first subscription")
+
+
+def test_losses_that_the_middleware_miscounts_are_not_told(node):
+    following = subscriptions.FollowingSubscription(node, Image, "image", print)
+    for change in (3, 2**31):
+        following._count_lost(SimpleNamespace(total_count_change=change))
+    assert following.lost == 3
