@@ -73,12 +73,7 @@ def hash_model(model: str) -> tuple[Path, str]:
         ModelError: the model is missing, or is a pipeline.onnx.
     """
     files = find_model(model)
-    if not files.is_split:
-        raise ModelError(
-            f"{files.pipeline} goes from images to matches and has no features to keep",
-            allowed="a model with extractor.onnx and matcher.onnx",
-            fix="lightglue_ros export MODEL --split",
-        )
+    files.require_split()
     digest = hashlib.sha256()
     for file in (files.extractor, files.matcher):
         digest.update(file.read_bytes())

@@ -115,12 +115,8 @@ class MatchPipeline:
         files = find_model(model)
         if graphs is None:
             graphs = SPLIT if files.is_split else (PIPELINE,)
-        elif files.pipeline is not None and not files.is_split:
-            raise ModelError(
-                f"{files.pipeline} goes from images to matches and has no features to keep or to send",
-                allowed="a model with extractor.onnx and matcher.onnx",
-                fix=export_command(files.pipeline.with_name("matcher.onnx")),
-            )
+        else:
+            files.require_split()
         self._sessions = {
             graph: GraphSession(
                 getattr(files, graph),

@@ -29,6 +29,15 @@ class ModelFiles:
         """True if images can be extracted, and their features be matched later."""
         return self.extractor is not None and self.matcher is not None
 
+    def require_split(self) -> None:
+        """Raise a ModelError if this is only a pipeline.onnx."""
+        if self.pipeline is not None and not self.is_split:
+            raise ModelError(
+                f"{self.pipeline} goes from images to matches and has no features to keep or to send",
+                allowed="a model with extractor.onnx and matcher.onnx",
+                fix=export_command(self.pipeline.with_name(f"{EXTRACTOR}.onnx")),
+            )
+
 
 def home() -> Path:
     """Return the folder of the store. It need not exist."""
