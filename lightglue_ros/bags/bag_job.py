@@ -16,7 +16,8 @@ from lightglue_ros.bags.engines import Engine, UnexpectedError, call
 from lightglue_ros.bags.frame_index import FrameIndex, build_frame_index
 from lightglue_ros.bags.matched_bag import Output, Summary, read_summary, write_matched_bag
 from lightglue_ros.bags.progress import Progress
-from lightglue_ros.bags.work_folder import INDEX, locked_work_folder, write_whole
+from lightglue_ros.bags.work_folder import INDEX, locked_work_folder
+from lightglue_ros.core.files import write_whole
 from lightglue_ros.errors import ConfigError, LightGlueRosError
 from lightglue_ros.rosdata.bags import storage_files
 from lightglue_ros.rosdata.parameters import MatcherParameters

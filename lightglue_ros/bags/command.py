@@ -17,8 +17,7 @@ from lightglue_ros.bags.chunks import hash_model
 from lightglue_ros.bags.engines import Engine
 from lightglue_ros.bags.matched_bag import Output
 from lightglue_ros.bags.progress import Progress
-from lightglue_ros.bags.work_folder import write_whole
-from lightglue_ros.core.files import require_parent_folder
+from lightglue_ros.core.files import require_file_name, require_parent_folder, write_whole
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.bags import STORAGES
 from lightglue_ros.rosdata.parameters import MatcherParameters
@@ -48,7 +47,7 @@ def match_bags(
         ModelError: the model is missing.
     """
     if json_file is not None:
-        require_parent_folder(json_file)
+        require_file_name(json_file)
     with closing(Progress()) as progress:
         jobs = _jobs(bags, output, settings, progress)
         # As many bags at a time as the engine has workers, so that none of them waits for work.
@@ -63,7 +62,7 @@ def match_bags(
                 progress.log("interrupted; the same command goes on from here")
                 raise
     if json_file is not None:
-        write_whole(json_file.expanduser(), json.dumps([_to_json(job) for job in jobs], indent=2).encode())
+        write_whole(json_file, json.dumps([_to_json(job) for job in jobs], indent=2).encode())
     done = [job for job in jobs if job.summary is not None]
     if done:
         progress.log_rate()

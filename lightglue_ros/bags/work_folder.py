@@ -8,7 +8,6 @@ its name when it is whole, and the last step of a run gives the output the name 
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -17,20 +16,11 @@ from pathlib import Path
 from tempfile import gettempprefix
 from typing import IO
 
+from lightglue_ros.core.files import write_whole
 from lightglue_ros.errors import ConfigError
 
 # Without this file there is nothing to resume.
 INDEX = "index"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that gets its name when it is whole, even if the power fails."""
-    making = path.with_name(f"{path.name}.making")
-    with making.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    making.replace(path)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from lightglue_ros.cli import require_ros
 from lightglue_ros.cli.arguments import add_model_arguments, matcher_parameters
 from lightglue_ros.core import PairMatches
 from lightglue_ros.core.draw import draw_matches
-from lightglue_ros.core.image_files import read_image, write_image
+from lightglue_ros.core.image_files import read_image, require_image_name, write_image
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.verification import verify
 
@@ -39,6 +39,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demonstration; the exit status is 0 only if matches came and their geometry holds."""
     require_ros("demo")
+    require_image_name(arguments.output)
     is_rectified = arguments.left is None
     if is_rectified:
         from lightglue_ros.export.weights import motorcycle_pair

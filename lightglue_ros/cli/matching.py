@@ -22,7 +22,7 @@ from lightglue_ros.cli.formats import MatchedPair, hloc_files, hloc_names, json_
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.draw import draw_matches
 from lightglue_ros.core.files import Writer, require_file_name, require_parent_folder, written_whole
-from lightglue_ros.core.image_files import read_image, require_image_suffix, write_image
+from lightglue_ros.core.image_files import read_image, require_image_name, write_image
 from lightglue_ros.errors import ConfigError, LightGlueRosError
 from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
 
@@ -70,11 +70,10 @@ class Outputs:
             ConfigError, ImageError: a file cannot be written.
         """
         files = [path for path in (self.json, self.npz) if path]
-        folders = [self.h5] if self.h5 else []
-        if self.draw is not None:
-            (folders if self.draws_all else files).append(self.draw)
-            if not self.draws_all:
-                require_image_suffix(self.draw)
+        folders = [path for path in (self.h5, self.draw if self.draws_all else None) if path]
+        if self.draw and not self.draws_all:
+            require_image_name(self.draw)
+            files.append(self.draw)
         for path in files:
             require_file_name(path)
         for path in folders:

@@ -89,7 +89,7 @@ def written_whole(writers: Mapping[Path, Writer]) -> Iterator[Callable[[Any], ob
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file that gets its name when it is whole, even if the power fails.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -99,6 +99,7 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with _named_in_errors(path):
             part.write_bytes(data)
+            _sync(part)
             os.replace(part, target)
     finally:
         _remove([part])

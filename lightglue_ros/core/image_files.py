@@ -81,10 +81,16 @@ def _require_file(path: Path) -> None:
         )
 
 
-def require_image_suffix(path: str | os.PathLike[str]) -> None:
-    """Raise an ImageError if no image format has the suffix of `path`."""
+def require_image_name(path: str | os.PathLike[str]) -> None:
+    """Check that an image file can be made at `path`, or replaced.
+
+    Raises:
+        ImageError: no image format has its suffix.
+        ConfigError: its folder is missing, or a folder has its name, say.
+    """
     if Path(path).suffix.lower() not in SUFFIXES:
         raise ImageError(f"cannot write {path}: no image format has this suffix", allowed=_NAMED)
+    require_file_name(Path(path))
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -95,8 +101,7 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
         ConfigError: the folder is missing, or the file cannot be written.
     """
     path = Path(path)
-    require_image_suffix(path)
-    require_file_name(path)
+    require_image_name(path)
     suffix, (height, width) = path.suffix.lower(), image.shape[:2]
     longest = _LONGEST_SIDES.get(suffix, 2**20)
     if max(height, width) > longest:

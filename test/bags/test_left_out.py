@@ -25,7 +25,7 @@ from recordings import (
 from lightglue_ros.bags import chunks
 from lightglue_ros.bags.chunks import ChunkMatcher, ChunkSource
 from lightglue_ros.bags.frame_index import build_frame_index
-from lightglue_ros.bags.work_folder import write_whole
+from lightglue_ros.core.files import write_whole
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
 ESSENTIAL = ("-p", "verification:=essential")
