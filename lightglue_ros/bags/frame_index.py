@@ -3,9 +3,9 @@
 The frame assembler, which the node uses as well, has the times at which messages were recorded as its clock.
 So the frames do not depend on the speed of this machine. Images are checked here; `chunks` decodes them.
 
-The images are taken in the order in which they were recorded, as the node would have seen them. If more of
-them find partners in the order of their stamps, that order is taken: cameras that were recorded one after the
-other, or by recorders whose clocks differ.
+The images are taken in the order in which they were recorded, as the node would have seen them. Cameras that
+were recorded one after the other, or by several recorders, are taken in the order of their stamps, if more of
+their images find partners so.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherPa
         tally = Tally()
         images, count = _list_images(bag, topics, settings, tally)
         absent = {camera for camera, topic in enumerate(topics) if topic is None}
-        assembled = _assemble(images, settings, absent)
+        assembled = _assemble(images, settings, absent, is_one_recorder=len(paths) == 1)
         of_camera = [[image for image in images if image.camera == one] for one in range(len(topics))]
         if not assembled.frames:
             why = _why_missing(assembled, of_camera, topics, settings)
@@ -153,12 +153,27 @@ def _list_images(
     return sorted(images, key=lambda image: (image.time, image.stamp)), count
 
 
-def _assemble(images: list[_Image], settings: MatcherParameters, absent: Collection[int]) -> _Assembled:
+def _assemble(
+    images: list[_Image], settings: MatcherParameters, absent: Collection[int], is_one_recorder: bool
+) -> _Assembled:
     recorded = _assemble_in_order([(image.time, image) for image in images], settings, absent)
     if not recorded.unused and not any(frame.missing for _, frame in recorded.frames):
         return recorded
+    if is_one_recorder and _are_recorded_together(images):
+        # The node matched the same. A camera whose clock is wrong must not be matched with the images of the
+        # others that happen to have its stamps.
+        return recorded
     by_stamp = sorted(((image.stamp, image) for image in images), key=lambda one: one[0])
     return max(recorded, _assemble_in_order(by_stamp, settings, absent), key=lambda it: it.togetherness)
+
+
+def _are_recorded_together(images: Sequence[_Image]) -> bool:
+    """Return True if the times in which the images of the cameras were recorded overlap."""
+    first: dict[int, int] = {}
+    for image in images:
+        first.setdefault(image.camera, image.time)
+    last = {image.camera: image.time for image in images}
+    return bool(images) and max(first.values()) < min(last.values())
 
 
 def _assemble_in_order(

@@ -1,0 +1,40 @@
+"""Bags of cameras whose clocks differ."""
+
+import numpy as np
+import pytest
+from recordings import BEGIN, image_message, write_bag
+
+from lightglue_ros.bags.frame_index import build_frame_index
+from lightglue_ros.rosdata.parameters import MatcherParameters
+
+CAMERAS = ("left", "right", "rear")
+PERIOD, FRAMES = 500_000_000, 100
+
+
+@pytest.mark.parametrize("ahead", [37, 2, -2, -37])
+@pytest.mark.parametrize("since", [0, 40])
+def test_a_camera_whose_clock_is_wrong_is_not_matched_with_another_instant(tmp_path, ahead, since):
+    """The bag is long enough for the others to come to its stamps."""
+
+    def record():
+        for frame in range(FRAMES):
+            time = BEGIN + PERIOD * frame
+            for camera in CAMERAS:
+                is_wrong = camera == "rear" and frame >= since
+                stamp = time + (ahead * 10**9 if is_wrong else 0)
+                picture = np.full((16, 16), frame, np.uint8)
+                yield f"/{camera}/image_rect", image_message(picture, camera, stamp), time
+
+    bag = write_bag(tmp_path / "bag", "mcap", record())
+    settings = MatcherParameters(
+        cameras=list(CAMERAS),
+        image_topics=[f"{camera}/image_rect" for camera in CAMERAS],
+        pairs=["left:right", "right:rear", "rear@-1:rear"],
+    )
+    index = build_frame_index((bag,), tmp_path, settings)
+    stamps = [frame.stamps for _, frame in index.frames]
+    together = [(left, right) for left, right, _ in stamps if left is not None]
+    assert together == [(BEGIN + PERIOD * frame,) * 2 for frame in range(FRAMES)]
+    alone = [rear for left, _, rear in stamps if left is None]
+    assert len(alone) >= FRAMES - since - 1
+    assert sum(None not in frame for frame in stamps) == since
