@@ -58,7 +58,7 @@ class FrameProcessor(Generic[ImageT]):
         before = self._pipeline.times
         self._apply(settings)
         images, decoded, rejected = _decode(frame.images, settings.mono16)
-        features = self._extract(decoded)  # all images in one run
+        features = self._extract(decoded)  # each image once
         if all(image is None for image in images):
             return FrameResult(settings, images, features, rejected)
         self._forget_if_time_was_set_back(frame)
@@ -96,7 +96,7 @@ class FrameProcessor(Generic[ImageT]):
         self._epochs = frame.epochs
 
     def _extract(self, decoded: Sequence[np.ndarray | Features | None]) -> list[Features | None]:
-        """Extract all images in one run; features that were extracted elsewhere stay as they are."""
+        """Extract all images; features that were extracted elsewhere stay as they are."""
         images = {slot: image for slot, image in enumerate(decoded) if isinstance(image, np.ndarray)}
         self.extracted += len(images)
         features = [image if isinstance(image, Features) else None for image in decoded]
