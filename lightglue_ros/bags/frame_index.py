@@ -10,7 +10,8 @@ their images find partners so.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -87,13 +88,6 @@ class _Assembled(NamedTuple):
     def togetherness(self) -> int:
         """A number that is larger if more images are in frames with others."""
         return sum(sum(image is not None for image in frame.images) ** 2 for _, frame in self.frames)
-
-    def is_silent(self, camera: int, frame: RigFrame[_Image], timeout: float) -> bool:
-        """Return True if no image of a camera came around a frame."""
-        came = max(self.arrivals[one.camera][one.place] for one in frame.images if one is not None)
-        times = list(self.arrivals[camera].values())
-        around = bisect_left(times, came - 1e9 * timeout), bisect_right(times, came + 1e9 * timeout)
-        return around[0] == around[1]
 
 
 def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherParameters) -> FrameIndex:
@@ -204,9 +198,13 @@ def _count_missing(
     """Count the frames in which a camera is missing, and say why."""
     out_of_sync = _why_missing(assembled, of_camera, topics, settings)
     silent = f"no usable image came within camera_timeout ({settings.camera_timeout:g} s)"
+    arrivals = [list(one.values()) for one in assembled.arrivals]
     for _, frame in assembled.frames:
+        came = max(assembled.arrivals[one.camera][one.place] for one in frame.images if one is not None)
         for camera in sorted(frame.missing):
-            is_silent = of_camera[camera] and assembled.is_silent(camera, frame, settings.camera_timeout)
+            before = bisect_right(arrivals[camera], came)
+            last = arrivals[camera][before - 1] if before else -math.inf
+            is_silent = of_camera[camera] and last < came - 1e9 * settings.camera_timeout
             tally.add("missing", settings.cameras[camera], silent if is_silent else out_of_sync[camera])
 
 

@@ -272,11 +272,11 @@ def storage_files(path: Path) -> list[Path]:
         file for name, file in found.items() if name.removesuffix(_COMPRESSED) not in found.keys() - {name}
     ]
     if not whole:
-        is_ros1 = any(file.suffix == ".bag" for file in files)
+        ros1 = next((file for file in files if file.suffix == ".bag"), None)
         raise ConfigError(
-            f"{path} is a ROS 1 bag" if is_ros1 else f"there is no bag {path}",
+            f"{ros1} is a ROS 1 bag" if ros1 else f"there is no bag {path}",
             allowed="folder of a rosbag2, or its .db3 or .mcap file",
-            fix=f"rosbags-convert --src {path} --dst {path.stem}" if is_ros1 else "check the path",
+            fix=f"rosbags-convert --src {ros1} --dst {ros1.with_suffix('')}" if ros1 else "check the path",
         )
     return sorted(whole, key=natural_order)
 

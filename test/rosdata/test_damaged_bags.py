@@ -3,11 +3,15 @@
 import os
 import random
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from bag_files import damage, split_bag, write_bag, write_mcap
 from unusual_files import LFS_POINTER
 
+from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.bags import Bag
 from lightglue_ros.rosdata.recording import BrokenBagError
 
@@ -171,6 +175,23 @@ def test_a_bag_that_git_lfs_has_not_fetched_is_called_that(tmp_path, suffix):
     path.write_bytes(LFS_POINTER)
     with Bag(path) as bag, pytest.raises(BrokenBagError, match="is a Git LFS pointer, which stands for"):
         print(bag.types)
+
+
+def test_a_ros_1_bag_is_called_that_and_the_fix_converts_it(tmp_path):
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    types = get_typestore(Stores.ROS1_NOETIC)
+    file = tmp_path / "talk.bag"
+    with Writer(file) as writer:
+        connection = writer.add_connection("/talk", TALK, typestore=types)
+        writer.write(connection, 7, types.serialize_ros1(types.types[TALK]("hello"), TALK))
+    with pytest.raises(ConfigError, match=r"talk\.bag is a ROS 1 bag") as caught:
+        Bag(file)
+    command = str(caught.value).rpartition("fix: ")[2].split()
+    subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], check=True)
+    with Bag(tmp_path / "talk") as bag:
+        assert [(one.time, one.data[8:13]) for one in bag.messages(["/talk"])] == [(7, b"hello")]
 
 
 def test_few_files_of_a_split_bag_are_open_at_a_time(tmp_path):
