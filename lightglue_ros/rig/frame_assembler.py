@@ -308,10 +308,11 @@ class FrameAssembler(Generic[T]):
         ready: list[_Moment[T]] = []
         blocked: set[int] = set()  # cameras of older moments that wait
         for moment in moments:
-            if not blocked.isdisjoint(moment) or self._must_wait(moment):
-                blocked |= moment.keys()
-            elif self.rig.is_served_by(set(moment)) or (moment is newest and self._is_hopeless(camera)):
-                ready.append(moment)
+            going = self._going(moment) if blocked.isdisjoint(moment) else {}
+            blocked |= moment.keys() - going.keys()
+            is_served = self.rig.is_served_by(set(going))
+            if going and (is_served or (going is newest and self._is_hopeless(camera))):
+                ready.append(going)
         return ready
 
     def _is_hopeless(self, camera: int) -> bool:
@@ -333,8 +334,8 @@ class FrameAssembler(Generic[T]):
                 begun.append((stamp, {camera: entry}))
         return [moment for _, moment in begun]
 
-    def _must_wait(self, moment: _Moment[T]) -> bool:
-        """Return True if images of other cameras can still join a moment, and are worth it."""
+    def _going(self, moment: _Moment[T]) -> _Moment[T]:
+        """Return the part of a moment that does not wait for images of other cameras that can still join."""
         stamp = min(stamp for stamp, _ in moment.values())
         clock_since = max(self._cameras[camera].clock_since for camera in moment)
         awaited = {
@@ -346,11 +347,12 @@ class FrameAssembler(Generic[T]):
         }
         queues = {camera: self._cameras[camera].waiting for camera in moment}
         full = {one for one, queue in queues.items() if len(queue) == _DEPTH and queue[0] is moment[one]}
-        if not full:
-            return bool(awaited)
-        # The images of these cameras will be dropped if the moment goes on waiting.
-        rest = (moment.keys() - full) | awaited
-        return self.rig.count_served(rest) > self.rig.count_served(set(moment))
+        # If they went on waiting, their images would be dropped. They go alone if more pairs are served so.
+        parts = full, (moment.keys() - full) | awaited
+        gain = sum(map(self.rig.count_served, parts)) - self.rig.count_served(set(moment))
+        if awaited and (not full or gain > 0):
+            return {camera: moment[camera] for camera in full}
+        return moment
 
     def _may_join(self, known: _Camera[T], stamp: int, clock_since: int) -> bool:
         """Return True if the next image of a camera is expected by a moment that began at a stamp."""

@@ -3,7 +3,7 @@
 from itertools import pairwise, permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightglue_ros.rig.frame_assembler import FrameAssembler
@@ -281,6 +281,9 @@ def play_with_a_wrong_clock(frames, period, order, changes, moments=80):
     changes=CLOCK_CHANGES,
     through_time=st.booleans(),
 )
+@example(
+    period=33, order=[1, 2, 0], changes=[(0, 217)], through_time=True
+)  # its images wait until they are 8
 def test_a_camera_whose_clock_changes_at_any_moment_costs_the_others_no_instant(
     period, order, changes, through_time
 ):
