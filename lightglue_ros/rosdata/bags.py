@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,13 +148,13 @@ class Bag(AbstractContextManager):
     def extras(self) -> Iterator[Extras]:
         """Read what the files hold apart from messages."""
         for number in self._contents[1]:
-            file = self._open(number)
-            try:
-                yield file.extras()
-            # The exception depends on which bytes are broken.
-            except Exception as error:
-                self._problems.append(f"attachments of {self._files[number].name} cannot be read: {error}")
-            file.close()
+            with closing(self._open(number)) as file:
+                try:
+                    yield file.extras()
+                # The exception depends on which bytes are broken.
+                except Exception as error:
+                    name = self._files[number].name
+                    self._problems.append(f"attachments of {name} cannot be read: {error}")
 
     def problems(self) -> list[str]:
         """Name what is missing or could not be read so far, a line each."""
@@ -171,36 +171,33 @@ class Bag(AbstractContextManager):
         errors = []
         for number, path in enumerate(self._files):
             try:
-                file = self._open(number)
+                with closing(self._open(number)) as file:
+                    topics.update(dict.fromkeys(file.topics))
+                    if file.start is not None:
+                        starts[number] = file.start
+                    self._damage[number] = file.damage()
             except (BrokenBagError, OSError) as error:
                 errors.append(error)
                 self._problems.append(f"{path.name} cannot be read: {error}")
-                continue
-            topics.update(dict.fromkeys(file.topics))
-            if file.start is not None:
-                starts[number] = file.start
-            self._damage[number] = file.damage()
-            file.close()
         if len(errors) == len(self._files):
             raise BrokenBagError(f"bag {self} cannot be read: {errors[0]}")
         return list(topics), starts
 
     def _messages_in(self, number: int, wanted: Wanted) -> Iterator[Message]:
-        file = self._open(number)
         broken = 0
-        for message in file.messages(wanted):
-            try:
-                data = message.data
-                if message.topic.encoding == "cdr":
-                    data = _unpacked_message(data)
-            except ValueError:
-                broken += 1
-                continue
-            yield message._replace(data=data, place=Place(number, message.place))
-        self._damage[number] = file.damage()
+        with closing(self._open(number)) as file:
+            for message in file.messages(wanted):
+                try:
+                    data = message.data
+                    if message.topic.encoding == "cdr":
+                        data = _unpacked_message(data)
+                except ValueError:
+                    broken += 1
+                    continue
+                yield message._replace(data=data, place=Place(number, message.place))
+            self._damage[number] = file.damage()
         if broken:
             self._damage[number].append(f"{broken} compressed messages are broken")
-        file.close()
 
     def _open(self, number: int) -> StorageFile:
         path = self._files[number]

@@ -118,7 +118,7 @@ class McapFile:
         if self._broken_chunks:
             chunks = sum(block.is_chunk for block in self._blocks)
             first, why = min(self._broken_chunks.items())
-            count = f"{len(self._broken_chunks)} of {chunks} chunks"
+            count = f"{len(self._broken_chunks)} of {f'{chunks} chunks' if chunks else 'its records'}"
             lines.append(f"{count} cannot be read, the first at byte {first} ({why})")
         if self._broken_at is not None:
             lines.append(f"cannot be read from byte {self._broken_at} of {self._size} on")
@@ -131,7 +131,9 @@ class McapFile:
         self._stream.seek(position + _HEAD.size)
         if opcode != Opcode.HEADER:
             raise BrokenBagError(f"{self._path} has no header of MCAP")
-        if records.Header.read(ReadDataStream(self._stream)).profile == "ros1":
+        # Only the name of the profile counts, so that a damaged name is none.
+        header = self._stream.read(8)
+        if header[4:] == b"ros1":
             raise BrokenBagError(f"{self._path} is a ROS 1 bag", allowed="bags of ROS 2")
 
     @cached_property
@@ -159,10 +161,13 @@ class McapFile:
             elif opcode == Opcode.MESSAGE:
                 _, _, time = _MESSAGE_HEAD.unpack(self._stream.read(_MESSAGE_HEAD.size))
                 found.append(_Block(time, position, False))
-            elif opcode == Opcode.SCHEMA:
-                self._add(records.Schema.read(ReadDataStream(self._stream)))
-            elif opcode == Opcode.CHANNEL:
-                self._add(records.Channel.read(ReadDataStream(self._stream)))
+            elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
+                kind = records.Schema if opcode == Opcode.SCHEMA else records.Channel
+                try:
+                    self._add(kind.read(ReadDataStream(self._stream)))
+                # The exception depends on which bytes are broken.
+                except Exception as error:
+                    self._broken_chunks[position] = f"{type(error).__name__}: {error}"
         return found
 
     def _records(self) -> Iterator[tuple[int, int]]:

@@ -87,7 +87,6 @@ class StorageFile(Protocol):
     Attributes:
         topics: all topics in the file.
         start: time of the first message in nanoseconds; None if there is none.
-        profile: who recorded it; ros1 is of no use here.
     """
 
     topics: list[Topic]

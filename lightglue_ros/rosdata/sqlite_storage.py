@@ -74,7 +74,8 @@ class SqliteFile:
             raise BrokenBagError(
                 f"{path} is no database of rosbag2, or its beginning is broken: {error}"
             ) from error
-        self._topics = {row["id"]: _topic(dict(row), definitions) for row in rows}
+        named = (dict(row) for row in rows if isinstance(row["name"], str) and isinstance(row["type"], str))
+        self._topics = {row["id"]: _topic(row, definitions) for row in named}
 
     def close(self) -> None:
         """Close the file."""
@@ -207,11 +208,11 @@ def _topic(row: dict[str, str], definitions: dict[str, dict[str, str]]) -> Topic
     return Topic(
         row["name"],
         kind,
-        row["serialization_format"],
+        row["serialization_format"] or "",
         text if isinstance(text, bytes) else text.encode(),
         definition.get("encoding") or ("ros2msg" if text else ""),
-        row.get("type_description_hash", ""),
-        row.get("offered_qos_profiles", ""),
+        row.get("type_description_hash") or "",
+        row.get("offered_qos_profiles") or "",
     )
 
 

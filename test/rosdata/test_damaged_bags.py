@@ -208,3 +208,34 @@ def test_few_files_of_a_split_bag_are_open_at_a_time(tmp_path):
     assert most - before < 5
     assert read(bag) == (list(range(40)), [])
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def small_files(folder):
+    """A file of each kind, small enough that damage hits every part of it."""
+    schema = (TALK, "ros2msg", b"string data")
+    rows = [("/talk", schema, "cdr", 100 + n, b"\0\1\0\0\6\0\0\0hello\0") for n in range(40)]
+    yield write_mcap(folder / "chunks.mcap", rows, chunk_size=200)
+    yield write_mcap(folder / "plain.mcap", rows, use_chunking=False)
+    yield write_mcap(folder / "open.mcap", rows, finish=False, chunk_size=200)
+    yield storage_file(write_bag(folder / "bag", "SQLITE3", [(row[0], TALK, row[4], row[3]) for row in rows]))
+
+
+def test_damage_anywhere_costs_messages_or_the_file_and_nothing_else(tmp_path):
+    luck = random.Random(0)
+    for file in small_files(tmp_path):
+        whole, counts = file.read_bytes(), []
+        for _ in range(100):
+            size = luck.choice([1, 8, 100, 1000])
+            begin = luck.randrange(len(whole))
+            damaged = whole[:begin] + luck.randbytes(size) + whole[begin + size :]
+            file.write_bytes(damaged[: len(whole)])
+            try:
+                with Bag(file) as bag:
+                    counts.append(sum(1 for _ in bag.messages_of(lambda topic: True)))
+                    assert all("/" in name for name in bag.types)
+                    assert all(bag.problems())
+                    list(bag.extras())
+            except BrokenBagError:
+                counts.append(0)
+        assert max(counts) == 40
+        assert sum(counts) > 1000
