@@ -188,7 +188,9 @@ def test_only_our_nodes_get_our_profile_of_fast_dds(launched, images, tmp_path):
     assert not [line for line in lines if line.startswith(variables)]
     robot.match(images)
     maps = Path(f"/proc/{children(robot.process)[0]}/maps").read_text()
-    segments = {Path("/dev/shm") / name for name in re.findall(r"/dev/shm/(fastdds_[0-9a-f]{16})\s", maps)}
+    segments = {
+        Path("/dev/shm") / name for name in re.findall(r"/dev/shm/(fast(?:dds|rtps)_[0-9a-f]{16})\s", maps)
+    }
     assert max(segment.stat().st_size for segment in segments) > 32 * 2**20
 
 
