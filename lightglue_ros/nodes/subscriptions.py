@@ -76,7 +76,7 @@ class FollowingSubscription:
         self._stamp = None
         self._number = 0
         self._old: Subscription | None = None
-        self._subscription = self._create(self._wanted([]))
+        self._subscription = self._create(self._wanted(self.offers))
 
     @property
     def offers(self) -> list[qos.QoSProfile]:
@@ -130,7 +130,7 @@ class FollowingSubscription:
         self._changed = time.monotonic()
         events = {
             "incompatible_qos": lambda _event: self.look(),
-            "message_lost": self._count_lost,
+            "message_lost": partial(self._count_lost, self._number),
             "matched": lambda _event: self.look(),
         }
         # Humble has no event "matched", and a middleware may lack others. Then `look` is called less often.
@@ -159,8 +159,9 @@ class FollowingSubscription:
             self._stamp = message.header.stamp
             self._callback(message)
 
-    def _count_lost(self, event: Any) -> None:
-        if event.total_count_change < IMPOSSIBLE_LOSS:
+    def _count_lost(self, number: int, event: Any) -> None:
+        # The new subscription may receive what the old one loses.
+        if number == self._number and event.total_count_change < IMPOSSIBLE_LOSS:
             self.lost += event.total_count_change
 
     def _drop_old(self) -> None:

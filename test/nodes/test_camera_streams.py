@@ -142,7 +142,7 @@ def requests(stereo):
 
 
 def test_subscriptions_follow_the_publishers_as_they_come_and_go_and_no_frame_is_lost(robot, images):
-    stereo = robot(connected=False)
+    stereo = robot()
     stereo.wait_until(lambda: requests(stereo) == [BEST_EFFORT] * 2, "best-effort subscriptions")
     stereo.add_cameras(dict(zip(stereo.cameras, TOPICS, strict=True)), reliability="reliable")
     stereo.wait_until(lambda: requests(stereo) == [RELIABLE] * 2, "reliable subscriptions")

@@ -30,7 +30,7 @@ def test_without_events_a_subscription_follows_at_the_next_look(node, monkeypatc
     monkeypatch.setattr(subscriptions, "SubscriptionEventCallbacks", EventsOfHumble)
     heard = []
     following = subscriptions.FollowingSubscription(node, Image, "image", heard.append)
-    publisher = node.create_publisher(Image, "image", qos.image_qos("reliable"))
+    publisher = node.create_publisher(Image, "image", qos.image_qos("sensor_data"))
 
     def requested():
         infos = node.get_subscriptions_info_by_topic("image")
@@ -41,11 +41,11 @@ def test_without_events_a_subscription_follows_at_the_next_look(node, monkeypatc
         return heard
 
     node.wait_until(lambda: following.offers, "the publisher")
-    node.wait_until(lambda: requested() == ["BEST_EFFORT"], "the first subscription")
+    node.wait_until(lambda: requested() == ["RELIABLE"], "the first subscription")
     following.look()
     node.wait_until(lambda: requested() == ["BEST_EFFORT", "RELIABLE"], "the second subscription")
     node.wait_until(publish, "an image")
-    node.wait_until(lambda: publish() and requested() == ["RELIABLE"], "the end of the first subscription")
+    node.wait_until(lambda: publish() and requested() == ["BEST_EFFORT"], "the end of the first subscription")
 
 
 def test_losses_that_the_middleware_miscounts_are_not_told(node):
