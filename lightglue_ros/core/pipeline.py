@@ -76,8 +76,8 @@ class MatchPipeline:
     Use it from one thread at a time. The first run is slow; `warm_up` does it on black images.
 
     With free shapes, XFeat and DISK run on the part of the canvas that the images need (see `canvas`), and
-    `extract` runs once for all images that need the same part. A static export and the other models always
-    run on the whole canvas. A pipeline.onnx runs on the part that the largest of its images needs.
+    `extract` runs once for all images that need the same part. A static export, a pipeline.onnx and the other
+    models always run on the whole canvas.
 
     Args:
         model: name in the model store, folder of a model, or path of a pipeline.onnx.
@@ -271,9 +271,7 @@ class MatchPipeline:
         if not len(images):
             return []
         self.check(images=len(images))
-        canvas_sizes = list(self._canvas.group(images)) or [self.image_size]
-        width, height = (max(lengths) for lengths in zip(*canvas_sizes, strict=True))
-        batch = self._place(images, (width, height))
+        batch = self._place(images, self.image_size)
         outputs = self._run("match", PIPELINE, vars(batch) | {"pairs": indices})
         return self._unpad(outputs["keypoints"], indices, outputs)
 
@@ -342,7 +340,9 @@ class MatchPipeline:
             )
 
     def _new_canvas(self, image_size: tuple[int, int]) -> Canvas:
-        margin = None if self.info.is_static else CANVAS_MARGINS.get(self.info.extractor)
+        # One run of a pipeline.onnx takes all images, and a pair must not depend on the size of the others.
+        is_whole = self.info.is_static or not self.is_split
+        margin = None if is_whole else CANVAS_MARGINS.get(self.info.extractor)
         canvas = Canvas(image_size, self.info.channels, self.info.divisor, margin)
         fixed = self.info.image_size
         if fixed is not None and canvas.size != fixed:

@@ -216,3 +216,14 @@ def test_a_pipeline_file_gives_the_matches_of_the_split_model(pipeline_export, m
     (expected,) = MatchPipeline(model_folder, "cpu", max_keypoints=512).match(motorcycle, [(0, 1)])
     np.testing.assert_allclose(found.keypoints0, expected.keypoints0)
     np.testing.assert_array_equal(found.indices1, expected.indices1)
+
+
+def test_a_pipeline_file_matches_a_pair_alike_whatever_the_size_of_the_other_images(
+    pipeline_export, motorcycle
+):
+    wide = [image[130:330] for image in motorcycle]
+    pipeline = MatchPipeline(pipeline_export.files[0], "cpu")
+    (alone,) = pipeline.match(wide, [(0, 1)])
+    (among_others,) = pipeline.match([*wide, motorcycle[0]], [(0, 1)])
+    np.testing.assert_array_equal(among_others.indices0, alone.indices0)
+    np.testing.assert_array_equal(among_others.indices1, alone.indices1)
