@@ -80,8 +80,11 @@ class _Runner(threading.Thread):
         self._failure: Exception | None = None
 
     def end(self) -> None:
-        self._executor.shutdown()
+        # A task wakes the thread, which sees that it is done. rclpy's shutdown() does not wait for a callback
+        # in work and takes away what it needs ('NoneType' object has no attribute 'trigger').
+        self._executor.create_task(lambda: None)
         self.join()
+        self._executor.shutdown()
         if self._node is not None:
             self._node.destroy_node()
             # A lifecycle node's state machine holds the middleware's participant and its 32 MiB of shared
@@ -113,7 +116,7 @@ class _Runner(threading.Thread):
         self._executor.add_node(node)
         while not self._done.is_set():
             try:
-                self._executor.spin()
+                self._executor.spin_once()
             # Up to Jazzy the executor raises this when a lifecycle manager asks for a transition that the
             # present state does not have.
             except rclpy_implementation.RCLError as error:
