@@ -182,6 +182,7 @@ def _assemble_in_order(
     for now, image in images:
         arrivals[image.camera][image.place] = now
         frames += assembler.add(image.camera, image.stamp, image, now)
+    frames += assembler.finish()
     times = accumulate((max(one.time for one in frame.images if one) for frame in frames), max)
     used = sum(image is not None for frame in frames for image in frame.images)
     timed = list(zip(times, frames, strict=True))

@@ -2,8 +2,7 @@
 
 When an image arrives, the assembler sorts the images that wait into moments: one image of each camera, all
 within the slop. A moment becomes a frame as soon as no image can join it any more. The work for one message
-is therefore bounded by cameras x depth, unlike that of message_filters' ApproximateTimeSynchronizer, which
-also waits for every camera for ever.
+is bounded, because at most 8 images of a camera wait.
 
 **Slop.** The largest difference between the stamps of a frame: given, or automatic. The automatic slop is
 0.45 of the period of the fastest camera (the median of its last images), between 1 ms and 100 ms; it is 10 ms
@@ -14,16 +13,15 @@ lost image cannot pair the following ones off by one.
 
 - if that camera has sent a later image: its image of this moment is lost, or it is between two images. At
   30, 15 and 10 Hz each pair is therefore matched whenever both of its cameras have an image;
-- if the stamps of that camera are far from those of the moment: its clock differs. All cameras are equal in
-  this. A camera whose clock is wrong does not hold up the others, and is not held up by them;
-- if that camera is missing, or if the images that wait are as many as may wait.
+- if the stamps of that camera are far from those of the moment, because its clock differs, or older than its
+  own last ones. A camera whose clock is wrong does not hold up the others, and is not held up by them;
+- if that camera is missing, or if as many images wait as may wait.
 
 After the stamps of a camera have jumped, its first moment waits for the next image of every other camera,
-because the time of all may have been set.
+because the time of all may have been set; then for its own, because a single stamp may be wrong.
 
-**Frames** go out in order of time, if they complete a pair. Cameras whose clock differs make frames of their
-own, if these complete a pair. If the cameras that are left complete none, their frames go out, too, so that
-somebody learns that the pairs are missing.
+**Frames** of a camera go out in order of time, if they complete a pair. Cameras whose clock differs make
+frames of their own. If the cameras that are not missing complete no pair, their frames go out to say so.
 
 **Missing cameras.** The largest group of cameras that make frames together leads. A camera is missing if no
 image of it has fitted theirs for `timeout` (or two of its periods, if that is longer), because it is silent
@@ -36,8 +34,7 @@ or out of sync. It is back as soon as one of its images fits. Cameras that all p
 - Older than the camera's newest by more than 1 s: its time was set back (a bag that loops, a simulation that
   restarts, a driver that corrects its clock). The camera's images that wait are dropped. If frames have gone
   out with later stamps, it begins a new epoch, so that its images are not matched across it.
-- Far ahead of the others: the image waits, and is dropped when the camera returns to the others' time. If all
-  cameras jump ahead together, nothing happens.
+- Far ahead: a single image is dropped when the camera returns to the others' time.
 """
 
 from __future__ import annotations
@@ -187,6 +184,10 @@ class FrameAssembler(Generic[T]):
         self._readmit(camera, stamp)
         return [self._make_frame(moment) for moment in self._ready_moments(camera, stamp)]
 
+    def finish(self) -> list[RigFrame[T]]:
+        """Return the frames that still wait, when no more images will come."""
+        return [self._make_frame(it) for it in self._moments() if self.rig.is_served_by(set(it))]
+
     @property
     def slop(self) -> float:
         """Slop in use, in seconds."""
@@ -226,9 +227,8 @@ class FrameAssembler(Generic[T]):
         return self.fixed_slop * 1e9 if self.fixed_slop else self._automatic_slop()
 
     def _automatic_slop(self) -> float:
-        if not self._period:
-            return _FIRST_SLOP_NS
-        return min(max(_SLOP_SHARE * self._period, _LEAST_SLOP_NS), _MOST_SLOP_NS)
+        slop = min(max(_SLOP_SHARE * self._period, _LEAST_SLOP_NS), _MOST_SLOP_NS)
+        return slop if self._period else _FIRST_SLOP_NS
 
     def _timeout(self, camera: int) -> float:
         return max(self.timeout * 1e9, 2 * self._cameras[camera].period)
@@ -238,8 +238,7 @@ class FrameAssembler(Generic[T]):
         return known.number > 0 and (self._now or 0) - known.came_at <= self._timeout(camera)
 
     def _are_together(self, one: int, other: int) -> bool:
-        timeout = max(self._timeout(one), self._timeout(other))
-        return self._time - self._met[one][other] <= timeout
+        return self._time - self._met[one][other] <= max(self._timeout(one), self._timeout(other))
 
     def _pass_time(self, now: int) -> None:
         """Advance the time, by less than any timeout, so that no camera is missing after a pause of all.
@@ -315,16 +314,15 @@ class FrameAssembler(Generic[T]):
                 ready.append(going)
         return ready
 
-    def _is_hopeless(self, camera: int) -> bool:
-        """Return True if a camera leads, and the cameras that are not missing complete no pair."""
+    def _is_hopeless(self, camera: int) -> bool:  # It leads, but the leading cameras complete no pair.
         leading = set(range(len(self._cameras))).difference(self.missing())
         return camera in leading and not self.rig.is_served_by(leading)
 
     def _moments(self) -> list[_Moment[T]]:
         """Sort the images that wait into moments, oldest first."""
         slop = self._slop()
-        entries = [(entry[0], n, entry) for n, known in enumerate(self._cameras) for entry in known.waiting]
         begun: list[tuple[int, _Moment[T]]] = []
+        entries = [(entry[0], n, entry) for n, known in enumerate(self._cameras) for entry in known.waiting]
         for stamp, camera, entry in sorted(entries, key=lambda one: one[:2]):
             for begin, moment in reversed(begun):
                 if stamp - begin <= slop and camera not in moment:
@@ -336,15 +334,17 @@ class FrameAssembler(Generic[T]):
 
     def _going(self, moment: _Moment[T]) -> _Moment[T]:
         """Return the part of a moment that does not wait for images of other cameras that can still join."""
+        members = [self._cameras[camera] for camera in moment]
+        others = [
+            other
+            for other in range(len(self._cameras))
+            if other not in moment and any(self._are_together(other, camera) for camera in moment)
+        ]
+        if others and len(members) == 1 and members[0].number == members[0].clock_since:
+            return {}
         stamp = min(stamp for stamp, _ in moment.values())
-        clock_since = max(self._cameras[camera].clock_since for camera in moment)
-        awaited = {
-            camera
-            for camera, known in enumerate(self._cameras)
-            if camera not in moment
-            and any(self._are_together(camera, member) for member in moment)
-            and self._may_join(known, stamp, clock_since)
-        }
+        clock_since = max(known.clock_since for known in members)
+        awaited = {one for one in others if self._may_join(self._cameras[one], stamp, clock_since)}
         queues = {camera: self._cameras[camera].waiting for camera in moment}
         full = {one for one, queue in queues.items() if len(queue) == _DEPTH and queue[0] is moment[one]}
         # If they went on waiting, their images would be dropped. They go alone if more pairs are served so.

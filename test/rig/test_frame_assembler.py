@@ -356,6 +356,24 @@ def test_one_camera_far_ahead_for_one_image_costs_only_that_image():
     assert frames.counts.resets == 0
 
 
+def test_a_single_wrong_stamp_makes_no_frame_and_costs_the_pairs_through_time_nothing():
+    frames = assembler(pairs=["0:1", "0@-1:0"])
+    images = [(100 * moment + camera, camera, moment) for moment in range(20) for camera in range(2)]
+    wrong = {(0, 5): HOUR_IN_MS, (0, 11): 37_000}
+    out = feed(frames, ((at, c, moment, wrong.get((c, moment), at)) for at, c, moment in images))
+    assert [frame.images for frame in out] == [
+        (moment,) * 2 for moment in range(20) if (0, moment) not in wrong
+    ]
+    assert frames.counts.resets == 0
+
+
+def test_frames_that_wait_when_no_more_images_come_are_not_lost():
+    frames = assembler(3, pairs=["0:1"])
+    assert play(frames, [(camera, 0, 0) for camera in range(3)]) == [(0, 0, 0)]
+    assert play(frames, [(0, 1, 0), (1, 1, 0), (0, 2, 0)]) == []
+    assert [frame.images for frame in frames.finish()] == [(1, 1, None)]
+
+
 def test_a_short_bag_that_loops_is_a_time_set_back_and_begins_a_new_epoch():
     """0.8 s long: no stamp is more than a second older than the newest."""
     frames = assembler()
