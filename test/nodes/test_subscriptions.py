@@ -48,8 +48,9 @@ def test_without_events_a_subscription_follows_at_the_next_look(node, monkeypatc
     node.wait_until(lambda: publish() and requested() == ["BEST_EFFORT"], "the end of the first subscription")
 
 
-def test_losses_that_the_middleware_miscounts_are_not_told(node):
+def test_losses_that_the_middleware_miscounts_and_those_of_a_replaced_subscription_are_not_told(node):
     following = subscriptions.FollowingSubscription(node, Image, "image", print)
     for change in (3, 2**31):
-        following._count_lost(SimpleNamespace(total_count_change=change))
+        following._count_lost(following._number, SimpleNamespace(total_count_change=change))
+    following._count_lost(following._number - 1, SimpleNamespace(total_count_change=1))
     assert following.lost == 3
