@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightglue_ros.errors import ConfigError
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -107,3 +109,23 @@ class PairMatches:
         """Make the result of a pair that was not matched."""
         points, indices = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
         return cls(points, points, np.zeros(0, np.float32), indices, indices, 0)
+
+
+def pair_indices(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray:
+    """Check pairs of `count` images and return them as int64 [P, 2].
+
+    Raises:
+        ConfigError: a pair is not two whole numbers, or names an image that is not there.
+    """
+    try:
+        indices = np.array(list(pairs)) if len(pairs) else np.zeros((0, 2), np.int64)
+    except ValueError:  # pairs of different lengths
+        indices = np.zeros(0)
+    if indices.ndim != 2 or indices.shape[1] != 2 or indices.dtype.kind not in "iu":
+        allowed = "a list of (first, second), two whole numbers each"
+        raise ConfigError(f"pairs are {list(pairs)}", allowed=allowed)
+    if len(indices) and (indices.min() < 0 or indices.max() >= count):
+        allowed = f"(first, second) with both from 0 to {count - 1}" if count else "no pairs without images"
+        named = [tuple(pair) for pair in indices.tolist()]
+        raise ConfigError(f"pairs {named} name images that are not there", allowed=allowed)
+    return indices.astype(np.int64)

@@ -10,10 +10,8 @@ pair.keypoints0, pair.keypoints1, pair.scores
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,8 +25,9 @@ from lightglue_ros.core.contract import (
     GraphInfo,
     export_command,
 )
-from lightglue_ros.core.features import Features, PairMatches
+from lightglue_ros.core.features import Features, PairMatches, pair_indices
 from lightglue_ros.core.session import GraphSession
+from lightglue_ros.core.stage_times import StageTimes
 from lightglue_ros.core.store import ModelFiles, find_model
 from lightglue_ros.errors import ConfigError, ModelError
 
@@ -36,38 +35,6 @@ DEFAULT_IMAGE_SIZE = (640, 480)
 # filter_threshold of the reference implementation (cvg/LightGlue, lightglue.py, default_conf).
 DEFAULT_MATCH_THRESHOLD = 0.1
 SPLIT = (EXTRACTOR, MATCHER)
-
-
-@dataclass
-class StageTimes:
-    """Seconds spent in each stage.
-
-    Attributes:
-        canvas: resizing and letterboxing.
-        extract: inside ONNX Runtime, images to features.
-        match: inside ONNX Runtime, features to matches; with a pipeline.onnx images to matches.
-        unpad: dropping the padding.
-    """
-
-    canvas: float = 0.0
-    extract: float = 0.0
-    match: float = 0.0
-    unpad: float = 0.0
-
-    @property
-    def inference(self) -> float:
-        """Seconds inside ONNX Runtime."""
-        return self.extract + self.match
-
-    def __sub__(self, before: StageTimes) -> StageTimes:
-        return StageTimes(*(getattr(self, it.name) - getattr(before, it.name) for it in fields(self)))
-
-    @contextmanager
-    def measured(self, stage: str) -> Iterator[None]:
-        """Add the duration of a block to a stage."""
-        start = time.perf_counter()
-        yield
-        setattr(self, stage, getattr(self, stage) + time.perf_counter() - start)
 
 
 class MatchPipeline:
@@ -267,7 +234,7 @@ class MatchPipeline:
         """
         if self.is_split:
             return self.match_features(self.extract(images), pairs)
-        indices = _pair_indices(pairs, len(images))
+        indices = pair_indices(pairs, len(images))
         if not len(images):
             return []
         self.check(images=len(images))
@@ -307,7 +274,7 @@ class MatchPipeline:
         self._require(MATCHER)
         self._check_features(features)
         count = len(features.keypoints)
-        indices = _pair_indices(pairs, count)
+        indices = pair_indices(pairs, count)
         if not count:
             return []
         self.check(images=count)
@@ -403,19 +370,3 @@ def _check_same_model(files: ModelFiles, extractor: GraphInfo, matcher: GraphInf
                 f"{getattr(extractor, field)} in one and {getattr(matcher, field)} in the other",
                 fix=export_command(files.extractor or extractor.model, extractor.model),
             )
-
-
-def _pair_indices(pairs: Sequence[tuple[int, int]], count: int) -> np.ndarray:
-    """Check pairs of `count` images and return them as int64 [P, 2]."""
-    try:
-        indices = np.array(list(pairs)) if len(pairs) else np.zeros((0, 2), np.int64)
-    except ValueError:  # pairs of different lengths
-        indices = np.zeros(0)
-    if indices.ndim != 2 or indices.shape[1] != 2 or indices.dtype.kind not in "iu":
-        allowed = "a list of (first, second), two whole numbers each"
-        raise ConfigError(f"pairs are {list(pairs)}", allowed=allowed)
-    if len(indices) and (indices.min() < 0 or indices.max() >= count):
-        allowed = f"(first, second) with both from 0 to {count - 1}" if count else "no pairs without images"
-        named = [tuple(pair) for pair in indices.tolist()]
-        raise ConfigError(f"pairs {named} name images that are not there", allowed=allowed)
-    return indices.astype(np.int64)
