@@ -47,11 +47,11 @@ def require_parent_folder(path: Path) -> None:
 
 
 def require_file_name(path: Path) -> None:
-    """Raise a ConfigError if a file cannot be made at `path`, or replaced: a folder has the name, say."""
+    """Raise a ConfigError if no file can be made or replaced at `path`: it may be a folder."""
     require_parent_folder(path)
     path = path.expanduser()
     if path.exists() and not path.is_file():
-        found = "a folder" if path.is_dir() else "no file"
+        found = "a folder" if path.is_dir() else "no regular file"
         raise ConfigError(f"cannot write {path}: it is {found}", fix="name a file that may be replaced")
 
 
@@ -63,8 +63,9 @@ Writer = Callable[[Path], AbstractContextManager[Callable[[Any], object]]]
 def written_whole(writers: Mapping[Path, Writer]) -> Iterator[Callable[[Any], object]]:
     """Open files, and give a function that writes one more part of each of them.
 
-    They are written as NAME.part and get their names together, when all of them are whole. An error leaves
-    none of them. If the process is killed, .part files may stay; the next run writes over them.
+    The files are written as NAME.part and get their names together, when all of them are whole, even if the
+    power fails. An error leaves none of them. If the process is killed, .part files may stay; the next run
+    writes over them.
 
     Raises:
         ConfigError: a file cannot be written.
@@ -89,20 +90,19 @@ def written_whole(writers: Mapping[Path, Writer]) -> Iterator[Callable[[Any], ob
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that gets its name when it is whole, even if the power fails.
+    """Write a file that gets its name when it is whole; see `written_whole`.
 
     Raises:
         ConfigError: the file cannot be written.
     """
-    target = path.expanduser().resolve()
-    part = _part_of(target)
-    try:
-        with _named_in_errors(path):
-            part.write_bytes(data)
-            _sync(part)
-            os.replace(part, target)
-    finally:
-        _remove([part])
+    with written_whole({path: _opened}) as add:
+        add(data)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Callable[[bytes], object]]:
+    with path.open("wb") as file:
+        yield file.write
 
 
 def _part_of(path: Path) -> Path:
@@ -139,6 +139,7 @@ class _NamedInErrors(AbstractContextManager[Callable[[Any], object]]):
 
     def __enter__(self) -> Callable[[Any], object]:
         with _named_in_errors(self._path):
+            # As a decorator it names the file in the errors of each later write.
             return _named_in_errors(self._path)(self._opened.__enter__())
 
     def __exit__(self, *error: Any) -> bool | None:

@@ -86,7 +86,7 @@ def require_image_name(path: str | os.PathLike[str]) -> None:
 
     Raises:
         ImageError: no image format has its suffix.
-        ConfigError: its folder is missing, or a folder has its name, say.
+        ConfigError: its folder is missing, or it is itself a folder.
     """
     if Path(path).suffix.lower() not in SUFFIXES:
         raise ImageError(f"cannot write {path}: no image format has this suffix", allowed=_NAMED)
