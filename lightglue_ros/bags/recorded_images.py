@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lightglue_ros.errors import ConfigError, RejectedImageError
-from lightglue_ros.rosdata.bags import Bag
+from lightglue_ros.rosdata.bags import IMAGE_TYPES, Bag
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.recording import Message
 from lightglue_ros.rosdata.typestore import typestore
 
-RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+RAW, COMPRESSED = IMAGE_TYPES
 _SUFFIX = "/compressed"
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -74,8 +74,9 @@ class ActiveMatcher:
         image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
         calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
         self._processor = FrameProcessor[CameraImage](pipeline, settings.frame, calibration)
-        timing = settings.sync_slop, settings.camera_timeout
-        self._assembler = FrameAssembler[CameraImage](settings.frame.rig, *timing)
+        self._assembler = FrameAssembler[CameraImage](
+            settings.frame.rig, settings.sync_slop, settings.camera_timeout
+        )
         self._drawer = self._annotator = None
         with ExitStack() as closing:
             if publishers.pictures is not None:
@@ -124,9 +125,10 @@ class ActiveMatcher:
                 lazy.rate = settings.drawing_rate
 
     def report(self, about: dict[str, str]) -> DiagnosticStatus:
-        """Make the status for `/diagnostics`, with what is to be said about the model first; log what is new.
+        """Make the status for `/diagnostics` and log what is new; called once per second.
 
-        Called once per second.
+        Args:
+            about: values about the model, which go first.
         """
         self._formats.log_first_frame(self._status, self._input_watch)
         about = {
@@ -176,10 +178,14 @@ class ActiveMatcher:
     def _causes(self) -> dict[int, str]:
         """Return the missing cameras, and why they are missing."""
         assembler = self._assembler
-        timing = assembler.slop, self._input_watch.shortest_period
-        unusable = self._status.unusable(assembler.timeout)
-        cameras = self._settings.cameras
-        return why_missing(cameras, assembler.missing(), assembler.out_of_sync(), *timing, unusable)
+        return why_missing(
+            self._settings.cameras,
+            assembler.missing(),
+            assembler.out_of_sync(),
+            assembler.slop,
+            self._input_watch.shortest_period,
+            self._status.unusable(assembler.timeout),
+        )
 
     # The inference thread.
 
@@ -246,11 +252,8 @@ class ActiveMatcher:
 
     def _reject(self, camera: int, error: RejectedImageError) -> None:
         """Count and log an image that cannot be used."""
-        count = self._status.count_rejection(camera, error)
+        name, count = self._settings.cameras[camera], self._status.count_rejection(camera, error)
         self._node.get_logger().warning(
-            f"camera {self._names([camera])}: {error}; dropped ({error.cause}; {count} images so far)",
+            f"camera {name}: {error}; dropped ({error.cause}; {count} images so far)",
             throttle_duration_sec=LOG_PERIOD,
         )
-
-    def _names(self, cameras: Iterable[int]) -> str:
-        return ", ".join(self._settings.cameras[camera] for camera in sorted(cameras))

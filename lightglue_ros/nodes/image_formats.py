@@ -1,6 +1,6 @@
-"""Sizes and encodings of the images that come, for the line of the log about the first frame.
+"""Sizes and encodings of the cameras' images, for `/diagnostics` and the log's line about the first frame.
 
-All of it is called by the executor's thread.
+Everything here is called in the executor's thread.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class ImageFormats:
         return {"canvas": _size(self._pipeline.image_size), **used}
 
     def log_first_frame(self, status: MatcherStatus, inputs: InputWatch) -> None:
-        """Log once what comes and what becomes of it; called once per second.
+        """Log once what the cameras send and what was matched, a second after the first frame.
 
-        It waits for a second after the first frame, because then the cameras' rates are known.
+        Called once per second. After a second the rates of the cameras are known.
         """
         was_matched, self._was_matched = self._was_matched, status.matched > 0
         if self._is_logged or not was_matched:

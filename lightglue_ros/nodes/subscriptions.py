@@ -1,6 +1,6 @@
 """Subscriptions to the cameras: images or features, and CameraInfo. Their QoS follows their publishers'.
 
-All functions belong to the executor's thread. Someone calls `look` once per second.
+All functions belong to the executor's thread. The node calls `look` once per second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ try:
 except ImportError:  # its name in Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-# A new subscription is known to all publishers after this time.
+# Seconds after which all publishers know a new subscription.
 OVERLAP_SECONDS = 1.0
 # Lost messages are counted over this time. A topic that loses this many and this share of them is named.
 LOSS_SECONDS = 5.0
@@ -40,8 +40,8 @@ IMPOSSIBLE_LOSS = 1_000_000
 class FollowingSubscription:
     """Subscription whose QoS follows that of the topic's publishers.
 
-    If the publishers change, a new subscription is made. The old one goes with the first message of the new
-    one, or when it is known to the publishers, so that no message is lost between them.
+    If the publishers change, a new subscription is made. The old one is destroyed when the new one gets its
+    first message, or when all publishers know the new one, so that no message is lost between the two.
 
     Args:
         topic: name before remapping.
@@ -86,13 +86,13 @@ class FollowingSubscription:
         return [publisher.qos_profile for publisher in publishers]
 
     @property
-    def requests_less_than_offered(self) -> bool:
-        """True if it is best effort although all publishers are reliable."""
-        offered = qos.requested_qos(AUTO_QOS, self.offers).reliability
-        return self._subscription.qos_profile.reliability != offered
+    def differs_from_auto(self) -> bool:
+        """True if `image_qos: auto` would request another reliability."""
+        followed = qos.requested_qos(AUTO_QOS, self.offers).reliability
+        return self._subscription.qos_profile.reliability != followed
 
     def look(self) -> str:
-        """Follow the publishers; return and log those whose QoS is incompatible, in words, or nothing."""
+        """Follow the publishers; log and return in words which of them are incompatible, or nothing."""
         if time.monotonic() - self._changed > OVERLAP_SECONDS:
             self._drop_old()
         offers = self.offers
@@ -133,7 +133,7 @@ class FollowingSubscription:
             "message_lost": partial(self._count_lost, self._number),
             "matched": lambda _event: self.look(),
         }
-        # Humble has no event "matched", and a middleware may lack others. Then `look` is called less often.
+        # Humble has no event "matched", and a middleware may lack others. Then only the node calls `look`.
         while True:
             try:
                 return self._node.create_subscription(
@@ -234,7 +234,7 @@ class InputSubscriptions:
             losing.append(subscription)
         if not losing:
             return ""
-        is_ours = any(it.requests_less_than_offered for it in losing)
+        is_ours = any(it.differs_from_auto for it in losing)
         fix = f"image_qos: {AUTO_QOS}, without qos_overrides" if is_ours else fix_of_lost_messages()
         return f"{'; '.join(texts)}; fix: {fix}"
 

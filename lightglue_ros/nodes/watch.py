@@ -1,7 +1,7 @@
-"""Watches what comes to the matcher, and says what a person would look for: in the log and to the status.
+"""Watches over the matcher's inputs: names problems in the log, and returns them for `/diagnostics`.
 
-All of it is called by the executor's thread: `take` by a subscription's callback, the rest once per second.
-Each time is one of the steady clock, which goes on when simulated time stands still.
+Everything here is called in the executor's thread: `take` by the callbacks of subscriptions, the rest once
+per second. All times are of the steady clock, which goes on when simulated time stands still.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 
 from rclpy.node import Node
 
-# A camera that sends nothing for so long, or a clock that stands for so long, is named.
+# Seconds after which a camera that sends nothing, or simulated time that stands still, is named.
 SILENT_SECONDS = 5.0
-# The period of a camera is that of its last messages, this many.
+# Number of a camera's last messages that its period is measured over.
 ARRIVALS = 16
-# A text that stays true is logged again after this time.
+# Seconds after which a text that is still true is logged again.
 REPEAT_SECONDS = 60.0
-# The rate of matching is compared with the cameras' over so many seconds. It is named if more than this share
-# of the frames was dropped: a single frame may be dropped by chance.
+# Seconds over which the rate of matching is compared with the cameras' rate, and the share of dropped frames
+# above which both are logged: a single frame may be dropped by chance.
 LOAD_SECONDS = 10.0
 LOAD_SHARE = 0.1
 
@@ -32,7 +32,7 @@ class Throttle:
         self._said: dict[str, float] = {}
 
     def is_due(self, subject: str) -> bool:
-        """Return True if nothing was said about a subject for long."""
+        """Return True, and remember the time, if nothing was logged about a subject for `REPEAT_SECONDS`."""
         now = time.monotonic()
         if now - self._said.get(subject, -REPEAT_SECONDS) < REPEAT_SECONDS:
             return False
@@ -78,7 +78,7 @@ class InputWatch:
         return max(map(self._last, range(len(self._topics))))
 
     def is_silent(self, camera: int, seconds: float, at: float) -> bool:
-        """Return True if, at some time, a camera had sent nothing for so long, and for two of its periods."""
+        """Return True if a camera had sent nothing for so long, and for two of its periods, at a time."""
         return at - self._last(camera) > max(seconds, 2 * self.period(camera))
 
     def _last(self, camera: int) -> float:
@@ -86,7 +86,7 @@ class InputWatch:
         return arrivals[-1] if arrivals else self._began
 
     def log_silence(self) -> None:
-        """Log the cameras that send nothing, with what tells the cause."""
+        """Log the topics on which nothing comes, with the numbers of publishers and the domain."""
         now = time.monotonic()
         silent = [
             camera for camera in range(len(self._topics)) if self.is_silent(camera, SILENT_SECONDS, now)
@@ -203,6 +203,6 @@ class ClockWatch:
 
 
 def count_publishers(node: Node, topic: str) -> str:
-    """Say how many publishers a topic has; it is a full name, because rclpy does not remap it here."""
+    """Say how many publishers a topic has. The topic is a full name, because rclpy does not remap it here."""
     count = node.count_publishers(topic)
     return f"{count} publisher{'' if count == 1 else 's'}"

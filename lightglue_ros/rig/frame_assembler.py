@@ -314,7 +314,8 @@ class FrameAssembler(Generic[T]):
                 ready.append(going)
         return ready
 
-    def _is_hopeless(self, camera: int) -> bool:  # It leads, but the leading cameras complete no pair.
+    def _is_hopeless(self, camera: int) -> bool:
+        """Return True if a camera leads, and the leading cameras together complete no pair."""
         leading = set(range(len(self._cameras))).difference(self.missing())
         return camera in leading and not self.rig.is_served_by(leading)
 
@@ -359,8 +360,7 @@ class FrameAssembler(Generic[T]):
         newest = known.newest
         if newest is None:
             return True
-        if known.late and known.late[-1] < newest:
-            # Its time may have been set back.
+        if known.late and known.late[-1] < newest:  # its time may have been set back
             return False
         if not -self._far(known) <= newest - stamp <= self._slop():
             # Its clock differs, or the moment is past. But if it has not come since the stamps of a camera of

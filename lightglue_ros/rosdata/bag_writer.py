@@ -31,6 +31,10 @@ class BagWriter(AbstractContextManager):
     Args:
         folder: the new bag; its parent exists.
         storage: ``sqlite3`` or ``mcap``.
+
+    Attributes:
+        path: the folder.
+        custom_data: texts by name that go into the bag's metadata; may be changed until the bag is closed.
     """
 
     def __init__(self, folder: Path, storage: str) -> None:
@@ -38,8 +42,9 @@ class BagWriter(AbstractContextManager):
         self.path = folder
         self.custom_data: dict[str, str] = {}
         self._storage = storage
-        self._file = folder / f"{folder.name}{_writer(storage).suffix}"
-        self._writer = _writer(storage)(self._file)
+        kind = _writer(storage)
+        self._file = folder / f"{folder.name}{kind.suffix}"
+        self._writer = kind(self._file)
         self._topics: dict[tuple[str, str, str, bytes], int] = {}
         self._added: list[Topic] = []
         self._counts: list[int] = []
