@@ -19,8 +19,7 @@ CameraInfoIndex = list[list[tuple[int, bytes]]]
 def make_calibration(settings: MatcherParameters) -> RigCalibration:
     """Make the calibration of a rig whose topics have the names of the parameters."""
     topics = absolute_names(settings.given_camera_info_topics)
-    image_topics = [topic.removesuffix("/compressed") for topic in absolute_names(settings.image_topics)]
-    return RigCalibration(settings.cameras, image_topics, topics)
+    return RigCalibration(settings.cameras, absolute_names(settings.image_topics), topics)
 
 
 def index_camera_infos(bag: Bag, settings: MatcherParameters, tally: Tally) -> CameraInfoIndex:

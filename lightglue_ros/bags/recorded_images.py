@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rosdata.bags import IMAGE_TYPES, Bag
-from lightglue_ros.rosdata.decoding import CameraImage, check_message
+from lightglue_ros.rosdata.decoding import COMPRESSED_SUFFIX, CameraImage, check_message
 from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.recording import Message
 from lightglue_ros.rosdata.typestore import typestore
 
 RAW, COMPRESSED = IMAGE_TYPES
-_SUFFIX = "/compressed"
 
 
 class ImageTopic(NamedTuple):
@@ -43,7 +42,7 @@ def find_image_topics(bag: Bag, settings: MatcherParameters) -> list[ImageTopic 
         candidates = [
             ImageTopic(name, RAW),
             ImageTopic(name, COMPRESSED),
-            ImageTopic(name + _SUFFIX, COMPRESSED),
+            ImageTopic(name + COMPRESSED_SUFFIX, COMPRESSED),
         ]
         if settings.image_transport == "compressed":
             candidates.reverse()

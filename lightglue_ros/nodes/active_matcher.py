@@ -143,7 +143,7 @@ class ActiveMatcher:
         self._inputs.look()
         self._camera_infos.look()
         problems = {
-            "incompatible QoS": self._inputs.incompatible,
+            "incompatible publishers": self._inputs.incompatible,
             "images lost": self._inputs.lost,
             "clock": self._clock_watch.look(),
         }

@@ -20,6 +20,7 @@ from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.fastdds import fix_of_lost_messages
 from lightglue_ros.nodes.watch import Throttle
 from lightglue_ros.rosdata.camera_info import RigCalibration
+from lightglue_ros.rosdata.decoding import COMPRESSED_SUFFIX
 from lightglue_ros.rosdata.parameters import AUTO_QOS, CameraParameters
 
 try:
@@ -38,12 +39,13 @@ IMPOSSIBLE_LOSS = 1_000_000
 
 
 class FollowingSubscription:
-    """Subscription whose QoS follows that of the topic's publishers.
+    """Subscription whose QoS and type follow those of the topic's publishers.
 
     If the publishers change, a new subscription is made. The old one is destroyed when the new one gets its
     first message, or when all publishers know the new one, so that no message is lost between the two.
 
     Args:
+        kinds: types of messages that are taken; the first until there are publishers.
         topic: name before remapping.
         image_qos: ``auto`` follows the publishers; see `qos.requested_qos`.
         takes_latched: take messages that were published before.
@@ -57,7 +59,7 @@ class FollowingSubscription:
     def __init__(
         self,
         node: Node,
-        kind: type,
+        kinds: Sequence[type],
         topic: str,
         callback: Callable[[Any], None],
         image_qos: str = AUTO_QOS,
@@ -66,7 +68,8 @@ class FollowingSubscription:
         self.topic = node.resolve_topic_name(topic)
         self.received = self.lost = 0
         self._node = node
-        self._kind = kind
+        self._kinds = {f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}": kind for kind in kinds}
+        self._kind = next(iter(self._kinds))
         self._given_topic = topic
         self._callback = callback
         self._image_qos = image_qos
@@ -76,14 +79,18 @@ class FollowingSubscription:
         self._stamp = None
         self._number = 0
         self._old: Subscription | None = None
+        self._kind = self._offered_kind()
         self._subscription = self._create(self._wanted(self.offers))
 
     @property
     def offers(self) -> list[qos.QoSProfile]:
-        """Profiles of the topic's publishers."""
+        """Profiles of the topic's publishers whose messages have the type of the subscription."""
+        return [it.qos_profile for it in self._publishers if it.topic_type == self._kind]
+
+    @property
+    def _publishers(self) -> list[Any]:
         # rclpy remaps the name that it is given, here as in create_subscription.
-        publishers = self._node.get_publishers_info_by_topic(self._given_topic)
-        return [publisher.qos_profile for publisher in publishers]
+        return self._node.get_publishers_info_by_topic(self._given_topic)
 
     @property
     def differs_from_auto(self) -> bool:
@@ -95,20 +102,29 @@ class FollowingSubscription:
         """Follow the publishers; log and return in words which of them are incompatible, or nothing."""
         if time.monotonic() - self._changed > OVERLAP_SECONDS:
             self._drop_old()
+        before, self._kind = self._kind, self._offered_kind()
         offers = self.offers
         wanted, present = self._wanted(offers), self._subscription.qos_profile
         is_same = (wanted.reliability, wanted.durability) == (present.reliability, present.durability)
-        # Without publishers the QoS stays, because the driver that went is likely to come back.
-        if offers and not is_same:
+        # Without publishers it stays as it is, because the driver that went is likely to come back.
+        if offers and not (is_same and self._kind == before):
             self._drop_old()
-            self._old, self._subscription = self._subscription, self._create(wanted)
+            self._old = self._subscription
+            if self._kind != before:
+                # A process has one type on a topic (Fast DDS). No images of the other type come any more.
+                self._drop_old()
+            self._subscription = self._create(wanted)
             self._node.get_logger().info(
-                f"{self.topic}: subscribing with {wanted.reliability.name}, as its publishers offer it"
+                f"{self.topic}: subscribing to {self._kind} with {wanted.reliability.name}, as its "
+                "publishers offer it"
             )
         fix = f"image_qos: {AUTO_QOS}"
         if self._override is not None:
             fix = f"qos_overrides.{self.topic}.subscription.reliability: {AUTO_QOS}"
         text = qos.incompatible_text(self.topic, self._subscription.qos_profile, offers, fix)
+        types = ", ".join(sorted({it.topic_type for it in self._publishers}))
+        if types and not offers:
+            text = f"{self.topic} is published as {types}; allowed: {', '.join(self._kinds)}"
         if text and text != self._incompatible:
             self._node.get_logger().warning(text)
         self._incompatible = text
@@ -118,6 +134,11 @@ class FollowingSubscription:
         """Unsubscribe."""
         self._drop_old()
         self._node.destroy_subscription(self._subscription)
+
+    def _offered_kind(self) -> str:
+        """Return the type of the publishers' messages; the present one where they have none that is taken."""
+        offered = {it.topic_type for it in self._publishers}
+        return next((kind for kind in (self._kind, *self._kinds) if kind in offered), self._kind)
 
     def _wanted(self, offers: Sequence[qos.QoSProfile]) -> qos.QoSProfile:
         profile = qos.requested_qos(self._image_qos, offers, self._takes_latched)
@@ -137,7 +158,7 @@ class FollowingSubscription:
         while True:
             try:
                 return self._node.create_subscription(
-                    self._kind,
+                    self._kinds[self._kind],
                     self._given_topic,
                     partial(self._take, self._number),
                     profile,
@@ -177,7 +198,8 @@ class InputSubscriptions:
 
     Attributes:
         topics: full name of each camera's topic.
-        incompatible: publishers whose QoS the subscriptions cannot take, in words; empty if there are none.
+        incompatible: publishers whose QoS or type the subscriptions cannot take, in words; empty if there
+            are none.
         lost: topics whose images do not arrive although they are sent, in words; empty if there are none.
     """
 
@@ -187,14 +209,13 @@ class InputSubscriptions:
         self._throttle = Throttle()
         self._since = time.monotonic()
         self._subscriptions: list[FollowingSubscription] = []
-        is_compressed = values.image_transport == "compressed" and not values.takes_features
-        kind = Features if values.takes_features else CompressedImage if is_compressed else Image
         try:
-            for camera, topic in enumerate(values.input_topics):
-                # Resolved before the suffix is added, so that remapping the raw images' topic is enough.
-                name = f"{node.resolve_topic_name(topic)}/compressed" if is_compressed else topic
+            for camera, given in enumerate(values.input_topics):
+                topic, kinds = given, (Features,)
+                if not values.takes_features:
+                    topic, kinds = _images_of(node.resolve_topic_name(given), given, values.image_transport)
                 take = partial(callback, camera)
-                self._subscriptions.append(FollowingSubscription(node, kind, name, take, values.image_qos))
+                self._subscriptions.append(FollowingSubscription(node, kinds, topic, take, values.image_qos))
         except Exception:
             self.destroy()
             raise
@@ -259,7 +280,7 @@ class CameraInfoSubscriptions:
             self._subscriptions = [
                 FollowingSubscription(
                     self._node,
-                    CameraInfo,
+                    (CameraInfo,),
                     topic,
                     partial(self._calibration.set_info, camera),
                     takes_latched=True,
@@ -277,3 +298,18 @@ class CameraInfoSubscriptions:
         for subscription in self._subscriptions:
             subscription.destroy()
         self._subscriptions = []
+
+
+def _images_of(name: str, given: str, transport: str) -> tuple[str, tuple[type, ...]]:
+    """Return the topic to subscribe to and the types of its images, the expected one first.
+
+    Args:
+        name: full name of the topic.
+        given: its name before remapping.
+        transport: see the parameter image_transport.
+    """
+    is_named_compressed = name.endswith(COMPRESSED_SUFFIX)
+    if transport == "raw" and not is_named_compressed:
+        return given, (Image, CompressedImage)
+    # The full name gets the suffix, so that remapping the raw images' topic is enough.
+    return given if is_named_compressed else name + COMPRESSED_SUFFIX, (CompressedImage, Image)

@@ -14,6 +14,7 @@ import numpy as np
 
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.verification import Intrinsics
+from lightglue_ros.rosdata.decoding import COMPRESSED_SUFFIX
 
 # Numbers of coefficients that each of sensor_msgs' distortion models may have.
 _COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
@@ -37,7 +38,7 @@ class RigCalibration:
     """Newest CameraInfo of each camera of a rig; it also holds for the camera's past images.
 
     Args:
-        image_topics: full name of each camera's image topic, without `/compressed`.
+        image_topics: full name of each camera's image topic.
         camera_info_topics: full name of each camera's CameraInfo topic; without any it is `camera_info` next
             to the image topic.
 
@@ -48,6 +49,7 @@ class RigCalibration:
     def __init__(
         self, cameras: Sequence[str], image_topics: Sequence[str], camera_info_topics: Sequence[str] = ()
     ) -> None:
+        image_topics = [topic.removesuffix(COMPRESSED_SUFFIX) for topic in image_topics]
         given = [topic for topic in camera_info_topics if topic]
         self.topics = given or [f"{topic.rpartition('/')[0]}/camera_info" for topic in image_topics]
         self._cameras = cameras

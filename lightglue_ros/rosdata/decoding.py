@@ -26,6 +26,8 @@ from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.rosdata.messages import Header
 
 TRANSPORTS = ("raw", "compressed")
+# image_transport ends the name of a topic of compressed images so.
+COMPRESSED_SUFFIX = "/compressed"
 
 
 class Image(Protocol):

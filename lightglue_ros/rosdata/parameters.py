@@ -41,7 +41,7 @@ class CameraParameters:
     )
     image_topics: list[str] = parameter(
         ["left/image_rect", "right/image_rect"],
-        "Topic of each camera's images (sensor_msgs/Image), remappable.",
+        "Topic of each camera's images (Image or CompressedImage), remappable.",
     )
     image_transport: str = parameter(
         "raw",

@@ -19,6 +19,7 @@ from bad_images import (
     mutated_image,
 )
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 from unusual_files import turned
 
 from lightglue_ros.core import MatchPipeline
@@ -30,6 +31,7 @@ from lightglue_ros.rosdata.decoding import check_compressed_image
 
 MUTATIONS = 1000
 MOST_GROWTH = 50  # MiB
+INCOMPATIBLE = "incompatible publishers"
 KINDS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
 
 
@@ -132,6 +134,38 @@ def test_compressed_images_are_matched_as_what_they_hold_and_a_broken_one_makes_
     assert (pair.width0, pair.width1) == (0, 64)
 
 
+MIXED = {"left": ("left/image_rect", Image), "right": ("right/image_rect/compressed", CompressedImage)}
+OTHER = {"left": ("left/jpeg", CompressedImage), "right": ("right/image_raw", Image)}
+
+
+@pytest.mark.parametrize("cameras", [MIXED, OTHER], ids=["mixed", "other name"])
+def test_each_camera_may_be_raw_or_compressed_on_a_topic_of_any_name(robot, cameras):
+    topics = [topic for topic, _ in cameras.values()]
+    stereo = robot(connected=False, image_topics=topics)
+    stereo.add_cameras({})
+    # The drivers start later than the node.
+    stereo.wait_until(lambda: all(map(stereo.count_subscribers, topics)), "the matcher's subscriptions")
+    stereo.cameras = {
+        camera: stereo.create_publisher(kind, topic, 5) for camera, (topic, kind) in cameras.items()
+    }
+    images = {Image: image_message(), CompressedImage: COMPRESSED}
+    shown = {camera: images[kind] for camera, (_, kind) in cameras.items()}
+    stereo.show_until(shown, is_ok, "matches of both kinds")
+
+
+def test_a_topic_of_another_type_is_named(robot):
+    stereo = robot(connected=False)
+    stereo.add_cameras({"right": "right/image_rect"})
+    stereo.create_publisher(Header, "left/image_rect", 5)
+    stereo.wait_until(
+        lambda: (
+            "/left/image_rect is published as std_msgs/msg/Header; allowed: sensor_msgs/msg/Image"
+            in stereo.diagnostics.get(INCOMPATIBLE, "")
+        ),
+        "the type on /diagnostics",
+    )
+
+
 RELIABLE, BEST_EFFORT = ["RELIABLE"], ["BEST_EFFORT"]
 TOPICS = ("left/image_rect", "right/image_rect")
 
@@ -169,7 +203,7 @@ def test_subscriptions_follow_the_publishers_as_they_come_and_go_and_no_frame_is
         lambda: int(stereo.diagnostics["images received"]) == before + 2 * shown, "each image, once"
     )
     assert stereo.diagnostics["images too late"] == "0"
-    assert stereo.diagnostics["incompatible QoS"] == "none"
+    assert stereo.diagnostics[INCOMPATIBLE] == "none"
     assert "[WARN]" not in stereo.end()
 
 
@@ -197,10 +231,10 @@ def test_an_incompatible_publisher_is_told_and_an_override_of_one_camera_leaves_
 ):
     override = {"qos_overrides./right/image_rect.subscription.reliability": "best_effort"}
     stereo = robot(connected=False, **parameters, **override)
-    stereo.wait_until(lambda: stereo.diagnostics.get("incompatible QoS", "none") != "none", "the diagnostics")
+    stereo.wait_until(lambda: stereo.diagnostics.get(INCOMPATIBLE, "none") != "none", "the diagnostics")
     assert requests(stereo) == [RELIABLE, BEST_EFFORT]
     (log,) = (line for line in stereo.end().splitlines() if "[WARN]" in line)
-    for said in (log, stereo.diagnostics["incompatible QoS"]):
+    for said in (log, stereo.diagnostics[INCOMPATIBLE]):
         assert "/left/image_rect is offered with reliability BEST_EFFORT" in said
         assert "requested is RELIABLE" in said
         assert said.endswith(f"fix: {fix}")

@@ -29,7 +29,7 @@ def node(ros):
 def test_without_events_a_subscription_follows_at_the_next_look(node, monkeypatch):
     monkeypatch.setattr(subscriptions, "SubscriptionEventCallbacks", EventsOfHumble)
     heard = []
-    following = subscriptions.FollowingSubscription(node, Image, "image", heard.append)
+    following = subscriptions.FollowingSubscription(node, (Image,), "image", heard.append)
     publisher = node.create_publisher(Image, "image", qos.image_qos("sensor_data"))
 
     def requested():
@@ -49,7 +49,7 @@ def test_without_events_a_subscription_follows_at_the_next_look(node, monkeypatc
 
 
 def test_losses_that_the_middleware_miscounts_and_those_of_a_replaced_subscription_are_not_told(node):
-    following = subscriptions.FollowingSubscription(node, Image, "image", print)
+    following = subscriptions.FollowingSubscription(node, (Image,), "image", print)
     for change in (3, 2**31):
         following._count_lost(following._number, SimpleNamespace(total_count_change=change))
     following._count_lost(following._number - 1, SimpleNamespace(total_count_change=1))

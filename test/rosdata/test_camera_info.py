@@ -25,6 +25,7 @@ def test_camera_info_is_next_to_the_images_unless_its_topic_is_given():
     topics = ["/robot/left/image_rect", "/image_raw"]
     assert RigCalibration(["left", "right"], topics).topics == ["/robot/left/camera_info", "/camera_info"]
     assert RigCalibration(["left", "right"], topics, [""]).topics[1] == "/camera_info"
+    assert RigCalibration(["left"], ["/left/image_rect/compressed"]).topics == ["/left/camera_info"]
     assert RigCalibration(["left", "right"], topics, ["a", "b"]).topics == ["a", "b"]
 
 
