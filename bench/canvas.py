@@ -31,7 +31,7 @@ from timing import interleaved
 
 CANVAS = 640, 480
 TOLERANCE = 1.5  # pixels
-SPEED = ("model", "variant", "canvas", "frame (ms)", "times today's rate")
+SPEED = ("model", "variant", "canvas", "frame (ms)", "times as fast")
 QUALITY = ("model", "images", "part", "right matches", "on the whole", "ratio", "share right", "on the whole")
 
 
