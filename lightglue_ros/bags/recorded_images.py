@@ -30,8 +30,8 @@ def absolute_names(topics: Sequence[str]) -> list[str]:
 def find_image_topics(bag: Bag, settings: MatcherParameters) -> list[ImageTopic | None]:
     """Return the topic of each camera's images; None if the bag has none.
 
-    A camera may be recorded raw or compressed, whatever the other cameras are. If it is recorded both ways,
-    image_transport tells which one to take.
+    A camera may be recorded raw or compressed, whatever the other cameras are. If there are images of both
+    kinds, image_transport tells which one to take.
 
     Raises:
         ConfigError: no pair can be made of the cameras that are there.
@@ -46,7 +46,10 @@ def find_image_topics(bag: Bag, settings: MatcherParameters) -> list[ImageTopic 
         ]
         if settings.image_transport == "compressed":
             candidates.reverse()
-        found.append(next((one for one in candidates if one in there), None))
+        candidates = [one for one in candidates if one in there]
+        # A recorder of all topics lists the raw ones too, although nobody published on them.
+        used = (one for one in candidates if len(candidates) == 1 or _has_messages(bag, one))
+        found.append(next(used, candidates[0] if candidates else None))
     present = {camera for camera, topic in enumerate(found) if topic is not None}
     if not present or (len(present) < len(found) and not settings.frame.rig.is_served_by(present)):
         names = enumerate(absolute_names(settings.image_topics))
@@ -57,6 +60,11 @@ def find_image_topics(bag: Bag, settings: MatcherParameters) -> list[ImageTopic 
             fix="-p image_topics:='[/left/topic, /right/topic]'",
         )
     return found
+
+
+def _has_messages(bag: Bag, image_topic: ImageTopic) -> bool:
+    wanted = bag.messages_of(lambda topic: (topic.name, topic.message_type) == image_topic)
+    return next(wanted, None) is not None
 
 
 def read_images(bag: Bag, topics: Sequence[ImageTopic | None]) -> Iterator[tuple[int, Message]]:

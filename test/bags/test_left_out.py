@@ -11,6 +11,7 @@ from recordings import (
     BEGIN,
     CAMERAS,
     DELAY,
+    STORE,
     camera_info,
     decoded_matches,
     image_message,
@@ -21,6 +22,7 @@ from recordings import (
     stereo,
     write_bag,
 )
+from rosbags import rosbag2
 
 from lightglue_ros.bags import chunks
 from lightglue_ros.bags.chunks import ChunkMatcher, ChunkSource
@@ -191,6 +193,26 @@ def test_cameras_are_recorded_raw_or_compressed_on_any_topic(motorcycle, match_h
         bag = write_bag(tmp_path / name, "mcap", rows)
         assert match_here(bag, "-o", tmp_path / f"{name}_out", *more)[0] == 0
         assert len(matches_of(tmp_path / f"{name}_out")) == 4
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_a_topic_without_messages_stands_for_no_other(motorcycle, match_here, storage, tmp_path):
+    bag = tmp_path / "bag"
+    kinds = {"": "sensor_msgs/msg/Image", "/compressed": "sensor_msgs/msg/CompressedImage"}
+    with rosbag2.Writer(bag, version=9, storage_plugin=rosbag2.StoragePlugin[storage.upper()]) as writer:
+        # As `ros2 bag record --all` does it where nobody publishes the raw images.
+        connections = {
+            f"/{camera}/image_rect{suffix}": writer.add_connection(
+                f"/{camera}/image_rect{suffix}", kind, typestore=STORE
+            )
+            for suffix, kind in kinds.items()
+            for camera in CAMERAS
+        }
+        for topic, message, time_ns in images(motorcycle, 4, jpeg_message, suffix="/compressed"):
+            data = STORE.serialize_cdr(message, kinds["/compressed"])
+            writer.write(connections[topic], time_ns, data)
+    assert match_here(bag, "-o", tmp_path / "out")[0] == 0
+    assert len(matches_of(tmp_path / "out")) == 4
 
 
 @pytest.fixture
