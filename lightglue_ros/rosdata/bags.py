@@ -238,22 +238,27 @@ class Bag(AbstractContextManager):
         found = storage_files(path)
         if not path.is_dir():
             return found
-        metadata = metadata_of(path)
-        listed = [Path(str(name)).name for name in metadata.get("relative_file_paths") or ()]
+        listed = _listed_files(metadata_of(path))
         missing = [name for name in listed if not (path / name).exists()]
-        if listed and not missing:
-            return [path / name for name in listed]
         others = [file.name for file in found if file.name not in listed]
         if missing and len(others) >= len(missing):
             was = f"{', '.join(missing)}, which metadata.yaml names, is missing"
             self.notes.append(f"{was}; read instead: {', '.join(others)}")
-        else:
-            counts = {Path(one["path"]).name: one["message_count"] for one in metadata.get("files") or ()}
-            self._problems += [
-                f"{name} is missing, which metadata.yaml names ({counts.get(name, 'unknown')} messages)"
-                for name in missing
-            ]
-        return found
+            return found
+        self._problems += [
+            f"{name} is missing, which metadata.yaml names ({count} messages)"
+            for name, count in listed.items()
+            if name in missing
+        ]
+        if not listed or missing:
+            return found
+        # It may belong to another bag, and a message must not be there twice.
+        self._problems += [
+            f"{name} is not read, because metadata.yaml does not name it; fix: remove it, or metadata.yaml"
+            for name in others
+            if name + _COMPRESSED not in listed
+        ]
+        return [path / name for name in listed]
 
 
 def storage_files(path: Path) -> list[Path]:
@@ -262,7 +267,12 @@ def storage_files(path: Path) -> list[Path]:
     Raises:
         ConfigError: there is no bag.
     """
-    files = list(path.iterdir()) if path.is_dir() else [path] * path.exists()
+    # Other systems leave hidden files next to those that they copy.
+    files = (
+        [file for file in path.iterdir() if not file.name.startswith(".") and not file.is_dir()]
+        if path.is_dir()
+        else [path] * path.exists()
+    )
     found = {file.name: file for file in files if _storage_of(file)}
     # A recorder that was killed while it compressed a file leaves both.
     whole = [
@@ -289,6 +299,15 @@ def metadata_of(path: Path) -> dict[str, Any]:
         return dict(yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"])
     except (OSError, TypeError, ValueError, KeyError, yaml.YAMLError):
         return {}
+
+
+def _listed_files(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the names of the files that a bag's metadata lists, each with its number of messages."""
+    paths, files = metadata.get("relative_file_paths"), metadata.get("files")
+    about = [one for one in files if isinstance(one, dict)] if isinstance(files, list) else []
+    counts = {Path(str(one.get("path"))).name: one.get("message_count") for one in about}
+    names = [Path(str(path)).name for path in paths] if isinstance(paths, list) else []
+    return {name: counts.get(name, "unknown") for name in names}
 
 
 def _unpack_file(file: Path, unpacked: Path) -> None:

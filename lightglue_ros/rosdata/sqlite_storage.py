@@ -109,8 +109,8 @@ class SqliteFile:
             data = read_cell(self._path, self._page_size, place)
         else:
             row = self._database.execute("SELECT data FROM messages WHERE id = ?", (place,)).fetchone()
-            data = row and bytes(row["data"])
-        if data is None:
+            data = row and row["data"]
+        if not isinstance(data, bytes):
             raise BrokenBagError(f"{self._path} has no message {place}")
         return data
 

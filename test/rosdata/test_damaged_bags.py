@@ -3,8 +3,10 @@
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,13 @@ def read(*paths):
         assert all(one.data == message(one.data[4]) for one in found)
         assert all(bag.read(one.place) == one.data for one in found)
         return [one.data[4] for one in found], bag.problems()
+
+
+def change_metadata(bag, about):
+    yaml = pytest.importorskip("yaml")
+    metadata = yaml.safe_load((bag / "metadata.yaml").read_text())
+    metadata["rosbag2_bagfile_information"] |= about
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(metadata))
 
 
 def storage_file(bag):
@@ -123,6 +132,62 @@ def test_a_renamed_file_is_read(tmp_path):
     with Bag(bag) as opened:
         assert opened.notes == ["bag.mcap, which metadata.yaml names, is missing; read instead: other.mcap"]
     assert read(bag) == (list(range(COUNT)), [])
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"files": [{}]},
+        {"files": ["bag.mcap"]},
+        {"relative_file_paths": 5},
+        {"relative_file_paths": "bag.mcap"},
+        {"relative_file_paths": ["bag.mcap", "bag.mcap"]},
+    ],
+)
+def test_metadata_with_mistakes_costs_nothing(tmp_path, about):
+    bag = write_bag(tmp_path / "bag", "MCAP", messages())
+    change_metadata(bag, about)
+    assert read(bag) == (list(range(COUNT)), [])
+    change_metadata(bag, {"relative_file_paths": ["bag.mcap", "late.mcap"]})
+    assert read(bag) == (
+        list(range(COUNT)),
+        ["late.mcap is missing, which metadata.yaml names (unknown messages)"],
+    )
+
+
+def test_a_file_that_is_not_in_the_metadata_is_named_and_the_fix_reads_it(tmp_path):
+    parts = [write_bag(tmp_path / f"part_{n}", "MCAP", messages(range(9 * n, 9 * n + 9))) for n in range(2)]
+    bag = split_bag(tmp_path / "bag", parts)
+    change_metadata(bag, {"relative_file_paths": ["part_0.mcap"]})
+    found, (problem,) = read(bag)
+    assert found == list(range(9))
+    said = "part_1.mcap is not read, because metadata.yaml does not name it; fix: remove it, or metadata.yaml"
+    assert problem == said
+    (bag / "metadata.yaml").unlink()
+    assert read(bag) == (list(range(18)), [])
+
+
+def test_other_files_and_folders_next_to_those_of_a_bag_do_not_matter(tmp_path):
+    bag = write_bag(tmp_path / "bag", "MCAP", messages())
+    (bag / "notes.txt").write_text("sunny")
+    (bag / "old.mcap").mkdir()
+    # macOS leaves such a file next to each that it copies.
+    (bag / "._bag.mcap").write_bytes(b"\0\5\x16\7")
+    for _ in range(2):
+        assert read(bag) == (list(range(COUNT)), [])
+        (bag / "metadata.yaml").unlink(missing_ok=True)
+
+
+def test_a_message_without_bytes_costs_that_message(database):
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE loose AS SELECT * FROM messages")
+        connection.execute("DROP TABLE messages")
+        connection.execute("ALTER TABLE loose RENAME TO messages")
+        connection.execute("UPDATE messages SET data = NULL WHERE id = 3")
+        connection.execute("UPDATE messages SET data = 'text' WHERE id = 5")
+    found, problems = read(database)
+    assert found == [number for number in range(COUNT) if number not in (2, 4)]
+    assert "2 of 60 messages cannot be read" in problems[0]
 
 
 @pytest.mark.parametrize("storage", ["SQLITE3", "MCAP"])
