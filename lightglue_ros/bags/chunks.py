@@ -37,7 +37,7 @@ class MatchedChunk:
     Attributes:
         messages: (time in nanoseconds, serialized message) of each frame with at least one decoded image.
         counts: numbers of frames, pairs, missing pairs and matches.
-        tally: what is to be said about the frames.
+        tally: findings about the frames.
         tracebacks: of frames that failed, each once.
     """
 

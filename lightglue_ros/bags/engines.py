@@ -25,7 +25,7 @@ MOST_TRIES = 3
 
 
 class UnexpectedError(LightGlueRosError):
-    """An error that nobody foresaw.
+    """An error of an unexpected kind.
 
     Args:
         error: the error, while it is handled.

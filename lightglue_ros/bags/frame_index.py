@@ -1,11 +1,11 @@
 """Indexes a bag: which of its images make which frames.
 
-The frame assembler, which the node uses as well, has the times at which messages were recorded as its clock.
-So the frames do not depend on the speed of this machine. Images are checked here; `chunks` decodes them.
+The frame assembler is that of the node. Its clock is the time of recording, so that the frames do not depend
+on the speed of this machine. Images are checked here; `chunks` decodes them.
 
 The images are taken in the order in which they were recorded, as the node would have seen them. Cameras that
 were recorded one after the other, or by several recorders, are taken in the order of their stamps, if more of
-their images find partners so.
+their images find partners in that order.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class FrameIndex:
         topics: the topic of each camera's images; None if the bag has none.
         camera_infos: see `CameraInfoIndex`.
         images: the number of recorded images.
-        tally: what is to be said about the images.
+        tally: findings about the images.
         damage: what is missing or could not be read.
     """
 

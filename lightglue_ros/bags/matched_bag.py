@@ -40,7 +40,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a bag.
+    """Result of matching a bag.
 
     Attributes:
         frames: number of messages on /matches.

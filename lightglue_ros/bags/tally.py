@@ -1,4 +1,4 @@
-"""Counts what a run finds out about a bag: what was left out, and what the user should know."""
+"""Counts the findings of a run about a bag: what was left out, and what else the user should know."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOSSES = {"damaged", "rejected", "failed"}
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was found out.
+    """A finding about a bag.
 
     Attributes:
         kind: damaged, rejected, failed, missing, unverified or note.

@@ -1,8 +1,8 @@
 """The folder OUT.part next to an output OUT in the making, with which an ended run is resumed.
 
 It holds `key` (a hash of bag and settings), `index` (of the bag's frames), a file for each matched chunk of
-frames, a recovered copy of a bag without an end, and at last the output while it is written. Each file gets
-its name when it is whole, and the last step of a run gives the output the name OUT.
+frames, `unpacked` (copies of files of the bag that cannot be read as they are), and at last the output while
+it is written. Each file gets its name when it is whole. The last step of a run gives the output the name OUT.
 """
 
 from __future__ import annotations

@@ -299,7 +299,7 @@ def _draw(outputs: Outputs, paths: Sequence[Path], pair: MatchedPair, left_out: 
     try:
         images = read_image(paths[pair.first]), read_image(paths[pair.second])
         write_image(path, draw_matches(*images, pair.matches, unmatched=pair.unmatched, inliers=inliers))
-    except ConfigError:  # the disk is full, say
+    except ConfigError:  # such as a full disk
         raise
     except Exception as error:
         left_out(str(path), error)

@@ -5,9 +5,9 @@ in the top-left corner; the rest of the canvas is zero. Keypoints come back in o
 graph divides by `scales`: x = (x_canvas + 0.5) / scale - 0.5.
 
 An extractor's time grows with the pixels of its canvas, empty ones included. So an image gets the smallest
-canvas that leaves a margin of zeros right of it and below it. How wide the margin must be, the contract says
-for each extractor. The canvas depends on the size of its image alone, and therefore the image's features do
-not depend on the sizes of other images in the batch.
+canvas that leaves a margin of zeros right of it and below it. The contract says for each
+extractor how wide the margin must be. The canvas depends on the size of its image alone, and therefore the
+image's features do not depend on the sizes of other images in the batch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CanvasBatch:
 
 @dataclass(frozen=True)
 class Placement:
-    """How an image lies on its canvas.
+    """Place of an image on its canvas.
 
     Attributes:
         size: (width, height) of the shrunk image in pixels.
@@ -65,8 +65,8 @@ class Canvas:
         image_size: (width, height) in pixels.
         channels: 1 (grey) or 3 (RGB); None is 1 if all images of a batch are grey, else 3.
         divisor: width and height are rounded up to multiples of this.
-        margin: pixels right of an image and below it that the part which it needs has at least, as far as
-            the canvas reaches; None is the whole canvas.
+        margin: least number of empty pixels right of an image and below it, as far as the canvas reaches;
+            None places every image on the whole canvas.
 
     Attributes:
         size: (width, height) after rounding up.

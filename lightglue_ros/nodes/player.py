@@ -197,8 +197,9 @@ class Player(Node):
                     if not self._values["keep_stamps"]:
                         content = deserialize_message(content, kinds[message.topic.name])
                     yield Moment(position, message.time, [(publishers[message.topic.name], content)])
-                for line in () if offset else bag.problems():
-                    self.get_logger().warning(f"bag {path}: {line}")
+                if not offset:  # the first pass
+                    for line in bag.problems():
+                        self.get_logger().warning(f"bag {path}: {line}")
                 if not count or not self._values["loop"]:
                     return
                 # Between the last message and the next pass lies the mean time between two messages.

@@ -63,9 +63,9 @@ class MatcherStatus:
         return self._count("images rejected", f"images rejected: {error.cause}")
 
     def unusable(self, seconds: float) -> dict[int, str]:
-        """Return the cameras of which no usable image came for so long while others sent, and why.
+        """Return the cameras without a usable image in the last `seconds`, and why.
 
-        Where all cameras pause, the causes stay as they were.
+        The newest message of any camera is taken as the present, so that a pause of all changes nothing.
         """
         now = self._inputs.newest
         causes = {

@@ -30,7 +30,7 @@ except ImportError:  # its name in Humble
 
 # Seconds after which all publishers know a new subscription.
 OVERLAP_SECONDS = 1.0
-# Lost messages are counted over this time. A topic that loses this many and this share of them is named.
+# Seconds over which lost messages are counted, and the number and the share from which a topic is named.
 LOSS_SECONDS = 5.0
 LEAST_LOST = 3
 LEAST_LOST_SHARE = 0.05

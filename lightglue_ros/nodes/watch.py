@@ -78,7 +78,7 @@ class InputWatch:
         return max(map(self._last, range(len(self._topics))))
 
     def is_silent(self, camera: int, seconds: float, at: float) -> bool:
-        """Return True if a camera had sent nothing for so long, and for two of its periods, at a time."""
+        """Return True if, at the time `at`, a camera had been silent for `seconds` and for two periods."""
         return at - self._last(camera) > max(seconds, 2 * self.period(camera))
 
     def _last(self, camera: int) -> float:
@@ -203,6 +203,6 @@ class ClockWatch:
 
 
 def count_publishers(node: Node, topic: str) -> str:
-    """Say how many publishers a topic has. The topic is a full name, because rclpy does not remap it here."""
+    """Return in words how many publishers a topic has. Give its full name: rclpy does not remap it here."""
     count = node.count_publishers(topic)
     return f"{count} publisher{'' if count == 1 else 's'}"

@@ -24,7 +24,7 @@ def why_missing(
         unusable: cameras of which no usable image comes, and why.
     """
     # Images come, and the assembler keeps none of them.
-    late = "its stamps do not increase, or fit nobody else's; fix: the stamps of its driver"
+    late = "its stamps do not increase, or do not fit the other cameras'; fix: the stamps of its driver"
     causes = dict.fromkeys(sorted(missing), late)
     for camera in causes:
         others = [name for name in cameras if name != cameras[camera]]
@@ -37,7 +37,7 @@ def why_missing(
 
 
 def _of_stamps(ahead: float, theirs: str, slop: float, period: float) -> str:
-    """Say that a clock differs, or, if it differs by less than a period, that the slop is too small."""
+    """Describe stamps that differ: a wrong clock or, if they differ by less than a period, a small slop."""
     if abs(ahead) > max(period, slop):
         where = "ahead of" if ahead > 0 else "behind"
         return (

@@ -1,6 +1,6 @@
 """Reads rosbag2 of sqlite3 or MCAP, also compressed and split ones, as far as they can be read.
 
-A bag may be several: those of a recorder for each camera together hold the rig.
+Several bags can be read as if they were one, for example a bag for each camera.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Bag(AbstractContextManager):
 
     Args:
         paths: folders of rosbag2, or .db3 or .mcap files, also compressed ones (.zstd).
-        unpacked: folder to unpack files into that cannot be read as they are; what another reader has
-            unpacked there is used. Without it a temporary folder is.
+        unpacked: folder for copies of files that cannot be read as they are, shared with other readers of
+            the bag; None is a temporary folder.
 
     Attributes:
         storage: ``sqlite3`` or ``mcap``, that of the first file.

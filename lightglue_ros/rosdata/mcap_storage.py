@@ -100,7 +100,7 @@ class McapFile:
         return self._messages_in(block)[number].data
 
     def extras(self) -> Extras:
-        """Read attachments and metadata; those about the recording as a whole are not for a copy."""
+        """Read attachments and metadata, except those of rosbag2 itself, which do not hold for a copy."""
         found = Extras()
         for opcode, position in self._records():
             if opcode in (Opcode.ATTACHMENT, Opcode.METADATA):
@@ -131,7 +131,7 @@ class McapFile:
         self._stream.seek(position + _HEAD.size)
         if opcode != Opcode.HEADER:
             raise BrokenBagError(f"{self._path} has no header of MCAP")
-        # Only the name of the profile counts, so that a damaged name is none.
+        # Any other profile is read, because its name may be damaged.
         header = self._stream.read(8)
         if header[4:] == b"ros1":
             raise BrokenBagError(f"{self._path} is a ROS 1 bag", allowed="bags of ROS 2")

@@ -1,4 +1,4 @@
-"""What a bag holds, whatever its storage: topics and messages."""
+"""Topics and messages of a bag, whatever its storage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from lightglue_ros.errors import ConfigError
 
-# Does a reader want the messages of this topic?
+# Returns True for a topic whose messages are wanted.
 Wanted = Callable[["Topic"], bool]
 
 
