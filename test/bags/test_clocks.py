@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
 from recordings import BEGIN, image_message, write_bag
 
 from lightglue_ros.bags.frame_index import build_frame_index

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 
 import pytest
@@ -231,7 +232,7 @@ def matcher(motorcycle, model_folder, tmp_path):
     def make(name="bag"):
         bag = write_bag(tmp_path / name, "sqlite3", stereo(motorcycle, frames=12))
         index = tmp_path / f"{name}.index"
-        write_whole(index, chunks.pickle.dumps(build_frame_index((bag,), tmp_path, settings)))
+        write_whole(index, pickle.dumps(build_frame_index((bag,), tmp_path, settings)))
         return ChunkMatcher(ChunkSource((bag,), tmp_path, index, settings, ""), pipeline)
 
     return make
