@@ -61,8 +61,6 @@ def match_bags(
                 engine.close()
                 progress.log("interrupted; the same command goes on from here")
                 raise
-    if json_file is not None:
-        write_whole(json_file, json.dumps([_to_json(job) for job in jobs], indent=2).encode())
     done = [job for job in jobs if job.summary is not None]
     if done:
         progress.log_rate()
@@ -71,6 +69,8 @@ def match_bags(
     for job in done:
         for finding in job.summary.findings:
             print(f"bag {job.name}: {finding}", flush=True)
+    if json_file is not None:
+        write_whole(json_file, json.dumps([_to_json(job) for job in jobs], indent=2).encode())
     return int(len(done) < len(jobs) or not all(job.summary.is_complete for job in done))
 
 

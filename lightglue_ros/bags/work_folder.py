@@ -49,17 +49,24 @@ def locked_work_folder(output: Path, key: str) -> Iterator[Path]:
                 f"{folder} was begun for another bag or with other settings",
                 fix=f"give the same arguments to go on, or begin anew: rm -r {folder}",
             )
-        for unfinished in folder.glob(f"{gettempprefix()}*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+        _remove_unfinished(folder)
         try:
             yield folder
         except Exception as error:
-            if isinstance(error, CancelledError) or (folder / INDEX).exists():
+            if isinstance(error, CancelledError):
+                raise
+            _remove_unfinished(folder)  # the disk may be full
+            if (folder / INDEX).exists():
                 raise
             shutil.rmtree(folder, ignore_errors=True)
             raise
         # The lock is still held, so that no other run begins in the folder.
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for unfinished in folder.glob(f"{gettempprefix()}*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _lock(file: IO[str], output: Path) -> None:

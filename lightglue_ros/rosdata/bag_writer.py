@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,29 +33,37 @@ class BagWriter(AbstractContextManager):
         folder: the new bag; its parent exists.
         storage: ``sqlite3`` or ``mcap``.
 
+    Raises:
+        ConfigError: the storage is unknown, or the bag cannot be written, because the disk is full, say.
+
     Attributes:
         path: the folder.
         custom_data: texts by name that go into the bag's metadata; may be changed until the bag is closed.
     """
 
     def __init__(self, folder: Path, storage: str) -> None:
-        folder.mkdir()
         self.path = folder
         self.custom_data: dict[str, str] = {}
         self._storage = storage
         kind = _writer(storage)
         self._file = folder / f"{folder.name}{kind.suffix}"
-        self._writer = kind(self._file)
+        with self._named_in_errors():
+            folder.mkdir()
+            self._writer = kind(self._file)
         self._topics: dict[tuple[str, str, str, bytes], int] = {}
         self._added: list[Topic] = []
         self._counts: list[int] = []
         self._begin, self._end = 2**63 - 1, 0
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is None:
-            self._finish()
-        else:
-            self._writer.abort()
+        try:
+            if kind is None:
+                with self._named_in_errors():
+                    self._finish()
+        finally:
+            # After an error the rest cannot be written either.
+            with suppress(OSError, sqlite3.Error):
+                self._writer.close()
 
     def add_topic(self, topic: Topic) -> int:
         """Add a topic, unless it is there already; returns what `write` takes."""
@@ -65,20 +74,29 @@ class BagWriter(AbstractContextManager):
             if not known and topic.definition_encoding in ("", "ros2msg"):
                 known = type_hash(topic.kind, topic.definition.decode(errors="replace"))
             topic = replace(topic, type_hash=known, qos=qos_of_version_8(topic.qos))
-            self._topics[key] = self._writer.add_topic(topic)
+            with self._named_in_errors():
+                self._topics[key] = self._writer.add_topic(topic)
             self._added.append(topic)
             self._counts.append(0)
         return self._topics[key]
 
     def write(self, topic: int, message: Message) -> None:
         """Write a message on a topic that `add_topic` added."""
-        self._writer.write(topic, message)
+        with self._named_in_errors():
+            self._writer.write(topic, message)
         self._counts[topic - 1] += 1
         self._begin, self._end = min(self._begin, message.time), max(self._end, message.time)
 
     def add_extras(self, extras: Iterable[Extras]) -> int:
         """Add attachments and metadata; returns how many of them the storage has no place for."""
         return sum(map(self._writer.add_extras, extras))
+
+    @contextmanager
+    def _named_in_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"cannot write {self._file}: {error}") from error
 
     def _finish(self) -> None:
         metadata = self._metadata()

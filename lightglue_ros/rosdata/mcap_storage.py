@@ -287,6 +287,6 @@ class McapWriter:
         self._writer.finish()
         self._stream.close()
 
-    def abort(self) -> None:
-        """Close the file as it is."""
+    def close(self) -> None:
+        """Close the file as it is; twice does no harm."""
         self._stream.close()

@@ -264,6 +264,6 @@ class SqliteWriter:
         self._database.commit()
         self._database.close()
 
-    def abort(self) -> None:
-        """Close the file as it is."""
+    def close(self) -> None:
+        """Close the file as it is; twice does no harm."""
         self._database.close()

@@ -1,12 +1,16 @@
 """What is copied from bag to bag is the same there."""
 
+import resource
+
 import pytest
 from bag_files import write_mcap
 
 mcap_reader = pytest.importorskip("mcap.reader", reason="no mcap here (pip install mcap)")
 
-from lightglue_ros.rosdata.bag_writer import BagWriter  # noqa: E402
-from lightglue_ros.rosdata.bags import Bag  # noqa: E402
+from lightglue_ros.errors import ConfigError  # noqa: E402
+from lightglue_ros.rosdata.bag_writer import BagWriter, known_topic  # noqa: E402
+from lightglue_ros.rosdata.bags import STORAGES, Bag  # noqa: E402
+from lightglue_ros.rosdata.recording import Message  # noqa: E402
 
 CDR = b"\0\1\0\0\1\0\0\0"
 IDL = b"module my_msgs { module msg { struct Status { uint8 a; }; }; };"
@@ -71,3 +75,23 @@ def test_names_and_types_are_understood_as_ros_writes_them(tmp_path):
         assert bag.types["/no/slash"] == "my_msgs/msg/Status"
         assert bag.types["/typeless"] == ""
         assert "/typeless (of no type)" in bag.describe_topics()
+
+
+def record(folder, storage):
+    """Write 2 MB."""
+    talk = known_topic("/talk", "std_msgs/msg/String")
+    with BagWriter(folder, storage) as writer:
+        number = writer.add_topic(talk)
+        for time_ns in range(200):
+            writer.write(number, Message(talk, time_ns, bytes(10_000), None, time_ns))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bag_that_cannot_grow_is_named_with_the_cause(tmp_path, storage):
+    bag, limits = tmp_path / "bag", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=f"cannot write {bag}/bag.*: "):
+            record(bag, storage)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
