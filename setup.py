@@ -28,7 +28,9 @@ setup(
     # cannot replace a requirement. Without an extra an installed build stays, such as NVIDIA's on a Jetson.
     extras_require={
         "cpu": ["onnxruntime>=1.20"],
-        "gpu": ["onnxruntime-gpu>=1.20"],
+        # With CUDA and cuDNN: CUDA 13 needs driver 580, and ONNX Runtime is built for CUDA 12 up to 1.26.
+        "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.27"],
+        "gpu-cuda12": ["onnxruntime-gpu[cuda,cudnn]>=1.21,<1.27"],
         "bag": ["mcap>=1.2", "pyyaml", "rosbags>=0.11", "zstandard"],
         "h5": ["h5py>=3"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.6", "pip"],
