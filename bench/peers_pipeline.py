@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.session import onnxruntime
+from lightglue_ros.core.providers import onnxruntime
 from lightglue_ros.errors import LightGlueRosError, ModelError
 from surround import motorcycle_views
 from tables import THREADS_SPIN, Table, keep, parser_of, print_head, print_table

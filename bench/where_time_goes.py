@@ -40,7 +40,8 @@ from features import filled
 from lightglue_ros.cli.bench import camera_images
 from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER
 from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD
-from lightglue_ros.core.session import GraphSession, onnxruntime
+from lightglue_ros.core.providers import onnxruntime
+from lightglue_ros.core.session import GraphSession
 from lightglue_ros.core.store import find_model
 from lightglue_ros.errors import LightGlueRosError
 from tables import THREADS_SPIN, Cell, Table, keep, parser_of, print_head, print_table

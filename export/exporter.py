@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightglue_ros.core import store
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo
-from lightglue_ros.core.session import onnxruntime, onnxruntime_is_older_than
+from lightglue_ros.core.providers import onnxruntime, onnxruntime_is_older_than
 from lightglue_ros.errors import ModelError
 from lightglue_ros.export import onnx_file, selfcheck
 from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, Graph, MatcherGraph, PipelineGraph

@@ -129,6 +129,8 @@ class ChunkMatcher:
             self._extract_past(chunk.start)
         self._next = None
         matched = MatchedChunk()
+        if self.pipeline.fallback_warning:
+            matched.tally.say("note", self.pipeline.fallback_warning)
         for time, frame in self._index.frames[chunk.start : chunk.stop]:
             set_camera_infos(self._calibration, self._index.camera_infos, time)
             images = self._read(frame)

@@ -20,7 +20,7 @@ from tabulate import tabulate
 from lightglue_ros.cli.arguments import add_model_arguments, matcher_parameters, positive
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import read_image, write_image
-from lightglue_ros.core.session import onnxruntime
+from lightglue_ros.core.providers import onnxruntime
 
 if TYPE_CHECKING:
     from builtin_interfaces.msg import Time
@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"at most {pipeline.max_keypoints} keypoints, {frames} frames, "
         f"threads {'spin' if arguments.spin_threads else 'do not spin'}"
     )
+    if pipeline.fallback_warning:
+        print(pipeline.fallback_warning, flush=True)
     _print_medians("in this process", time_stages(pipeline, images, frames))
     try:
         import rclpy  # noqa: F401

@@ -64,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     width, height = pipeline.image_size
     print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}", flush=True)
+    if pipeline.fallback_warning:
+        print(pipeline.fallback_warning, flush=True)
     return matching.match_and_write(pipeline, paths, pairs, outputs, geometry)
 
 

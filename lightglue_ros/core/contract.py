@@ -34,11 +34,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lightglue_ros.errors import ModelError
 
 CONTRACT_VERSION = 3
 METADATA_PREFIX = "lightglue_ros."
 DYNAMIC = "dynamic"  # the metadata's word for a length that is not fixed
+
+# Width and height of a small canvas, in divisors of the model.
+_SMALL = 4
 
 # Models that the exporter can write.
 MODEL_NAMES = ("xfeat", "disk", "aliked", "aliked-n16rot", "aliked-n32", "aliked-t16", "superpoint")
@@ -151,6 +156,31 @@ class GraphInfo:
             return cls(**{it.name: _DECODERS[str(it.type)](text) for it, text in texts})
         except (KeyError, ValueError) as error:
             raise ModelError(f"{path} has incomplete or unreadable metadata ({error})", fix=again) from error
+
+
+def empty_inputs(info: GraphInfo) -> dict[str, np.ndarray]:
+    """Make inputs of a graph for a first run: black images, or images without keypoints.
+
+    They have the shapes of a static export, or small ones.
+    """
+    images, pairs, slots = info.batch or 1, info.pairs or 1, info.max_keypoints
+    width, height = info.image_size or (_SMALL * info.divisor, _SMALL * info.divisor)
+    sizes = np.full((images, 2), (width, height), np.float32)
+    tensors: dict[str, np.ndarray] = {
+        "images": np.zeros((images, height, width, info.channels or 1), np.uint8),
+        "sizes": sizes,
+        "scales": np.ones((images, 2), np.float32),
+        "valid": np.ones(images, np.bool_),
+        "image_sizes": sizes,
+        "pairs": np.zeros((pairs, 2), np.int64),
+        "max_keypoints": np.array([slots], np.int64),
+        "match_threshold": np.array([0.1], np.float32),
+        "keypoints": np.zeros((images, slots, 2), np.float32),
+        "keypoint_scores": np.zeros((images, slots), np.float32),
+        "keypoint_mask": np.zeros((images, slots), np.bool_),
+        "descriptors": np.zeros((images, slots, info.descriptor_dim), np.float32),
+    }
+    return {name: tensors[name] for name in INPUTS[info.graph]}
 
 
 def _encode(value: object) -> str:

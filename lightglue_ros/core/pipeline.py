@@ -48,14 +48,14 @@ class MatchPipeline:
 
     Args:
         model: name in the model store, folder of a model, or path of a pipeline.onnx.
-        provider: ``auto`` (cuda if it really loads, else cpu) or by name: ``cpu``, ``cuda``, ``tensorrt``,
-            ``openvino`` (see `GraphSession`).
+        provider: ``auto`` (cuda if it really runs the model, else cpu) or by name: ``cpu``, ``cuda``,
+            ``tensorrt``, ``openvino`` (see `GraphSession`).
         image_size: (width, height) of the canvas in pixels, rounded up to the model's divisor.
         max_keypoints: at most this many keypoints per image, 1 to the model's K; None is K.
         match_threshold: least score of a match, 0 to 1.
         num_threads: threads of the CPU provider; 0 is one per core.
         spin_threads: see `GraphSession`.
-        allow_fallback: use the CPU if a provider that was asked for by name does not load.
+        allow_fallback: use the CPU if a provider that was asked for by name cannot run the model.
         cuda_graph: see `GraphSession`.
         graphs: which graphs of a split model to load, ``("extractor", "matcher")`` or one of them, for a
             process that only extracts, or matches features from elsewhere. None loads a split model whole,
@@ -98,13 +98,32 @@ class MatchPipeline:
         }
         first, *others = self._sessions.values()
         self.info: GraphInfo = first.info
-        self.provider: str = first.provider
         for other in others:
             _check_same_model(files, first.info, other.info)
         self.set_image_size(image_size)
         self.max_keypoints = self.info.max_keypoints if max_keypoints is None else max_keypoints
         self.match_threshold = match_threshold
         self._times = StageTimes()
+
+    @property
+    def provider(self) -> str:
+        """Provider that runs the model, such as ``cpu`` or ``cuda (extractor), cpu (matcher)``."""
+        names = {session.provider for session in self._sessions.values()}
+        if len(names) == 1:
+            return names.pop()
+        return ", ".join(f"{session.provider} ({graph})" for graph, session in self._sessions.items())
+
+    @property
+    def fallback_reason(self) -> str:
+        """Reason why the CPU runs a graph in place of another provider; empty if it does not."""
+        reasons = [it.fallback_reason for it in self._sessions.values() if it.fallback_reason]
+        return f"the model runs on {self.provider}: {reasons[0]}" if reasons else ""
+
+    @property
+    def fallback_warning(self) -> str:
+        """The `fallback_reason`; empty with provider ``auto`` and a build of ONNX Runtime for CPUs."""
+        is_expected = all(it.fallback_is_expected for it in self._sessions.values())
+        return "" if is_expected else self.fallback_reason
 
     @property
     def times(self) -> StageTimes:

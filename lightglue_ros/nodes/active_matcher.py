@@ -147,6 +147,8 @@ class ActiveMatcher:
             "images lost": self._inputs.lost,
             "clock": self._clock_watch.look(),
         }
+        if self._pipeline.fallback_warning:
+            problems["provider fallback"] = self._pipeline.fallback_warning
         dropped = self._inference.dropped
         self._input_watch.log_silence()
         how = f"a frame takes {self._status.milliseconds()[-1, :2].sum():.0f} ms on {self._pipeline.provider}"

@@ -95,6 +95,10 @@ class Matcher(LifecycleNode):
             f"model {pipeline.info.model} on {pipeline.provider}, {canvas}, at most {pipeline.max_keypoints} "
             f"keypoints; loaded in {time.monotonic() - start:.1f} s"
         )
+        if pipeline.fallback_warning:
+            self.get_logger().warning(pipeline.fallback_warning)
+        elif pipeline.fallback_reason:
+            self.get_logger().info(pipeline.fallback_reason)
         return super().on_configure(state)
 
     @logs_errors
@@ -169,7 +173,11 @@ class Matcher(LifecycleNode):
             self._active.change(settings)
 
     def _publish_diagnostics(self) -> None:
-        about = {"model": self._pipeline.info.model, "provider": self._pipeline.provider}
+        about = {
+            "model": self._pipeline.info.model,
+            "provider": self._pipeline.provider,
+            "provider fallback": self._pipeline.fallback_reason or "none",
+        }
         if self._active is None:
             status = DiagnosticStatus(level=DiagnosticStatus.OK, message="inactive")
             status.values = [KeyValue(key=key, value=value) for key, value in about.items()]

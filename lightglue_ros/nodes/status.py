@@ -3,9 +3,9 @@
 ERROR: no results for two camera timeouts, because no image comes, no images are in sync, or every frame
 fails.
 WARN: no results yet, an input has a problem (a publisher's QoS is incompatible, images are lost on the way,
-simulated time stands still), a camera is missing, pairs could not be verified, or images were rejected or a
-frame failed since the last report. Frames dropped because the cameras are faster than inference are counted
-and are no reason to warn.
+simulated time stands still), the CPU runs the model because the GPU cannot, a camera is missing, pairs could
+not be verified, or images were rejected or a frame failed since the last report. Frames dropped because the
+cameras are faster than inference are counted and are no reason to warn.
 
 All values are numbers where they can be, so that they can be plotted.
 """

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER
 from lightglue_ros.core.mono16 import MONO16_NORMALISATIONS, Mono16Range
-from lightglue_ros.core.session import PROVIDERS
+from lightglue_ros.core.providers import PROVIDERS
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.frame import FrameSettings
 from lightglue_ros.rig.rig import Rig
@@ -147,11 +147,11 @@ class MatcherParameters(CameraParameters):
     )
     provider: str = parameter(
         "auto",
-        "Where the model runs; auto is cuda if that loads, else cpu; tensorrt and openvino only by name.",
+        "Where the model runs; auto is cuda if that works, else cpu; tensorrt and openvino only by name.",
         choices=PROVIDERS,
     )
     allow_fallback: bool = parameter(
-        False, "Use the CPU if a provider that was asked for by name does not load."
+        False, "Use the CPU if a provider that was asked for by name does not work."
     )
     cuda_graph: bool = parameter(
         False,

@@ -9,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from gpu import has_gpu
 
 pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
 from recordings import (
@@ -238,3 +239,12 @@ def test_missing_packages_are_named(command, match_here, monkeypatch, tmp_path):
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, "pip install rosbags" in done.stderr) == (1, True)
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is an NVIDIA GPU here")
+def test_the_reason_why_the_cpu_matched_a_bag_is_said_once(recorded, match_here, tmp_path):
+    gpu = ("-p", "provider:=cuda", "-p", "allow_fallback:=true")
+    status, said, _ = match_here(recorded["mcap"], "-o", tmp_path / "out", *gpu)
+    assert status == 0
+    (line,) = (line for line in said.splitlines() if "the model runs on cpu" in line)
+    assert line.startswith(f"bag {recorded['mcap']}: the model runs on cpu: this build of ONNX Runtime")

@@ -11,7 +11,8 @@ import onnxruntime as ort
 import pytest
 
 from lightglue_ros.core import MatchPipeline, ModelError
-from lightglue_ros.core.contract import INPUTS, MODEL_NAMES, OUTPUTS, GraphInfo
+from lightglue_ros.core.contract import INPUTS, MODEL_NAMES, OUTPUTS, GraphInfo, empty_inputs
+from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export import export_model, exporter, selfcheck
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.export.weights import fetch
@@ -45,6 +46,12 @@ def exported_as(request, export_of):
     )
     (path,) = (path for path in files if path.stem == graph)
     return path, MODELS[model], slots
+
+
+def test_a_file_runs_on_black_images_without_keypoints(exported_as):
+    path, _, _ = exported_as
+    session = GraphSession(path, path.stem, provider="cpu")
+    assert session.run(empty_inputs(session.info)).keys() == set(OUTPUTS[path.stem])
 
 
 def test_a_file_says_what_it_is(exported_as):

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from gpu import has_gpu
 
 from lightglue_ros.core import ConfigError, MatchPipeline
 from lightglue_ros.core.canvas import Canvas
@@ -117,10 +118,7 @@ def test_a_cuda_graph_wants_fixed_shapes(split_export):
         MatchPipeline(split_export.files[0], "cpu", cuda_graph=True)
 
 
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
-    reason="no GPU build of ONNX Runtime here",
-)
+@pytest.mark.skipif(not has_gpu(), reason="no NVIDIA GPU here")
 def test_on_a_gpu_a_cuda_graph_gives_the_matches_of_the_cpu(fp16_export, motorcycle):
     replayed = MatchPipeline(fp16_export, "cuda", cuda_graph=True)
     (expected,) = MatchPipeline(fp16_export, "cpu").match(motorcycle, [(0, 1)])

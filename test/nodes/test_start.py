@@ -48,7 +48,7 @@ def test_start_up_errors_are_one_line_and_a_non_zero_status(failing, model_folde
         ({"image_topics": ["left", "right image"]}, "image_topics has 'right image'", "image_topics: [left"),
         (wrong_info, "camera_info_topics has 'left info'", "camera_info_topics: [left"),
         (front_left, "'features/front-left'", "cameras: [left, right]"),
-        ({"provider": "cuda"}, "provider 'cuda' did not load", "allow_fallback"),
+        ({"provider": "cuda"}, "provider 'cuda' does not work here", "allow_fallback"),
         ({"match_threshold": 2}, "match_threshold is 2.0", "0 to 1"),
         ({"match_threshold": "low"}, "match_threshold is 'low'", "double from 0 to 1"),
         ({"mono16_percentiles": ["low", "high"]}, "mono16_percentiles is ['low'", "double_array"),

@@ -1,0 +1,261 @@
+"""Execution providers of ONNX Runtime: their options, and the reason why one does not run on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import importlib.util
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightglue_ros.core import store
+from lightglue_ros.core.contract import GraphInfo
+from lightglue_ros.errors import ProviderError
+
+ORT_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+PROVIDERS = ("auto", *ORT_NAMES)
+NEEDS = {
+    "cuda": "a GPU, and CUDA and cuDNN of the versions that ONNX Runtime names",
+    "tensorrt": "a GPU, CUDA, cuDNN and TensorRT, and a model exported for TensorRT",
+    "openvino": "an Intel processor or GPU, and a build of ONNX Runtime for it",
+}
+
+_GPU_PACKAGE = "onnxruntime-gpu[cuda,cudnn]"
+# The first version for CUDA 13, which needs driver 580; those before are for CUDA 12.
+_FIRST_WITH_CUDA_13 = "1.27"
+_CHECK_DRIVER = "install NVIDIA's driver until nvidia-smi shows the GPU; a container needs --gpus all"
+
+# Texts of ONNX Runtime, CUDA and cuDNN, with what they mean on a robot and what helps.
+_CAUSES = (
+    (
+        r"driver version is insufficient|unsupported toolchain",
+        "the NVIDIA driver is older than the CUDA of this build of ONNX Runtime",
+        f"update the driver, or pip install '{_GPU_PACKAGE}<{_FIRST_WITH_CUDA_13}', which is for CUDA 12",
+    ),
+    (r"no CUDA-capable device|invalid device ordinal", "there is no NVIDIA GPU", _CHECK_DRIVER),
+    (
+        r"no kernel image",
+        "this build of ONNX Runtime has no code for this GPU",
+        "install a build that has it (on a Jetson NVIDIA's own)",
+    ),
+    (r"out of memory|Failed to allocate memory", "the GPU has too little free memory", ""),
+    (
+        r"cannot use the graph capture feature",
+        "the model cannot be recorded as a CUDA graph",
+        "set cuda_graph to false",
+    ),
+)
+# Of ONNX Runtime's log; it begins with the first one.
+_LOG_WARNINGS, LOG_ERRORS, LOG_FATAL_ERRORS = 2, 3, 4
+
+
+class Problem(NamedTuple):
+    """The reason why a provider cannot run a model here, and what helps."""
+
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}; fix: {self.fix}" if self.fix else self.reason
+
+
+def onnxruntime() -> Any:
+    """Import ONNX Runtime, which comes in several builds; `pip install .` leaves the choice to the user.
+
+    Raises:
+        ProviderError: it is not installed, or cannot be loaded.
+    """
+    try:
+        import onnxruntime
+    except ImportError as missing:
+        raise ProviderError(
+            f"ONNX Runtime cannot be imported ({missing})",
+            fix=f"pip install onnxruntime (CPU), or {_install_for_gpu()}",
+        ) from missing
+    return onnxruntime
+
+
+def onnxruntime_is_older_than(version: str) -> bool:
+    """True if the installed ONNX Runtime is older than a version such as ``1.25``."""
+    installed, wanted = (
+        [int(part) for part in text.split(".")[:2]] for text in (onnxruntime().__version__, version)
+    )
+    return installed < wanted
+
+
+def is_in_build(provider: str) -> bool:
+    """Return True if the installed build of ONNX Runtime has a provider, which may still not load."""
+    return ORT_NAMES[provider] in onnxruntime().get_available_providers()
+
+
+def is_for_cpus() -> bool:
+    """Return True if no build for NVIDIA GPUs is installed, not even one that another build hides."""
+    return not is_in_build("cuda") and not _is_installed("onnxruntime-gpu")
+
+
+def _is_installed(package: str) -> bool:
+    return any(importlib.metadata.distributions(name=package))
+
+
+def install_command(version: str) -> str:
+    """Return the command that installs a version or later of the build that is here, and of no other."""
+    if is_in_build("cuda"):
+        return _install_for_gpu(version)
+    return f"pip install 'onnxruntime{'-openvino' if is_in_build('openvino') else ''}>={version}'"
+
+
+def _install_for_gpu(version: str = "") -> str:
+    least = f">={version}," if version else ""
+    return (
+        f"pip install '{_GPU_PACKAGE}>={version or _FIRST_WITH_CUDA_13}' (CUDA 13, driver 580 or later) or "
+        f"'{_GPU_PACKAGE}{least}<{_FIRST_WITH_CUDA_13}' (CUDA 12)"
+    )
+
+
+def provider_options(
+    provider: str, info: GraphInfo, cuda_graph: bool
+) -> list[str | tuple[str, dict[str, str]]]:
+    """List the providers for a file, best first, in the form that ONNX Runtime takes."""
+    if provider in ("cpu", "openvino"):
+        return list(dict.fromkeys([ORT_NAMES[provider], ORT_NAMES["cpu"]]))
+    cuda = {
+        # TF32 rounds products to 10 bits, and fp32 results must equal the original's.
+        "use_tf32": "0",
+        # The default tries all algorithms for each new shape, which is reported to take 0.6 s per shape.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # A Jetson's memory is also the CPU's. By default a convolution may take all that is free, and the
+        # arena doubles each time that it grows.
+        "cudnn_conv_use_max_workspace": "0",
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_cuda_graph": "1" if cuda_graph else "0",
+    }
+    if provider == "cuda":
+        return [(ORT_NAMES["cuda"], cuda), ORT_NAMES["cpu"]]
+    engines = store.engines_dir()
+    engines.mkdir(parents=True, exist_ok=True)
+    tensorrt = {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(engines),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(engines),
+        # With 1, TensorRT may use float16 also where an fp16 export keeps float32, such as for positions.
+        "trt_fp16_enable": "0",
+    }
+    return [(ORT_NAMES["tensorrt"], tensorrt), (ORT_NAMES["cuda"], cuda), ORT_NAMES["cpu"]]
+
+
+def find_problem(provider: str, path: Path, info: GraphInfo) -> Problem | None:
+    """Return the reason why a provider cannot run a model, as far as it shows before the model is loaded."""
+    return _build_problem(provider) or _model_problem(provider, path, info) or _library_problem(provider)
+
+
+def _build_problem(provider: str) -> Problem | None:
+    ort = onnxruntime()
+    if is_in_build(provider):
+        return None
+    has = ", ".join(ort.get_available_providers())
+    if _is_installed("onnxruntime") and _is_installed("onnxruntime-gpu"):
+        return Problem(
+            "onnxruntime and onnxruntime-gpu are both installed and the first hides the second "
+            f"(it has {has})",
+            f"pip uninstall -y onnxruntime onnxruntime-gpu && {_install_for_gpu()}",
+        )
+    wanted = "pip install onnxruntime-openvino" if provider == "openvino" else _install_for_gpu()
+    fix = f"pip uninstall -y onnxruntime && {wanted}"
+    return Problem(f"this build of ONNX Runtime {ort.__version__} has only {has}", fix)
+
+
+def _model_problem(provider: str, path: Path, info: GraphInfo) -> Problem | None:
+    if provider in ("cuda", "tensorrt") and info.adaptive:
+        # ONNX Runtime's Compress reads outside of its memory once all pairs have stopped, and none is left.
+        return Problem(
+            f"{path} is adaptive, which runs on CPUs only",
+            f"lightglue_ros export {info.model} --split (without --adaptive)",
+        )
+    if provider == "tensorrt" and not info.tensorrt:
+        # TensorRT itself would find this after minutes of building.
+        return Problem(
+            f"{path} is not for TensorRT, which needs fixed shapes and operators of its list",
+            f"lightglue_ros export {info.model} --split --portable --image-size 640x480 --batch 2 --pairs 1",
+        )
+    return None
+
+
+def _library_problem(provider: str) -> Problem | None:
+    """Load the libraries of a provider, because ONNX Runtime itself would print many lines."""
+    ort = onnxruntime()
+    folder = Path(ort.__path__[0]) / "capi"
+    try:
+        if provider != "openvino":
+            ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return Problem(f"there is no NVIDIA driver ({error})", _CHECK_DRIVER)
+    if hasattr(ort, "preload_dlls"):
+        # Finds CUDA and cuDNN in NVIDIA's Python wheels. It prints the names of missing libraries.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+    if provider == "tensorrt":
+        # CUDA reads this when it starts. TensorRT has no option of its own for TF32 here.
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+        _load_tensorrt()
+    try:
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))
+    except OSError as error:
+        return Problem(f"a library is missing ({error})", _libraries(str(error)))
+    return None
+
+
+def _load_tensorrt() -> None:
+    """Load TensorRT from its Python package, where ONNX Runtime does not look."""
+    package = importlib.util.find_spec("tensorrt_libs")
+    for folder in (package and package.submodule_search_locations) or ():
+        for name in ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*"):
+            for library in Path(folder).glob(name):
+                with contextlib.suppress(OSError):  # the provider's own library names what it lacks
+                    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+def _libraries(missing: str) -> str:
+    """Return the command that installs missing libraries of this build's CUDA."""
+    ort = onnxruntime()
+    cuda = (getattr(ort, "cuda_version", "") or "12").partition(".")[0]
+    if "libnvinfer" in missing or "libnvonnxparser" in missing:
+        # From 11 on TensorRT's libraries have other names.
+        return f"pip install 'tensorrt-cu{cuda}<11'"
+    return f"pip install '{_GPU_PACKAGE}=={ort.__version__}', which brings CUDA {cuda} and cuDNN"
+
+
+def explain(error: Exception) -> Problem:
+    """Say in a line why ONNX Runtime could not open a session or run a graph."""
+    text = " ".join(str(error).split())
+    if "cuDNN is unavailable" in text:
+        return Problem("cuDNN is missing", _libraries(text))
+    for pattern, cause, fix in _CAUSES:
+        if re.search(pattern, text):
+            return Problem(cause, fix)
+    # ONNX Runtime puts pages of C++ before CUDA's own words.
+    found = re.search(r"CUDA (?:failure|error) [^;]*", text)
+    detail = found[0].strip() if found else text[:400]
+    return Problem(f"ONNX Runtime failed ({detail or type(error).__name__})", "")
+
+
+@contextlib.contextmanager
+def silent_onnxruntime() -> Iterator[None]:
+    """Keep ONNX Runtime from printing an error that it raises as well."""
+    ort = onnxruntime()
+    ort.set_default_logger_severity(LOG_FATAL_ERRORS)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(_LOG_WARNINGS)
