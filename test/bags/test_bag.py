@@ -247,4 +247,4 @@ def test_the_reason_why_the_cpu_matched_a_bag_is_said_once(recorded, match_here,
     status, said, _ = match_here(recorded["mcap"], "-o", tmp_path / "out", *gpu)
     assert status == 0
     (line,) = (line for line in said.splitlines() if "the model runs on cpu" in line)
-    assert line.startswith(f"bag {recorded['mcap']}: the model runs on cpu: this build of ONNX Runtime")
+    assert line.startswith(f"bag {recorded['mcap']}: the model runs on cpu: ")
