@@ -17,6 +17,8 @@ lost image cannot pair the following ones off by one.
   own last ones. A camera whose clock is wrong does not hold up the others, and is not held up by them;
 - if that camera is missing, or if as many images wait as may wait.
 
+It also waits for cameras that fit only its last images, if it is better to split it (see `moments`).
+
 After the stamps of a camera have jumped, its first moment waits for the next image of every other camera,
 because the time of all may have been set; then for its own, because a single stamp may be wrong.
 
@@ -42,11 +44,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from lightglue_ros.rig.frame import RigFrame
+from lightglue_ros.rig.moments import Moment, sort_into_moments, split_at_widest_gap, spread_of, worth
 from lightglue_ros.rig.rig import Rig
 
 T = TypeVar("T")
@@ -125,10 +128,6 @@ class _Camera(Generic[T]):
         if period <= _LONGEST_PERIOD_NS:
             self.periods.append(period)
             self.period = statistics.median_low(self.periods)
-
-
-# The image of each camera that belongs to one moment, after its stamp.
-_Moment = dict[int, tuple[int, T]]
 
 
 class FrameAssembler(Generic[T]):
@@ -298,13 +297,13 @@ class FrameAssembler(Generic[T]):
     def _meet(self, one: int, other: int) -> None:
         self._met[one][other] = self._met[other][one] = self._time
 
-    def _ready_moments(self, camera: int, stamp: int) -> list[_Moment[T]]:
+    def _ready_moments(self, camera: int, stamp: int) -> list[Moment[T]]:
         """Return the moments that become frames now that an image has come, oldest first."""
         moments = self._moments()
         newest = next(moment for moment in moments if camera in moment and moment[camera][0] == stamp)
         for other in newest.keys() - {camera}:
             self._meet(camera, other)
-        ready: list[_Moment[T]] = []
+        ready: list[Moment[T]] = []
         blocked: set[int] = set()  # cameras of older moments that wait
         for moment in moments:
             going = self._going(moment) if blocked.isdisjoint(moment) else {}
@@ -319,21 +318,11 @@ class FrameAssembler(Generic[T]):
         leading = set(range(len(self._cameras))).difference(self.missing())
         return camera in leading and not self.rig.is_served_by(leading)
 
-    def _moments(self) -> list[_Moment[T]]:
-        """Sort the images that wait into moments, oldest first."""
-        slop = self._slop()
-        begun: list[tuple[int, _Moment[T]]] = []
-        entries = [(entry[0], n, entry) for n, known in enumerate(self._cameras) for entry in known.waiting]
-        for stamp, camera, entry in sorted(entries, key=lambda one: one[:2]):
-            for begin, moment in reversed(begun):
-                if stamp - begin <= slop and camera not in moment:
-                    moment[camera] = entry
-                    break
-            else:
-                begun.append((stamp, {camera: entry}))
-        return [moment for _, moment in begun]
+    def _moments(self) -> list[Moment[T]]:
+        queues = [camera.waiting for camera in self._cameras]
+        return sort_into_moments(self.rig, queues, self._slop())
 
-    def _going(self, moment: _Moment[T]) -> _Moment[T]:
+    def _going(self, moment: Moment[T]) -> Moment[T]:
         """Return the part of a moment that does not wait for images of other cameras that can still join."""
         members = [self._cameras[camera] for camera in moment]
         others = [
@@ -346,6 +335,7 @@ class FrameAssembler(Generic[T]):
         stamp = min(stamp for stamp, _ in moment.values())
         clock_since = max(known.clock_since for known in members)
         awaited = {one for one in others if self._may_join(self._cameras[one], stamp, clock_since)}
+        awaited = awaited or self._awaited_by_a_part(moment, others, clock_since)
         queues = {camera: self._cameras[camera].waiting for camera in moment}
         full = {one for one, queue in queues.items() if len(queue) == _DEPTH and queue[0] is moment[one]}
         # If they went on waiting, their images would be dropped. They go alone if more pairs are served so.
@@ -354,6 +344,15 @@ class FrameAssembler(Generic[T]):
         if awaited and (not full or gain > 0):
             return {camera: moment[camera] for camera in full}
         return moment
+
+    def _awaited_by_a_part(self, moment: Moment[T], others: Sequence[int], clock_since: int) -> set[int]:
+        """Return cameras that the last members wait for, because they are better off with these."""
+        first, last = split_at_widest_gap(moment)
+        begin = min(last.values(), key=lambda entry: entry[0])
+        awaited = {one for one in others if self._may_join(self._cameras[one], begin[0], clock_since)}
+        expected = dict.fromkeys(awaited, begin)
+        is_better = worth(self.rig, [first, last | expected]) > worth(self.rig, [moment, expected])
+        return awaited if first and awaited and is_better else set()
 
     def _may_join(self, known: _Camera[T], stamp: int, clock_since: int) -> bool:
         """Return True if the next image of a camera is expected by a moment that began at a stamp."""
@@ -378,7 +377,7 @@ class FrameAssembler(Generic[T]):
         longest_wait = (_DEPTH - 1) * self._period or _SET_BACK_NS
         return max(min(self.timeout * 1e9, longest_wait), 2 * known.period)
 
-    def _make_frame(self, moment: _Moment[T]) -> RigFrame[T]:
+    def _make_frame(self, moment: Moment[T]) -> RigFrame[T]:
         """Take the images of a moment; older ones of its cameras are dropped."""
         stamps = [stamp for stamp, _ in moment.values()]
         for camera, (stamp, _) in moment.items():
@@ -389,7 +388,7 @@ class FrameAssembler(Generic[T]):
             known.used_until, known.last_frame = stamp, (min(stamps), max(stamps))
             for other in moment:
                 self._meet(camera, other)
-        self._spreads.append(max(stamps) - min(stamps))
+        self._spreads.append(spread_of(moment))
         self.counts.frames += 1
         numbers = range(len(self._cameras))
         return RigFrame(

@@ -1,5 +1,6 @@
 """Assembly of frames of cameras whose clocks differ, jump or are set back."""
 
+import random
 from itertools import permutations
 
 import pytest
@@ -97,14 +98,17 @@ def test_a_camera_whose_clock_is_wrong_is_named_with_how_far_it_is_ahead(pairs, 
     assert out[-1].missing == (set() if "2@-1:2" in pairs else {2})
 
 
-def test_a_clock_that_drifts_and_jumps_costs_the_other_cameras_no_instant_in_ten_minutes():
-    """1 ms a second for ten minutes, with a jump of 37 s after five."""
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_a_clock_that_drifts_and_jumps_costs_the_other_cameras_no_instant_in_ten_minutes(jitter):
+    """1 ms a second for ten minutes, with a jump of 37 s after five; stamps jitter by ms."""
+    chance = random.Random(0)
     frames = assembler(4, slop=0.0, pairs=["0:1", "1:2", "2:3"])
     named = 0
     for moment in range(6000):
         at = 100 * moment
         ahead = at / 1e3 + (37_000 if moment >= 3000 else 0)
-        images = ((at + camera, camera, moment, at + ahead * (camera == 3)) for camera in range(4))
+        stamps = [at + chance.uniform(-jitter, jitter) for _ in range(3)] + [at + ahead]
+        images = ((at + camera, camera, moment, stamps[camera]) for camera in range(4))
         assert [frame.images[:3] for frame in feed(frames, images)] == [(moment,) * 3]
         named += frames.missing() == [3]
         assert frames.missing() in ([], [3])
@@ -112,6 +116,34 @@ def test_a_clock_that_drifts_and_jumps_costs_the_other_cameras_no_instant_in_ten
     assert frames.out_of_sync() == {3: pytest.approx(37.6, abs=0.01)}
     assert named >= 3000
     assert frames.counts.unmatched >= 3000
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    period=st.sampled_from([33, 100, 500]),
+    phase=st.floats(0.0, 1.0),
+    skew=st.lists(st.floats(-1.0, 1.0), min_size=3, max_size=3),
+    jitter=st.sampled_from([0.0, 0.2, 1.0]),
+    through_time=st.booleans(),
+    chance=st.randoms(use_true_random=False),
+)
+@example(
+    period=100, phase=0.545, skew=[-1.0, 0.0, 0.0], jitter=0.0, through_time=False, chance=random.Random(0)
+)
+def test_a_camera_between_the_instants_of_others_does_not_tear_them_apart(
+    period, phase, skew, jitter, through_time, chance
+):
+    """Its images fit the first or the last of the others, or all, at any phase."""
+    frames = assembler(4, slop=0.0, pairs=["0:1", "1:2", "2:3", *(["3@-1:3"] if through_time else [])])
+    images = []
+    for moment in range(40):
+        for camera, offset in enumerate([*skew, period * phase]):
+            stamp = period * moment + offset + chance.uniform(-jitter, jitter)
+            images.append((stamp + 2 + chance.uniform(0, 1), camera, moment, stamp))
+    out = feed(frames, sorted(images))
+    together = [frame.images[0] for frame in out if frame.images[0] is not None]
+    assert together[5:38] == list(range(together[5], together[5] + 33))
+    assert all(len(set(frame.images[:3])) == 1 for frame in out[10:])
 
 
 def test_one_camera_far_ahead_for_one_image_costs_only_that_image():
