@@ -231,13 +231,16 @@ class ActiveMatcher:
         """Return True if pictures, and so the pixels of past images, are wanted from this node."""
         if self._drawer is None or not self._drawer.has_subscribers():
             return False
-        drawing, matching = (
-            # rclpy remaps the name that it is given.
-            {(it.node_namespace, it.node_name) for it in self._node.get_publishers_info_by_topic(topic)}
-            for topic in (PICTURES_TOPIC, "matches")
+        drawing, hearing = (
+            {(it.node_namespace, it.node_name) for it in nodes}
+            # rclpy remaps the names that it is given.
+            for nodes in (
+                self._node.get_publishers_info_by_topic(PICTURES_TOPIC),
+                self._node.get_subscriptions_info_by_topic("matches"),
+            )
         )
-        # A node that draws and does not match is a viewer, which draws in place of this one.
-        return drawing <= matching
+        # A node that draws and hears our matches is a viewer, which draws in place of this one.
+        return drawing.isdisjoint(hearing)
 
     def _on_error(self, error: Exception) -> None:
         """Log a frame that failed; the traceback once for each kind of error."""

@@ -1,6 +1,7 @@
 """Pictures of the matches, by the matcher itself and by the viewer."""
 
 import numpy as np
+import pytest
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -65,12 +66,13 @@ def test_the_matcher_draws_inliers_only_while_somebody_looks_and_not_above_the_l
     assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
 
 
-def test_two_matchers_in_one_namespace_both_draw(robot, images):
+@pytest.mark.parametrize("remappings", [{}, {"matches": "other_matches"}], ids=["as they are", "remapped"])
+def test_two_matchers_in_one_namespace_both_draw(robot, images, remappings):
     """Their pictures go to one topic; those of two pairs are higher than those of one."""
     stereo = robot(drawing_rate=100.0)
     pairs = ["left:right", "right:left"]
     small = {"image_width": 320, "image_height": 224, "drawing_rate": 100.0}
-    with node_process("matcher", small | {"pairs": pairs}, name="other") as other:
+    with node_process("matcher", small | {"pairs": pairs}, name="other", remappings=remappings) as other:
         stereo.processes.append(other)
         pictures = stereo.look()
         stereo.wait_until(lambda: stereo.count_publishers(drawing.TOPIC) == 2, "both matchers")
