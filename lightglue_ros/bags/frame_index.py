@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, combinations, pairwise
 from pathlib import Path
 from statistics import median_low
 from typing import NamedTuple
@@ -37,6 +37,9 @@ from lightglue_ros.rosdata.bags import Bag, Place
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.typestore import MATCHES_TOPIC
+
+# By chance 20 frames in a row come in the same order about once in half a million.
+_IN_A_ROW = 20
 
 
 @dataclass(frozen=True)
@@ -153,12 +156,15 @@ def _assemble(
     recorded = _assemble_in_order([(image.time, image) for image in images], settings, absent)
     if not recorded.unused and not any(frame.missing for _, frame in recorded.frames):
         return recorded
-    if is_one_recorder and _are_recorded_together(images):
+    in_order = sorted(((image.stamp, image) for image in images), key=lambda one: one[0])
+    by_stamp = _assemble_in_order(in_order, settings, absent)
+    if by_stamp.togetherness <= recorded.togetherness:
+        return recorded
+    if is_one_recorder and _are_recorded_together(images) and _have_different_clocks(by_stamp):
         # The node matched the same. A camera whose clock is wrong must not be matched with the images of the
         # others that happen to have its stamps.
         return recorded
-    by_stamp = sorted(((image.stamp, image) for image in images), key=lambda one: one[0])
-    return max(recorded, _assemble_in_order(by_stamp, settings, absent), key=lambda it: it.togetherness)
+    return by_stamp
 
 
 def _are_recorded_together(images: Sequence[_Image]) -> bool:
@@ -168,6 +174,24 @@ def _are_recorded_together(images: Sequence[_Image]) -> bool:
         first.setdefault(image.camera, image.time)
     last = {image.camera: image.time for image in images}
     return bool(images) and max(first.values()) < min(last.values())
+
+
+def _have_different_clocks(by_stamp: _Assembled) -> bool:
+    """Return True if images with the same stamps were recorded apart, and for a while in the same order.
+
+    A network that delivers late or in bursts delivers now this camera's image first and now that one's.
+    """
+    frames = [frame for _, frame in by_stamp.frames]
+    stamps = [max(stamp for stamp in frame.stamps if stamp is not None) for frame in frames]
+    nearest = median_low([after - before for before, after in pairwise(stamps)] or [0]) / 2
+    for one, other in combinations(range(len(by_stamp.arrivals)), 2):
+        both = ((frame.images[one], frame.images[other]) for frame in frames)
+        apart = [first.time - second.time for first, second in both if first and second]
+        for begin in range(min(len(apart), max(1, len(apart) - _IN_A_ROW + 1))):
+            in_a_row = apart[begin : begin + _IN_A_ROW]
+            if min(in_a_row) > nearest or max(in_a_row) < -nearest:
+                return True
+    return False
 
 
 def _assemble_in_order(

@@ -1,5 +1,7 @@
 """Bags of cameras whose clocks differ."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,34 @@ def test_a_camera_whose_clock_is_wrong_is_not_matched_with_another_instant(tmp_p
     alone = [rear for left, _, rear in stamps if left is None]
     assert len(alone) >= FRAMES - since - 1
     assert sum(None not in frame for frame in stamps) == since
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+@pytest.mark.parametrize("delivery", ["bursts", "out of order"])
+def test_images_that_were_recorded_late_or_out_of_order_find_their_partners(tmp_path, storage, delivery):
+    luck = random.Random(0)
+
+    def time_of(frame, camera):
+        if delivery == "bursts":
+            # The network stands still for 10 s, and then gives a camera's images before those of the next.
+            return BEGIN + PERIOD * (frame // 20 + 1) * 20 + 1000 * camera + frame
+        return BEGIN + PERIOD * frame + luck.randrange(10 * PERIOD)
+
+    def record():
+        for frame in range(FRAMES):
+            for number, camera in enumerate(CAMERAS):
+                picture = np.full((16, 16), frame, np.uint8)
+                message = image_message(picture, camera, BEGIN + PERIOD * frame)
+                yield time_of(frame, number), f"/{camera}/image_rect", message
+
+    rows = sorted(record(), key=lambda row: row[0])
+    bag = write_bag(tmp_path / "bag", storage, [(topic, message, time) for time, topic, message in rows])
+    settings = MatcherParameters(
+        cameras=list(CAMERAS),
+        image_topics=[f"{camera}/image_rect" for camera in CAMERAS],
+        pairs=["left:right", "right:rear"],
+    )
+    index = build_frame_index((bag,), tmp_path, settings)
+    assert [frame.stamps for _, frame in index.frames] == [
+        (BEGIN + PERIOD * frame,) * 3 for frame in range(FRAMES)
+    ]
