@@ -90,7 +90,8 @@ class _Assembled(NamedTuple):
     @property
     def togetherness(self) -> int:
         """A number that is larger if more images are in frames with others."""
-        return sum(sum(image is not None for image in frame.images) ** 2 for _, frame in self.frames)
+        sizes = (sum(image is not None for image in frame.images) for _, frame in self.frames)
+        return sum(size * (size - 1) for size in sizes)
 
 
 def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherParameters) -> FrameIndex:
@@ -158,13 +159,11 @@ def _assemble(
         return recorded
     in_order = sorted(((image.stamp, image) for image in images), key=lambda one: one[0])
     by_stamp = _assemble_in_order(in_order, settings, absent)
-    if by_stamp.togetherness <= recorded.togetherness:
-        return recorded
-    if is_one_recorder and _are_recorded_together(images) and _have_different_clocks(by_stamp):
+    if is_one_recorder and _are_recorded_together(images) and not _have_one_clock(by_stamp):
         # The node matched the same. A camera whose clock is wrong must not be matched with the images of the
         # others that happen to have its stamps.
         return recorded
-    return by_stamp
+    return max(recorded, by_stamp, key=lambda it: it.togetherness)
 
 
 def _are_recorded_together(images: Sequence[_Image]) -> bool:
@@ -176,22 +175,23 @@ def _are_recorded_together(images: Sequence[_Image]) -> bool:
     return bool(images) and max(first.values()) < min(last.values())
 
 
-def _have_different_clocks(by_stamp: _Assembled) -> bool:
-    """Return True if images with the same stamps were recorded apart, and for a while in the same order.
+def _have_one_clock(by_stamp: _Assembled) -> bool:
+    """Return True unless images with the same stamps were recorded apart, always in the same order.
 
-    A network that delivers late or in bursts delivers now this camera's image first and now that one's.
+    That is a wrong clock. A network that delivers late or in bursts changes the order.
     """
     frames = [frame for _, frame in by_stamp.frames]
     stamps = [max(stamp for stamp in frame.stamps if stamp is not None) for frame in frames]
     nearest = median_low([after - before for before, after in pairwise(stamps)] or [0]) / 2
-    for one, other in combinations(range(len(by_stamp.arrivals)), 2):
+    there = [camera for camera, arrivals in enumerate(by_stamp.arrivals) if arrivals]
+    for one, other in combinations(there, 2):
         both = ((frame.images[one], frame.images[other]) for frame in frames)
         apart = [first.time - second.time for first, second in both if first and second]
-        for begin in range(min(len(apart), max(1, len(apart) - _IN_A_ROW + 1))):
+        for begin in range(max(1, len(apart) - _IN_A_ROW + 1)):
             in_a_row = apart[begin : begin + _IN_A_ROW]
-            if min(in_a_row) > nearest or max(in_a_row) < -nearest:
-                return True
-    return False
+            if not in_a_row or min(in_a_row) > nearest or max(in_a_row) < -nearest:
+                return False
+    return True
 
 
 def _assemble_in_order(

@@ -73,3 +73,18 @@ def test_images_that_were_recorded_late_or_out_of_order_find_their_partners(tmp_
     assert [frame.stamps for _, frame in index.frames] == [
         (BEGIN + PERIOD * frame,) * 3 for frame in range(FRAMES)
     ]
+
+
+@pytest.mark.parametrize("ahead", [37, -37])
+def test_a_wrong_clock_is_named_as_the_cause(tmp_path, ahead):
+    """The bag is too short for a camera to come to the other one's stamps."""
+    picture = np.zeros((16, 16), np.uint8)
+    rows = [
+        (f"/{camera}/image_rect", image_message(picture, camera, time + shift), time)
+        for time in range(BEGIN, BEGIN + 20 * PERIOD, PERIOD)
+        for camera, shift in (("left", 0), ("right", ahead * 10**9))
+    ]
+    bag = write_bag(tmp_path / "bag", "mcap", rows)
+    found = build_frame_index((bag,), tmp_path, MatcherParameters()).tally.findings()
+    causes = {(one.about, one.cause.partition(";")[0]) for one in found if one.kind == "missing"}
+    assert causes == {("right", f"its stamps are 37.0 s {'ahead of' if ahead > 0 else 'behind'} left's")}
