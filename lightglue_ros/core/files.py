@@ -80,10 +80,10 @@ def written_whole(writers: Mapping[Path, Writer]) -> Iterator[Callable[[Any], ob
             ]
             yield lambda part: [add(part) for add in adds]
         for path, part in parts.items():
-            with _named_in_errors(path):
+            with named_in_errors(path):
                 _sync(part)
         for path, part in parts.items():
-            with _named_in_errors(path):
+            with named_in_errors(path):
                 os.replace(part, targets[path])
     finally:
         _remove(parts.values())
@@ -122,12 +122,16 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _named_in_errors(path: Path) -> Iterator[None]:
-    """Name the file in the errors of writing it."""
+def named_in_errors(path: Path, kinds: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
+    """Name the file in errors of these kinds, which come from writing it.
+
+    Raises:
+        ConfigError: in place of such an error.
+    """
     try:
         yield
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    except kinds as error:
+        raise ConfigError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 class _NamedInErrors(AbstractContextManager[Callable[[Any], object]]):
@@ -138,10 +142,10 @@ class _NamedInErrors(AbstractContextManager[Callable[[Any], object]]):
         self._opened = opened
 
     def __enter__(self) -> Callable[[Any], object]:
-        with _named_in_errors(self._path):
+        with named_in_errors(self._path):
             # As a decorator it names the file in the errors of each later write.
-            return _named_in_errors(self._path)(self._opened.__enter__())
+            return named_in_errors(self._path)(self._opened.__enter__())
 
     def __exit__(self, *error: Any) -> bool | None:
-        with _named_in_errors(self._path):
+        with named_in_errors(self._path):
             return self._opened.__exit__(*error)

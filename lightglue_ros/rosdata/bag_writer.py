@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lightglue_ros.core.files import named_in_errors
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.bags import STORAGES
 from lightglue_ros.rosdata.recording import Extras, Message, Topic
@@ -19,6 +20,8 @@ from lightglue_ros.rosdata.typestore import known_definition, qos_of_version_8, 
 
 # ROS 2 before Jazzy cannot read the QoS profiles of version 9.
 _VERSION = 8
+# Errors of writing a file of either storage.
+_ERRORS = (OSError, sqlite3.Error)
 
 
 def known_topic(name: str, kind: str) -> Topic:
@@ -34,7 +37,7 @@ class BagWriter(AbstractContextManager):
         storage: ``sqlite3`` or ``mcap``.
 
     Raises:
-        ConfigError: the storage is unknown, or the bag cannot be written, because the disk is full, say.
+        ConfigError: the storage is unknown, or the bag cannot be written: the disk may be full.
 
     Attributes:
         path: the folder.
@@ -47,7 +50,7 @@ class BagWriter(AbstractContextManager):
         self._storage = storage
         kind = _writer(storage)
         self._file = folder / f"{folder.name}{kind.suffix}"
-        with self._named_in_errors():
+        with named_in_errors(self._file, _ERRORS):
             folder.mkdir()
             self._writer = kind(self._file)
         self._topics: dict[tuple[str, str, str, bytes], int] = {}
@@ -58,11 +61,11 @@ class BagWriter(AbstractContextManager):
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
-                with self._named_in_errors():
+                with named_in_errors(self._file, _ERRORS):
                     self._finish()
         finally:
             # After an error the rest cannot be written either.
-            with suppress(OSError, sqlite3.Error):
+            with suppress(*_ERRORS):
                 self._writer.close()
 
     def add_topic(self, topic: Topic) -> int:
@@ -74,7 +77,7 @@ class BagWriter(AbstractContextManager):
             if not known and topic.definition_encoding in ("", "ros2msg"):
                 known = type_hash(topic.kind, topic.definition.decode(errors="replace"))
             topic = replace(topic, type_hash=known, qos=qos_of_version_8(topic.qos))
-            with self._named_in_errors():
+            with named_in_errors(self._file, _ERRORS):
                 self._topics[key] = self._writer.add_topic(topic)
             self._added.append(topic)
             self._counts.append(0)
@@ -82,7 +85,7 @@ class BagWriter(AbstractContextManager):
 
     def write(self, topic: int, message: Message) -> None:
         """Write a message on a topic that `add_topic` added."""
-        with self._named_in_errors():
+        with named_in_errors(self._file, _ERRORS):
             self._writer.write(topic, message)
         self._counts[topic - 1] += 1
         self._begin, self._end = min(self._begin, message.time), max(self._end, message.time)
@@ -90,13 +93,6 @@ class BagWriter(AbstractContextManager):
     def add_extras(self, extras: Iterable[Extras]) -> int:
         """Add attachments and metadata; returns how many of them the storage has no place for."""
         return sum(map(self._writer.add_extras, extras))
-
-    @contextmanager
-    def _named_in_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"cannot write {self._file}: {error}") from error
 
     def _finish(self) -> None:
         metadata = self._metadata()
