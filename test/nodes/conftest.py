@@ -22,7 +22,7 @@ from rcl_interfaces.srv import (  # noqa: E402
     SetParametersAtomically,
 )
 from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import QoSProfile  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
@@ -80,9 +80,9 @@ class Robot(Listener):
         return self.hear(Image, drawing.TOPIC, qos.picture_qos())
 
     def hear_log(self):
-        """Listen to the log of all nodes from now on; see `wait_for_log`."""
-        self.log = self.hear(Log, "/rosout", QoSProfile(depth=1000))
-        self.wait_until(lambda: self.count_publishers("/rosout") > 1, "the matcher's log")
+        """Listen to the log of all nodes, also to what they said before; see `wait_for_log`."""
+        latched = DurabilityPolicy.TRANSIENT_LOCAL
+        self.log = self.hear(Log, "/rosout", QoSProfile(depth=1000, durability=latched))
 
     def wait_for_log(self, pattern):
         """Wait until a line of the log matches a pattern; returns the match."""
