@@ -60,7 +60,7 @@ class McapFile:
         self._channels: dict[int, records.Channel] = {}
         self._topics: dict[int, Topic] = {}
         self._broken_chunks: dict[int, str] = {}
-        self._broken_at: int | None = None
+        self._broken_parts: dict[int, int] = {}
         self._read_chunk = lru_cache(_AT_ONCE)(self._open_chunk)
         try:
             self._check_header()
@@ -120,8 +120,9 @@ class McapFile:
             first, why = min(self._broken_chunks.items())
             count = f"{len(self._broken_chunks)} of {f'{chunks} chunks' if chunks else 'its records'}"
             lines.append(f"{count} cannot be read, the first at byte {first} ({why})")
-        if self._broken_at is not None:
-            lines.append(f"cannot be read from byte {self._broken_at} of {self._size} on")
+        for begin, end in sorted(self._broken_parts.items()):
+            to = "on" if end == self._size else f"to {end}"
+            lines.append(f"cannot be read from byte {begin} of {self._size} {to}")
         return lines
 
     def _check_header(self) -> None:
@@ -146,16 +147,25 @@ class McapFile:
             return None
 
     @cached_property
+    def _index(self) -> dict[int, int]:
+        """Where each chunk of the file's index and the records about it begin and end."""
+        chunks = self._summary.chunk_indexes if self._summary is not None else []
+        return {
+            one.chunk_start_offset: one.chunk_start_offset + one.chunk_length + one.message_index_length
+            for one in chunks
+        }
+
+    @cached_property
     def _blocks(self) -> list[_Block]:
-        if self._summary is not None and self._summary.chunk_indexes:
-            return [
+        found = []
+        if self._summary is not None:
+            found += [
                 _Block(one.message_start_time, one.chunk_start_offset, True)
                 for one in self._summary.chunk_indexes
             ]
-        found = []
         for opcode, position in self._records():
             self._stream.seek(position + _HEAD.size)
-            if opcode == Opcode.CHUNK:
+            if opcode == Opcode.CHUNK and position not in self._index:
                 start, _ = _CHUNK_TIMES.unpack(self._stream.read(_CHUNK_TIMES.size))
                 found.append(_Block(start, position, True))
             elif opcode == Opcode.MESSAGE:
@@ -171,7 +181,10 @@ class McapFile:
         return found
 
     def _records(self) -> Iterator[tuple[int, int]]:
-        """Find the records outside of chunks up to the end of the data: (opcode, where the record begins)."""
+        """Find the records outside of chunks up to the end of the data: (opcode, where the record begins).
+
+        Behind a broken one the index tells where the next chunk begins.
+        """
         position = len(_MAGIC)
         while True:
             self._stream.seek(position)
@@ -179,12 +192,19 @@ class McapFile:
             opcode, length = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
             if opcode in (Opcode.DATA_END, Opcode.FOOTER):
                 return
-            if opcode == 0 or position + _HEAD.size + length > self._size:
-                if position < self._size:
-                    self._broken_at = position
-                return
-            yield opcode, position
-            position += _HEAD.size + length
+            end = position + _HEAD.size + length
+            if opcode == 0 or end > self._size:
+                end = min((begin for begin in self._index if begin > position), default=self._size)
+                # The index knows a broken chunk.
+                if position < end and position not in self._index:
+                    self._broken_parts[position] = end
+                if end == self._size:
+                    return
+            else:
+                yield opcode, position
+                if opcode == Opcode.CHUNK:
+                    end = max(end, self._index.get(position, 0))
+            position = end
 
     def _add(self, record: Any) -> None:
         known = self._schemas if isinstance(record, records.Schema) else self._channels

@@ -226,6 +226,43 @@ def test_an_mcap_file_needs_neither_index_nor_chunks_nor_order(tmp_path, options
     assert found == list(range(COUNT))
 
 
+def test_messages_between_the_chunks_of_an_mcap_file_are_read(tmp_path):
+    mcap = pytest.importorskip("mcap.writer")
+    from mcap.data_stream import RecordBuilder
+    from mcap.records import Message
+
+    file = tmp_path / "bag.mcap"
+    with file.open("wb") as stream:
+        writer = mcap.Writer(stream, chunk_size=1)
+        writer.start("ros2")
+        schema = writer.register_schema(TALK, "ros2msg", b"string data")
+        channel = writer.register_channel("/talk", "cdr", schema)
+        for _, _, data, time_ns in messages():
+            if time_ns % 3:
+                writer.add_message(channel, time_ns, data, time_ns)
+            else:
+                record = RecordBuilder()
+                Message(channel, time_ns, data, time_ns, 0).write(record)
+                stream.write(record.end())
+        writer.finish()
+    assert read(file) == (list(range(COUNT)), [])
+
+
+@pytest.mark.parametrize("offset", [0, 3000])
+def test_where_an_mcap_file_is_damaged_its_index_tells_where_it_goes_on(tmp_path, offset):
+    schema = (TALK, "ros2msg", b"string data")
+    rows = [("/talk", schema, "cdr", time_ns, data) for _, _, data, time_ns in messages()]
+    file = write_mcap(tmp_path / "bag.mcap", rows, chunk_size=1)
+    with file.open("rb") as stream:
+        chunks = pytest.importorskip("mcap.reader").make_reader(stream).get_summary().chunk_indexes
+    damage(file, chunks[20].chunk_start_offset + offset, 512)
+    found, problems = read(file)
+    assert found == [number for number in range(COUNT) if number != 20]
+    assert len(problems) == 1
+    with Bag(file) as bag:
+        assert [len(one.attachments) for one in bag.extras()] == [1]
+
+
 def test_a_file_of_which_nothing_can_be_read_is_no_bag(tmp_path):
     for name in ("bag.db3", "bag.mcap", "bag.db3.zstd", "bag.mcap.zstd"):
         for content in (b"", b"no bag", bytes(10_000), random.Random(0).randbytes(10_000)):
