@@ -229,7 +229,8 @@ class SqliteWriter:
 
     def add_topic(self, topic: Topic) -> int:
         """Add a topic; returns its number."""
-        if topic.kind not in self._kinds:
+        # Other readers refuse a bag that has a definition without an encoding.
+        if topic.definition_encoding and topic.kind not in self._kinds:
             self._kinds.add(topic.kind)
             try:
                 text: str | bytes = topic.definition.decode()

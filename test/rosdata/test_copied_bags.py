@@ -70,6 +70,17 @@ def test_a_database_keeps_the_encodings_and_tells_what_it_cannot_hold(tmp_path):
         assert data[0] == data[1] == [row[-1] for row in MESSAGES]
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_another_reader_reads_a_copy_with_a_type_that_nobody_defined(tmp_path, storage):
+    """ROS 2 Humble records databases without definitions."""
+    rosbag2 = pytest.importorskip("rosbags.rosbag2")
+    rows = [row for row in MESSAGES if row[0] in ("/text", "/undefined")]
+    copy(write_mcap(tmp_path / "recorded.mcap", rows), tmp_path / "copy", storage)
+    with rosbag2.Reader(tmp_path / "copy") as reader:
+        found = [(connection.topic, connection.msgtype, data) for connection, _, data in reader.messages()]
+    assert found == [(topic, schema[0], data) for topic, schema, _, _, data in rows]
+
+
 def test_names_and_types_are_understood_as_ros_writes_them(tmp_path):
     with Bag(write_mcap(tmp_path / "recorded.mcap", MESSAGES)) as bag:
         assert bag.types["/no/slash"] == "my_msgs/msg/Status"
