@@ -25,8 +25,9 @@ def sort_into_moments(rig: Rig, queues: Sequence[Iterable[Entry[T]]], slop: floa
     images.sort(key=lambda image: image[:2])
     gaps = range(1, len(images))
     oldest_first = _joined(images, gaps, slop)
-    if len(oldest_first) == 1:
-        return oldest_first
+    ends = [[stamp for stamp, _ in moment.values()] for moment in oldest_first]
+    if all(min(after) - max(before) > slop for before, after in pairwise(ends)):
+        return oldest_first  # the usual case: no image fits two moments
     closest_first = sorted(gaps, key=lambda gap: images[gap][0] - images[gap - 1][0])
     return max(oldest_first, _joined(images, closest_first, slop), key=lambda way: worth(rig, way))
 
