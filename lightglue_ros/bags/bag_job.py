@@ -16,6 +16,7 @@ from lightglue_ros.bags.engines import Engine, UnexpectedError, call
 from lightglue_ros.bags.frame_index import FrameIndex, build_frame_index
 from lightglue_ros.bags.matched_bag import Output, Summary, read_summary, write_matched_bag
 from lightglue_ros.bags.progress import Progress
+from lightglue_ros.bags.tally import in_words
 from lightglue_ros.bags.work_folder import INDEX, locked_work_folder
 from lightglue_ros.core.files import write_whole
 from lightglue_ros.errors import ConfigError, LightGlueRosError
@@ -78,7 +79,7 @@ class BagJob:
             ).result()
             if not summary.frames:
                 (folder / INDEX).unlink()  # there is nothing to resume
-                causes = "; ".join(map(str, summary.findings))
+                causes = in_words(summary.findings)
                 raise ConfigError(f"bag {self.name}: none of its frames can be matched; {causes}")
             path.rename(self.output.path)
             return summary

@@ -28,7 +28,7 @@ from lightglue_ros.bags.recorded_images import (
     find_image_topics,
     read_images,
 )
-from lightglue_ros.bags.tally import Tally
+from lightglue_ros.bags.tally import Tally, in_words
 from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.frame import RigFrame
 from lightglue_ros.rig.frame_assembler import FrameAssembler
@@ -276,7 +276,7 @@ def _no_frames(
     """Make the error of a bag without a frame, with its cause."""
     there = [(number, topic.name) for number, topic in enumerate(topics) if topic is not None]
     counts = ", ".join(f"{count[number]} on {name}" for number, name in there)
-    causes = [str(one) for one in tally.findings()] + bag.problems()
+    causes = [in_words(tally.findings())] * bool(tally.findings()) + bag.problems()
     if not tally.count("rejected"):
         causes += [f"camera {settings.cameras[number]}: {why[number]}" for number, _ in there[1:]]
     return ConfigError("; ".join([f"bag {bag} has no frame to match", f"images: {counts}", *causes]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 # Kinds of findings, each with its line for the user.
 _LINES = {
@@ -42,6 +43,18 @@ class Finding:
 
     def __str__(self) -> str:
         return _LINES[self.kind].format(**vars(self))
+
+
+def in_words(findings: Sequence[Finding]) -> str:
+    """Return findings in one line; cameras whose images were rejected for the same reason stand together."""
+    together: dict[tuple[str, ...], Finding] = {}
+    for one in findings:
+        key = (one.kind, one.cause, "" if one.kind == "rejected" else one.about)
+        known = together.get(key)
+        if known is not None:
+            one = replace(one, about=f"{known.about}, {one.about}", count=known.count + one.count)
+        together[key] = one
+    return "; ".join(map(str, together.values()))
 
 
 class Tally:

@@ -72,8 +72,8 @@ def broken_bags(folder, motorcycle):
         "noise.db3": "is no database of rosbag2",
         "ros1.bag": "is a ROS 1 bag",
         "talk": "has no images on /left/image_rect, /right/image_rect",
-        "cut": "none of its frames can be matched; camera left: 2 images rejected (broken_jpeg)",
-        "odd": "has no frame to match; images: 2 on /left/image_rect, 2 on /right/image_rect; camera left: 2",
+        "cut": "none of its frames can be matched; camera left, right: 4 images rejected (broken_jpeg)",
+        "odd": "images: 2 on /left/image_rect, 2 on /right/image_rect; camera left, right: 4 images rejected",
     }
 
 
