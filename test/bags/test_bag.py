@@ -194,7 +194,7 @@ def test_images_that_cannot_be_used_are_counted_and_named_and_the_others_matched
 
 NO_IMAGES = "has no images on /left/image_rect, /right/image_rect"
 NO_FRAMES = (
-    "has no frame to match; images: 3 on /left/image_rect, 3 on /right/image_rect; camera left: 3 images"
+    "has no frame to match; images: 3 on /left/image_rect, 3 on /right/image_rect; camera left, right: 6"
 )
 
 
