@@ -14,6 +14,8 @@ from lightglue_ros.nodes.status import PAIR, MatcherStatus, keypoints_of
 from lightglue_ros.nodes.watch import InputWatch
 from lightglue_ros.rosdata.decoding import CameraImage
 
+# Cameras that start later than this after the first frame are missing in the line about it, in seconds.
+LONGEST_WAIT = 10
 # Stands for the encoding where features come in place of images.
 _FEATURES = "features"
 
@@ -26,7 +28,8 @@ class ImageFormats:
         self._pipeline = pipeline
         self._cameras = cameras
         self._formats: dict[int, tuple[int, int, str]] = {}
-        self._was_matched = self._is_logged = False
+        self._was_complete = self._is_logged = False
+        self._looks = 0
 
     def take(self, camera: int, image: CameraImage, message: Image | CompressedImage | Features) -> None:
         """Note the format of an image that can be used."""
@@ -49,10 +52,14 @@ class ImageFormats:
     def log_first_frame(self, status: MatcherStatus, inputs: InputWatch) -> None:
         """Log once what the cameras send and what was matched, a second after the first frame.
 
-        Called once per second. After a second the rates of the cameras are known.
+        Called once per second. After a second the rates of the cameras are known. The line waits for cameras
+        that start later.
         """
-        was_matched, self._was_matched = self._was_matched, status.matched > 0
-        if self._is_logged or not was_matched:
+        if self._is_logged or not status.matched:
+            return
+        self._looks += 1
+        was_complete, self._was_complete = self._was_complete, len(self._formats) == len(self._cameras)
+        if not was_complete and self._looks <= LONGEST_WAIT:
             return
         self._is_logged = True
         numbers = status.numbers

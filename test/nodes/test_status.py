@@ -74,6 +74,18 @@ def test_one_line_at_the_first_frame_says_what_comes_and_what_becomes_of_it(robo
     assert [int(it) for it in line.groups()] == [pair.num_keypoints0, pair.num_keypoints1, len(pair.scores)]
 
 
+def test_the_line_at_the_first_frame_waits_for_cameras_that_start_later(robot, images):
+    stereo = robot(camera_timeout=0.1)
+    stereo.hear_log()
+    stereo.show_until({"left": images["left"]}, lambda message: True, "frames of one camera")
+    for _ in range(3):
+        stereo.wait_for_diagnostics()
+    stereo.repeat_until(
+        lambda: stereo.show(images), lambda: any("first frame" in it.msg for it in stereo.log), "the line"
+    )
+    stereo.wait_for_log("first frame: .*right 741x500 rgb8")
+
+
 def test_a_topic_on_which_nothing_comes_is_named_in_the_log_with_its_publishers(robot, images):
     stereo = robot()
     stereo.hear_log()
