@@ -237,7 +237,7 @@ def _libraries(missing: str) -> str:
 
 
 def explain(error: Exception) -> Problem:
-    """Say in a line why ONNX Runtime could not open a session or run a graph."""
+    """Describe in a line why ONNX Runtime could not open a session or run a graph."""
     text = " ".join(str(error).split())
     if "cuDNN is unavailable" in text:
         return Problem("cuDNN is missing", _libraries(text))

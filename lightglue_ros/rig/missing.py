@@ -1,4 +1,4 @@
-"""Says why cameras are missing."""
+"""Reasons why cameras are missing."""
 
 from __future__ import annotations
 
