@@ -27,7 +27,7 @@ from lightglue_ros.rosdata.parameters import MatcherParameters
 FRAMES_PER_CHUNK = 16
 FRAMES_PER_FRAME_BACK = 8
 # Parameters that do not change the matches; of the model the files count.
-_WITHOUT_EFFECT = {"model", "num_threads", "spin_threads", "drawing_rate", "image_qos", "autostart"}
+_WITHOUT_EFFECT = {"model", "num_threads", "spin_threads", "drawing_rate", "image_qos", "lazy", "autostart"}
 
 
 @dataclass

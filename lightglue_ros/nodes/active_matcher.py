@@ -12,6 +12,10 @@ The threads share the inference thread's one-item mailbox, the status, the newes
 and the settings. The executor replaces the settings as a whole, and a frame is matched with one of them.
 Pictures and annotations are made by threads of their own (see `lazy_publisher`).
 
+While nobody subscribes to a result, the executor's thread goes on assembling frames, so that the cameras are
+watched, but keeps them from the inference thread (parameter `lazy`). The first frame after such a pause
+begins a new epoch: pairs through time do not match it with an image from before the pause.
+
 An image that cannot be used is dropped, counted by its cause and named in the log, and the node lives on.
 Most such images are recognised by the executor's thread. If only decoding can tell, as with a broken JPEG,
 the frame goes on without that camera.
@@ -23,6 +27,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
@@ -68,6 +73,8 @@ class ActiveMatcher:
         self._settings = settings
         self._publishers = publishers
         self._unverified = ""
+        self._unheard = ""
+        self._is_paused, self._pauses = False, 0
         self._errors: set[str] = set()
         self._formats = ImageFormats(node, pipeline, settings.cameras)
         self._interrupt: Callable[[], None] = lambda: None
@@ -152,10 +159,14 @@ class ActiveMatcher:
         dropped = self._inference.dropped
         self._input_watch.log_silence()
         how = f"a frame takes {self._status.milliseconds()[-1, :2].sum():.0f} ms on {self._pipeline.provider}"
-        self._load_watch.log_overload(self._assembler.counts.frames, self._status.matched, dropped, how)
+        wanted = self._assembler.counts.frames - self._status.unwanted
+        self._load_watch.log_overload(wanted, self._status.matched, dropped, how)
         causes = self._causes()
         self._missing_watch.log({self._settings.cameras[camera]: cause for camera, cause in causes.items()})
-        return self._status.report(about, self._assembler, dropped, causes, problems, self._unverified)
+        self._log_pause()
+        return self._status.report(
+            about, self._assembler, dropped, causes, problems, self._unverified, self._unheard
+        )
 
     # The executor's thread.
 
@@ -175,7 +186,26 @@ class ActiveMatcher:
         # A stamp of zero: the driver does not set stamps.
         stamp = stamp_in_ns(image.header) or self._node.get_clock().now().nanoseconds
         for frame in self._assembler.add(camera, stamp, image, time.monotonic_ns()):
-            self._inference.submit(frame)
+            self._hand_over(frame)
+
+    def _hand_over(self, frame: RigFrame[CameraImage]) -> None:
+        """Give a frame to the inference thread, if somebody wants its results."""
+        if self._settings.lazy and self._publishers.unheard:
+            self._status.count_unwanted()
+            self._is_paused = True
+            return
+        self._pauses += self._is_paused
+        self._is_paused = False
+        self._inference.submit(replace(frame, epochs=tuple(it + self._pauses for it in frame.epochs)))
+
+    def _log_pause(self) -> None:
+        """Log that the results are not wanted any more, or wanted again."""
+        before, self._unheard = self._unheard, self._publishers.unheard if self._settings.lazy else ""
+        if self._unheard and not before:
+            text = f"idle: nobody subscribes to {self._unheard}; lazy: false works without subscribers"
+            self._node.get_logger().info(text)
+        elif before and not self._unheard:
+            self._node.get_logger().info("no longer idle: the results are wanted")
 
     def _causes(self) -> dict[int, str]:
         """Return the missing cameras, and why they are missing."""

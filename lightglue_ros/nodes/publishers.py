@@ -40,6 +40,13 @@ class MatcherPublishers:
             topics = values.features_topics
             self.features = [self._create(Features, topic, qos.result_qos()) for topic in topics]
 
+    @property
+    def unheard(self) -> str:
+        """Topics of all results if nobody subscribes to any of them; else empty."""
+        if any(publisher.get_subscription_count() > 0 for publisher in self._created):
+            return ""
+        return ", ".join(publisher.topic_name for publisher in self._created)
+
     def destroy(self) -> None:
         """Take the topics away."""
         for publisher in self._created:

@@ -7,6 +7,9 @@ simulated time stands still), the CPU runs the model because the GPU cannot, a c
 not be verified, or images were rejected or a frame failed since the last report. Frames dropped because the
 cameras are faster than inference are counted and are no reason to warn.
 
+While nobody subscribes to a result and the node is `lazy`, the level is OK: a frame that was not matched for
+that reason counts as a result. Missing cameras and other problems of the inputs are reported as ever.
+
 All values are numbers where they can be, so that they can be plotted.
 """
 
@@ -51,7 +54,7 @@ class MatcherStatus:
         self._rejections: dict[int, tuple[float, str]] = {}
         self._counts, self._before = Counter[str](), Counter[str]()
         self._lock = threading.Lock()
-        self._idle_since = self._reported_at = time.monotonic()
+        self._waits_since = self._reported_at = time.monotonic()
 
     def count_image(self, camera: int) -> None:
         """Count an image that came."""
@@ -89,7 +92,12 @@ class MatcherStatus:
         self._times.append((result.inference, outside, age))
         self.numbers = numbers_of(result, between, self.numbers)
         self._count("frames matched")
-        self._idle_since = time.monotonic()
+        self._waits_since = time.monotonic()
+
+    def count_unwanted(self) -> None:
+        """Count a frame that was not matched because nobody subscribes to a result."""
+        self._count("frames without subscriber")
+        self._waits_since = time.monotonic()
 
     def count_failure(self, error: Exception) -> None:
         """Count a frame that was lost to an error."""
@@ -107,6 +115,11 @@ class MatcherStatus:
         """Number of published frames."""
         return self._counts["frames matched"]
 
+    @property
+    def unwanted(self) -> int:
+        """Number of frames that were not matched because nobody subscribes to a result."""
+        return self._counts["frames without subscriber"]
+
     def milliseconds(self) -> np.ndarray:
         """Return (inference, outside of it, age) of the last frames in ms, float64 [N, 3], N at least 1."""
         # A copy first, because the inference thread goes on adding.
@@ -120,6 +133,7 @@ class MatcherStatus:
         causes: Mapping[int, str],
         problems: Mapping[str, str],
         unverified: str,
+        unheard: str,
     ) -> DiagnosticStatus:
         """Make the status; rates are those since the last report.
 
@@ -129,6 +143,7 @@ class MatcherStatus:
             causes: missing cameras, and why they are missing.
             problems: of the inputs, in words, by the name of their value; empty where there is none.
             unverified: reasons why pairs were not verified, in words.
+            unheard: topics of the results if nobody subscribes to them and nothing is matched; else empty.
         """
         now = time.monotonic()
         with self._lock:
@@ -163,6 +178,7 @@ class MatcherStatus:
             "frames matched": counts["frames matched"],
             "frames dropped": dropped,
             "frames failed": counts["frames failed"],
+            "frames without subscriber": counts["frames without subscriber"],
             **{f"camera {name} (Hz)": f"{since[f'camera {name}'] / elapsed:.1f}" for name in self._cameras},
             **{
                 f"camera {it} out of sync (s)": f"{clocks.get(n, 0.0):.3f}"
@@ -172,7 +188,7 @@ class MatcherStatus:
         }
         # Allow for slow inference: a frame that is still being computed is not "no frames".
         patience = 2 * assembler.timeout + 2e-3 * inference[1]
-        level, text = self._judge(since, patience, missing, problems, unverified)
+        level, text = self._judge(since, patience, missing, problems, unverified, unheard)
         entries = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         return DiagnosticStatus(level=level, message=text, values=entries)
 
@@ -183,24 +199,27 @@ class MatcherStatus:
         missing: str,
         problems: Mapping[str, str],
         unverified: str,
+        unheard: str,
     ) -> tuple[bytes, str]:
-        seconds = time.monotonic() - self._idle_since
-        is_idle = seconds > patience
+        seconds = time.monotonic() - self._waits_since
+        is_overdue = seconds > patience
         rejected, last = since["images rejected"], max([*self._rejections.values()], default=(0.0, ""))[1]
         causes = (
             (since["frames failed"], f"a frame was lost: {self._last_error}"),
-            (is_idle and not since["images"], f"no image comes on {self._inputs.describe()}"),
+            (is_overdue and not since["images"], f"no image comes on {self._inputs.describe()}"),
             (missing, f"missing: {missing}"),
             (rejected, f"{rejected} images rejected: {last}"),
-            (is_idle, "images come, but none of them completes a pair"),
+            (is_overdue, "images come, but none of them completes a pair"),
             (unverified, f"pairs unverified: {unverified}"),
-            (not self.matched, f"no {self._results} yet of {self._inputs.describe()}"),
+            (not self.matched and not unheard, f"no {self._results} yet of {self._inputs.describe()}"),
         )
         cause = next((text for is_true, text in causes if is_true), "")
         text = "; ".join(filter(None, [*problems.values(), cause]))
-        if is_idle:
+        if is_overdue:
             return DiagnosticStatus.ERROR, f"no {self._results} for {seconds:.1f} s: {text}"
-        return (DiagnosticStatus.WARN, text) if text else (DiagnosticStatus.OK, "ok")
+        if text:
+            return DiagnosticStatus.WARN, text
+        return DiagnosticStatus.OK, f"idle: nobody subscribes to {unheard}" if unheard else "ok"
 
 
 def keypoints_of(camera: str) -> str:

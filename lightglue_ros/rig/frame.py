@@ -49,7 +49,8 @@ class RigFrame(Generic[T]):
         stamps: times of the images in nanoseconds; None where the camera has no image.
         missing: cameras that have been in no frame for longer than the timeout. Any other camera without an
             image is `between` two images, or in frames of its own.
-        epochs: number of times that the time of each camera had been set back before this frame.
+        epochs: for each camera a number that grows when its time is set back, and after a pause without
+            frames; features of another epoch are forgotten.
     """
 
     images: tuple[T | None, ...]

@@ -223,6 +223,11 @@ class MatcherParameters(CameraParameters):
         "Publish the matches as foxglove_msgs/ImageAnnotations on matches/annotations/CAMERA, at most at "
         "drawing_rate, while somebody subscribes; foxglove_msgs must be installed.",
     )
+    lazy: bool = parameter(
+        True,
+        "Extract and match only while somebody subscribes to a result; false also works without subscribers.",
+        can_change=True,
+    )
     autostart: bool = parameter(
         True, "Configure and activate at start-up; false leaves it to a lifecycle manager.", is_read_only=True
     )
