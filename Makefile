@@ -126,7 +126,7 @@ $(LINKS): $(wildcard lightglue_ros/*)
 	@ln -s $(CURDIR)/export $@/lightglue_ros/export
 	@ln -s $(CURDIR)/msg $@/lightglue_ros/definitions
 
-SOURCES := CMakeLists.txt package.xml $(wildcard cmake/* msg/* launch/* config/*) \
+SOURCES := CMakeLists.txt package.xml $(wildcard cmake/* msg/* launch/* config/* rtabmap/*) \
 	$(wildcard export/*.py export/*/*.py lightglue_ros/*.py lightglue_ros/*/*.py)
 
 $(INSTALL)/.built: $(VENV)/.ros $(SOURCES)

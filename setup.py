@@ -22,6 +22,8 @@ setup(
     python_requires=">=3.10",
     packages=[*FOLDERS, *PARTS],
     package_dir=FOLDERS,
+    # Under the folder of the environment, as under that of a ROS workspace.
+    data_files=[("share/lightglue_ros/rtabmap", [str(it) for it in Path("rtabmap").glob("*.py")])],
     package_data={"lightglue_ros.definitions": ["*.msg"]},
     install_requires=["numpy", "opencv-python-headless", "tabulate", "tqdm"],
     # An extra chooses the build of ONNX Runtime: all builds fill the same folder `onnxruntime`, and an extra
