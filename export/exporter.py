@@ -32,7 +32,7 @@ from lightglue_ros.export.precision.int8_matcher import to_int8
 from lightglue_ros.export.registry import ModelSpec, find_spec
 from lightglue_ros.export.weights import LocalFile, PinnedFile, resolve
 
-PORTABLE_OPSET = 18  # PyTorch's exporter has written it without a conversion since 2.6
+LOWEST_OPSET = 18  # PyTorch's exporter has written it without a conversion since 2.6
 DEFORM_CONV_OPSET = 19
 OPTIONS_IN_METADATA = tuple({f.name for f in fields(GraphInfo)} & {f.name for f in fields(ExportOptions)})
 
@@ -66,7 +66,8 @@ def export_model(
     """
     spec = find_spec(name)
     wanted = ExportOptions(**options)
-    settled, deform_conv = settle(wanted, spec, report)
+    settled = wanted.settle(spec)
+    deform_conv = uses_deform_conv(settled, spec, report)
     files = resolve(spec.weights, weights, report)
     networks = load_networks(spec, files, settled, deform_conv=deform_conv)
     info = describe(spec, files, settled)
@@ -80,9 +81,10 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unchecked:
         temporary = {graph: Path(unchecked) / f"{graph}.onnx" for graph in exported}
         for graph, module in exported.items():
-            report(f"exporting {graph}.onnx: {_summary(info)}, opset {settled.opset}")
+            opset = opset_of(graph, settled, deform_conv=deform_conv)
+            report(f"exporting {graph}.onnx: {_summary(info)}, opset {opset}")
             started = time.monotonic()
-            write_graph(module, replace(info, graph=graph), settled.opset, temporary[graph])
+            write_graph(module, replace(info, graph=graph), opset, temporary[graph])
             report(f"exported {graph}.onnx in {time.monotonic() - started:.0f} s")
         for line in selfcheck.check(temporary, reference, scenes):
             report(line)
@@ -93,20 +95,29 @@ def export_model(
     return written
 
 
-def settle(
-    options: ExportOptions, spec: ModelSpec, report: Callable[[str], None]
-) -> tuple[ExportOptions, bool]:
-    """Check the options, fill in all defaults, and decide whether to use DeformConv."""
-    options = options.settle(spec)
-    deform_conv = spec.build_portable_extractor is not None and not options.portable
-    if deform_conv and onnxruntime_is_older_than(MIN_ONNXRUNTIME_WITH_DEFORM_CONV):
+def uses_deform_conv(options: ExportOptions, spec: ModelSpec, report: Callable[[str], None]) -> bool:
+    """Decide whether the extractor has a DeformConv, for settled options."""
+    if spec.build_portable_extractor is None or options.target == "portable":
+        return False
+    if options.opset is not None and options.opset < DEFORM_CONV_OPSET:
+        return False
+    if onnxruntime_is_older_than(MIN_ONNXRUNTIME_WITH_DEFORM_CONV):
         report(
             f"ONNX Runtime {onnxruntime().__version__} has no DeformConv "
             f"(added in {MIN_ONNXRUNTIME_WITH_DEFORM_CONV}): exporting the extractor without it"
         )
-        deform_conv = False
-    least = DEFORM_CONV_OPSET if deform_conv else PORTABLE_OPSET
-    return replace(options, opset=max(options.opset or least, least)), deform_conv
+        return False
+    return True
+
+
+def opset_of(graph: str, options: ExportOptions, *, deform_conv: bool) -> int:
+    """Return the version of a graph's operators: the option, or the lowest version that has them all.
+
+    A matcher keeps the lowest: ONNX Runtime 1.23, the newest on JetPack 6, has no CUDA kernels for opset 19's
+    Equal and Pad.
+    """
+    has_deform_conv = deform_conv and graph != MATCHER
+    return options.opset or (DEFORM_CONV_OPSET if has_deform_conv else LOWEST_OPSET)
 
 
 def load_networks(
@@ -157,7 +168,6 @@ def describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions
         model=spec.name,
         extractor=spec.extractor,
         divisor=spec.divisor,
-        fused=options.is_fused,
         descriptor_dim=spec.matcher.input_dim,
         weights_sha256=checksums,
         licence=spec.licence if checksums == published else "unknown (weights of your own)",
@@ -172,14 +182,14 @@ def _summary(info: GraphInfo) -> str:
     if info.image_size is not None:
         width, height = info.image_size
         shape = f"{info.batch} images of {width}x{height}x{info.channels}, {info.pairs} pairs"
-    return f"K = {info.max_keypoints}, {info.precision}, {shape}"
+    return f"K = {info.max_keypoints}, {info.precision}, for {info.target}, {shape}"
 
 
 def build_graphs(networks: Networks, options: ExportOptions) -> dict[str, Graph]:
     """Build the graphs of an export from its networks."""
     extractor, matcher = networks
     extractor_graph = ExtractorGraph(extractor, options.max_keypoints).eval()
-    used = CompactMatcher(matcher) if options.compaction and not options.adaptive else matcher
+    used = CompactMatcher(matcher) if options.has_compaction and not options.adaptive else matcher
     if options.split:
         return {EXTRACTOR: extractor_graph, MATCHER: MatcherGraph(used).eval()}
     return {PIPELINE: PipelineGraph(extractor_graph, used).eval()}

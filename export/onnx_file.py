@@ -27,7 +27,7 @@ def write_graph(module: Graph, info: GraphInfo, opset: int, path: Path) -> None:
     Raises:
         ModelError: this PyTorch cannot trace the graph.
     """
-    trace_part = partial(trace, opset=opset, fused=info.fused)
+    trace_part = partial(trace, opset=opset, target=info.target)
     try:
         parts = module.parts(tensor_specs(info))
         if len(parts) == 1:

@@ -12,6 +12,7 @@ from lightglue_ros.export.tensorrt import LARGEST_TOP_K
 
 DEFAULT_MAX_KEYPOINTS = 1024
 PRECISIONS = ("fp32", "fp16", "int8")
+TARGETS = ("cpu", "gpu", "portable")
 OPSETS = range(18, 24)
 CONFIDENCES = ("depth_confidence", "width_confidence")
 STEREO = {"batch": 2, "pairs": 1}  # defaults of a static export
@@ -30,12 +31,13 @@ class ExportOptions:
         batch: N of a static export; default 2.
         pairs: P of a static export; default 1.
         channels: C of a static export, 1 for grey cameras; default: the channels that the extractor uses.
-        opset: version of the standard operators; default: the lowest possible.
-        portable: use only operators that other runtimes support: none of ONNX Runtime's own, and no
-            DeformConv in ALIKED.
-        compaction: match with as many slots as the image with the most keypoints needs instead of all K.
-            Default and only possible in a dynamic export, because the shapes depend on the images.
-        adaptive: stop pairs early and prune points as the original does. Only in a dynamic export.
+        opset: version of the standard operators; default: the lowest possible. Below 19 ALIKED has no
+            DeformConv.
+        target: what the file runs on: ``cpu`` and ``gpu`` in ONNX Runtime, each with the operators that are
+            fast there; ``portable`` in other runtimes and in TensorRT, with standard operators only and no
+            DeformConv in ALIKED. Default: cpu, with fp16 gpu.
+        adaptive: stop pairs early and prune points as the original does. Only in a dynamic export, and not
+            for GPUs.
         depth_confidence: share of confident points at which a pair stops, -1 is never; default: the
             original's.
         width_confidence: confidence of having no partner at which a point is pruned, -1 is never; default:
@@ -50,16 +52,24 @@ class ExportOptions:
     pairs: int | None = None
     channels: int | None = None
     opset: int | None = None
-    portable: bool = False
-    compaction: bool | None = None
+    target: str | None = None
     adaptive: bool = False
     depth_confidence: float | None = None
     width_confidence: float | None = None
 
     @property
-    def is_fused(self) -> bool:
-        """True if ONNX Runtime's own operators are used, which are fast on a CPU."""
-        return not (self.portable or self.is_static or self.precision == "fp16")
+    def default_target(self) -> str:
+        """The target if none is given."""
+        return "gpu" if self.precision == "fp16" else "cpu"
+
+    @property
+    def has_compaction(self) -> bool:
+        """True if the matcher has as many slots as the image with the most keypoints needs instead of all K.
+
+        Only for CPUs: a GPU waits for the host to learn the shapes, and prepares its convolutions and
+        products for each new shape.
+        """
+        return self.target == "cpu" and not self.is_static
 
     @property
     def is_static(self) -> bool:
@@ -74,7 +84,7 @@ class ExportOptions:
         """
         self._check()
         defaults = {name: getattr(spec.matcher, name) if self.adaptive else NEVER for name in CONFIDENCES}
-        defaults["compaction"] = not self.is_static
+        defaults["target"] = self.default_target
         if self.is_static:
             defaults |= STEREO | {"channels": spec.channels}
         given = {name: getattr(self, name) for name in defaults if getattr(self, name) is not None}
@@ -94,8 +104,7 @@ class ExportOptions:
             f"k{self.max_keypoints}": self.max_keypoints != DEFAULT_MAX_KEYPOINTS,
             self.precision: self.precision != "fp32",
             f"opset{self.opset}": self.opset is not None,
-            "portable": self.portable,
-            "all-slots": self.compaction is False and not self.is_static,
+            f"{self.target}": self.target not in (None, self.default_target),
             "adaptive": self.adaptive,
             f"depth{self.depth_confidence}": self.depth_confidence is not None,
             f"width{self.width_confidence}": self.width_confidence is not None,
@@ -113,6 +122,7 @@ class ExportOptions:
                 raise ConfigError(f"{name} is {value}", allowed="1 or more")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision is '{self.precision}'", allowed=", ".join(PRECISIONS))
+        self._check_target()
         if self.opset is not None and self.opset not in OPSETS:
             raise ConfigError(f"opset is {self.opset}", allowed=f"{OPSETS[0]} to {OPSETS[-1]}")
         if self.channels not in (None, 1, 3):
@@ -125,12 +135,6 @@ class ExportOptions:
                 )
             if value not in (None, NEVER) and not 0 < value <= 1:
                 raise ConfigError(f"{name} is {value}", allowed=f"above 0, up to 1; {NEVER:g} is never")
-        if self.adaptive and self.compaction is False:
-            raise ConfigError(
-                "compaction is off in an adaptive export",
-                allowed="on, because pruned points leave their slots",
-                fix="leave out --no-compaction",
-            )
         if not self.is_static:
             for name in ("batch", "pairs", "channels"):
                 if getattr(self, name) is not None:
@@ -139,12 +143,11 @@ class ExportOptions:
                         allowed="a static export fixes all shapes, a dynamic one none",
                         fix="add --image-size, for example --image-size 640x480",
                     )
-        elif self.compaction or self.adaptive:
-            name = "compaction" if self.compaction else "adaptive"
+        elif self.adaptive:
             raise ConfigError(
-                f"{name} is on in a static export",
+                "adaptive is on in a static export",
                 allowed="off, because its shapes depend on the images",
-                fix=f"leave out --image-size or --{name}",
+                fix="leave out --image-size or --adaptive",
             )
         elif min(self.image_size) < 1:
             raise ConfigError(f"image size is {self.image_size}", allowed="1 pixel or more each")
@@ -153,4 +156,28 @@ class ExportOptions:
                 f"max_keypoints is {self.max_keypoints}",
                 allowed=f"up to {LARGEST_TOP_K} in a static export, which is the limit of TensorRT's TopK",
                 fix="leave out --image-size, or choose fewer keypoints",
+            )
+
+    def _check_target(self) -> None:
+        target = self.target or self.default_target
+        if target not in TARGETS:
+            raise ConfigError(f"target is '{target}'", allowed=", ".join(TARGETS))
+        if self.precision == "fp16" and target == "cpu":
+            raise ConfigError(
+                "precision is 'fp16' with target 'cpu'",
+                allowed="gpu or portable, because ONNX Runtime has no fast float16 for CPUs",
+                fix="leave out --target, or choose --precision int8",
+            )
+        if self.precision == "int8" and target == "gpu":
+            raise ConfigError(
+                "precision is 'int8' with target 'gpu'",
+                allowed="cpu or portable, because ONNX Runtime computes these operators on CPUs only",
+                fix="choose --precision fp16",
+            )
+        if self.adaptive and (target == "gpu" or self.precision == "fp16"):
+            raise ConfigError(
+                "adaptive is on in an export for GPUs",
+                allowed="off, because an adaptive export runs on CPUs only: it waits for the host after each "
+                "layer, and ONNX Runtime's Compress fails on a GPU once all pairs have stopped",
+                fix="leave out --adaptive, or export it for CPUs (without --target gpu and --precision fp16)",
             )

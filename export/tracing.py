@@ -58,8 +58,8 @@ class Part:
     traced_as: str | None = None
 
 
-def trace(part: Part, *, opset: int, fused: bool) -> onnx.ModelProto:
-    """Export a part to ONNX, with ONNX Runtime's own operators if `fused`. Free axes stay free."""
+def trace(part: Part, *, opset: int, target: str) -> onnx.ModelProto:
+    """Export a part to ONNX with the operators' forms for a target. Free axes stay free."""
     dims: dict[str, Dim] = {}
     axes = []
     for spec in part.inputs.values():
@@ -81,7 +81,7 @@ def trace(part: Part, *, opset: int, fused: bool) -> onnx.ModelProto:
             output_names=list(part.outputs),
             dynamic_shapes=shapes,
             opset_version=opset,
-            custom_translation_table=onnx_forms(fused=fused),
+            custom_translation_table=onnx_forms(target),
             dynamo=True,
             external_data=False,
             verbose=False,

@@ -55,7 +55,7 @@ def _(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: in
     return opset18.Reshape(turned, opset18.Constant(value_ints=[0, 0, values.shape[2]]))
 
 
-@onnx_form("rotate", fused=True)
+@onnx_form("rotate", target="cpu")
 def _(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: int) -> Any:
     return _rotary_embedding(values, rows, cosines, sines, num_heads=heads, rotary_embedding_dim=channels)
 
@@ -95,7 +95,7 @@ def _softmax_attention(query: Any, turned_key: Any, value: Any) -> Any:
     return opset18.MatMul(opset18.Softmax(opset18.MatMul(query, turned_key), axis=-1), value)
 
 
-@onnx_form("attend", fused=True)
+@onnx_form("attend", target="cpu")
 def _(query: Any, key: Any, value: Any, heads: int, key_channels: int, value_channels: int) -> Any:
     if heads == 1:  # measured: the fused operator is no faster
         return _attend(query, key, value, heads, key_channels, value_channels)

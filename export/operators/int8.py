@@ -121,7 +121,7 @@ def _(values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any,
     return opset18.Add(_scaled_product(values, weight, scale, weight_scales, zero_point), bias)
 
 
-@onnx_form("multiply_int8", fused=True)
+@onnx_form("multiply_int8", target="cpu")
 def _(values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any, bias: Any) -> Any:
     return _matmul_integer_to_float(values, weight, scale, weight_scales, zero_point, None, bias)
 
@@ -209,4 +209,4 @@ def _scaled_product(values: Any, others: Any, scale: Any, other_scale: Any, *zer
 
 
 onnx_form("attend_int8")(_attend_int8_with(_scaled_product))
-onnx_form("attend_int8", fused=True)(_attend_int8_with(_matmul_integer_to_float))
+onnx_form("attend_int8", target="cpu")(_attend_int8_with(_matmul_integer_to_float))

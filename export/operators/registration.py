@@ -1,7 +1,8 @@
 """Operators that PyTorch lacks, or that its tracer turns into slow or unsupported ONNX operators.
 
-An operator has a PyTorch function, a fake that gives the tracer the shape of its result, a standard ONNX form
-and, where ONNX Runtime has a faster operator of its own, a fused ONNX form.
+An operator has a PyTorch function, a fake that gives the tracer the shape of its result, and a standard ONNX
+form. Where another form is faster on CPUs or on GPUs, such as an operator of ONNX Runtime's own, there is an
+ONNX form for that target.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from onnxscript.values import Op, Opset
 NAMESPACE = "lightglue_ros"
 INTEGER, FLOAT = onnx.defs.OpSchema.AttrType.INT, onnx.defs.OpSchema.AttrType.FLOAT
 
-_STANDARD_FORMS: dict[str, Callable] = {}
-_FUSED_FORMS: dict[str, Callable] = {}
+# By target and operator. Portable exports have the standard forms only.
+_FORMS: dict[str, dict[str, Callable]] = {"portable": {}, "cpu": {}, "gpu": {}}
 
 
 def operator(fake: Callable) -> Callable[[Callable], torch.library.CustomOpDef]:
@@ -31,19 +32,19 @@ def operator(fake: Callable) -> Callable[[Callable], torch.library.CustomOpDef]:
     return register
 
 
-def onnx_form(name: str, *, fused: bool = False) -> Callable[[Callable], Callable]:
-    """Register the decorated onnxscript function as an operator's standard form, or its fused form."""
+def onnx_form(name: str, *, target: str = "portable") -> Callable[[Callable], Callable]:
+    """Register the decorated onnxscript function as an operator's standard form, or its form for a target."""
 
     def register(form: Callable) -> Callable:
-        (_FUSED_FORMS if fused else _STANDARD_FORMS)[name] = form
+        _FORMS[target][name] = form
         return form
 
     return register
 
 
-def onnx_forms(*, fused: bool) -> dict[Callable, Callable]:
-    """Return the `custom_translation_table` for `torch.onnx.export`, with fused forms if there are any."""
-    forms = _STANDARD_FORMS | (_FUSED_FORMS if fused else {})
+def onnx_forms(target: str) -> dict[Callable, Callable]:
+    """Return the `custom_translation_table` for `torch.onnx.export`: a target's forms, else the standard."""
+    forms = _FORMS["portable"] | _FORMS[target]
     operators = getattr(torch.ops, NAMESPACE)
     return {getattr(operators, name).default: form for name, form in forms.items()}
 

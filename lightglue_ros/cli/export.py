@@ -38,12 +38,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     channels = "1 for grey cameras, 3 for RGB, with --image-size (what the model uses)"
     add("--channels", type=int, metavar="C", help=channels)
     add("--opset", type=int, help="version of the ONNX operators, 18 to 23 (the lowest that works)")
-    add("--portable", action="store_true", help="use only operators that other runtimes have as well")
-    compaction = (
-        "pad images only to the number of keypoints of the image that has most, which saves time (on, but "
-        "off with --image-size)"
+    target = (
+        "what the file is for: cpu or gpu in ONNX Runtime, or portable, for other runtimes and TensorRT "
+        "(cpu; gpu with fp16)"
     )
-    add("--compaction", action=argparse.BooleanOptionalAction, default=None, help=compaction)
+    add("--target", metavar="T", help=target)
     adaptive = "let pairs stop early and drop keypoints without a partner, as in the original LightGlue"
     add("--adaptive", action="store_true", help=adaptive)
     depth = (

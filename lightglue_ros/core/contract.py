@@ -38,7 +38,7 @@ import numpy as np
 
 from lightglue_ros.errors import ModelError
 
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 METADATA_PREFIX = "lightglue_ros."
 DYNAMIC = "dynamic"  # the metadata's word for a length that is not fixed
 
@@ -88,8 +88,7 @@ class GraphInfo:
         pairs: P of a static export, None if it is dynamic.
         divisor: width and height of the canvas must be multiples of this.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        compaction: True if it matches with only as many slots as the image with the most keypoints needs.
-        fused: True if it has operators that only ONNX Runtime has.
+        target: ``cpu`` or ``gpu`` in ONNX Runtime, or ``portable``.
         adaptive: True if pairs may stop early and points may be pruned.
         depth_confidence: share of confident points at which a pair stops; -1 is never.
         width_confidence: confidence that a point has no partner at which it is pruned; -1 is never.
@@ -109,8 +108,7 @@ class GraphInfo:
     pairs: int | None
     divisor: int
     precision: str
-    compaction: bool
-    fused: bool
+    target: str
     adaptive: bool
     depth_confidence: float
     width_confidence: float
@@ -217,8 +215,7 @@ _OPTIONS = {
     r"-k(\d+)": "--max-keypoints",
     r"-(fp16|int8)": "--precision",
     r"-opset(\d+)": "--opset",
-    r"-portable()": "--portable",
-    r"-all-slots()": "--no-compaction",
+    r"-(cpu|gpu|portable)": "--target",
     r"-adaptive()": "--adaptive",
     r"-depth(-?[\d.]+)": "--depth-confidence",
     r"-width(-?[\d.]+)": "--width-confidence",

@@ -186,7 +186,8 @@ def _model_problem(provider: str, path: Path, info: GraphInfo) -> Problem | None
         # TensorRT itself would find this after minutes of building.
         return Problem(
             f"{path} is not for TensorRT, which needs fixed shapes and operators of its list",
-            f"lightglue_ros export {info.model} --split --portable --image-size 640x480 --batch 2 --pairs 1",
+            f"lightglue_ros export {info.model} --split --target portable --image-size 640x480 --batch 2 "
+            "--pairs 1",
         )
     return None
 

@@ -124,7 +124,7 @@ class GraphSession:
             raise ModelError(
                 f"{self.path} is for ONNX Runtime {least} or later, and "
                 f"{onnxruntime().__version__} is installed",
-                fix=f"{providers.install_command(least)}, or export it for this one: {export} --portable",
+                fix=f"{providers.install_command(least)}, or export it for this one: {export} --opset 18",
             )
         if self.info.graph != graph:
             fix = f"export it again: {export}"

@@ -54,7 +54,7 @@ def gpu_build(monkeypatch):
             {"min_onnxruntime": "99.0"},
             {},
             ModelError,
-            r"for ONNX Runtime 99\.0 or later, and .*--portable",
+            r"for ONNX Runtime 99\.0 or later, and .*--opset 18",
         ),
         ({"graph": "matcher"}, {}, ModelError, "holds graph matcher; allowed: extractor"),
         ({}, {"cuda_graph": True}, ConfigError, "cuda_graph is on, and .* has free shapes.* --image-size"),

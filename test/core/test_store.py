@@ -45,12 +45,13 @@ def test_models_are_found_by_name_by_folder_and_by_file(home, tmp_path):
         ("aliked-n32", "aliked-n32 --split"),
         ("disk-k512-int8-adaptive", "disk --split --max-keypoints 512 --precision int8 --adaptive"),
         (
-            "disk-all-slots-adaptive-depth0.9-width-1.0",
-            "disk --split --no-compaction --adaptive --depth-confidence 0.9 --width-confidence -1.0",
+            "disk-cpu-adaptive-depth0.9-width-1.0",
+            "disk --split --target cpu --adaptive --depth-confidence 0.9 --width-confidence -1.0",
         ),
         (
             "aliked-n32-opset20-portable-640x480-n4-p2-c1",
-            "aliked-n32 --split --opset 20 --portable --image-size 640x480 --batch 4 --pairs 2 --channels 1",
+            "aliked-n32 --split --opset 20 --target portable --image-size 640x480 --batch 4 --pairs 2 "
+            "--channels 1",
         ),
     ],
 )

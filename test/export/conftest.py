@@ -130,7 +130,7 @@ class Small:
     def write(self, graph):
         """Export one graph without the self-check, and return its path."""
         path = self.folder / f"{graph}.onnx"
-        opset = self.options.opset or exporter.PORTABLE_OPSET
+        opset = self.options.opset or exporter.LOWEST_OPSET
         write_graph(self.graphs[graph], replace(self.info, graph=graph), opset, path)
         forget_garbage()
         return path

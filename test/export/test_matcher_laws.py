@@ -7,9 +7,9 @@
 The matchers have two or three layers: the second layer would show what the first leaves in padded slots, and
 further layers are the same code. Most options are tested on LighterGlue, which has one head.
 
-These combinations are only checked for being accepted; * stands for each value:
-fp32-portable-compacted-*-dynamic, fp32-portable-padded-full-dynamic, fp16-portable-*-full-dynamic,
-int8-fused-*-full-dynamic, int8-portable-compacted-*-dynamic and int8-portable-padded-full-dynamic.
+These combinations are only checked for being accepted; * stands for each value: fp32-gpu-full-static,
+fp32-portable-*-*, fp32-cpu-width-dynamic, fp16-gpu-full-dynamic, fp16-portable-full-static, int8-cpu-full-*,
+int8-cpu-depth-dynamic, int8-portable-full-dynamic and int8-portable-width-dynamic.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export import MODELS, onnx_file
 from lightglue_ros.export.models.adaptive import Active, Finished, Step
 from lightglue_ros.export.models.lightglue import NEVER
-from lightglue_ros.export.options import PRECISIONS, ExportOptions
+from lightglue_ros.export.options import PRECISIONS, TARGETS, ExportOptions
 from lightglue_ros.export.tracing import trace
 
 # With these, some pairs of USUAL_RIG stop after the first layer, and points of other pairs are pruned.
@@ -48,49 +48,42 @@ STATIC = {"image_size": (64, 64), "batch": 4, "pairs": 4}  # the most that a rig
 COMBINATIONS = {
     "-".join(names): {
         "precision": names[0],
-        "portable": names[1] == "portable",
-        "compaction": names[2] == "compacted",
-        **ADAPTIVE[names[3]],
-        **(STATIC if names[4] == "static" else {}),
+        "target": names[1],
+        **ADAPTIVE[names[2]],
+        **(STATIC if names[3] == "static" else {}),
     }
-    for names in product(
-        PRECISIONS, ("fused", "portable"), ("compacted", "padded"), ADAPTIVE, ("dynamic", "static")
-    )
+    for names in product(PRECISIONS, TARGETS, ADAPTIVE, ("dynamic", "static"))
 }
 
 
 def is_refused(options):
-    """Compaction and pruning make shapes depend on the images, and pruning needs compaction."""
-    adaptive = options.get("adaptive", False)
-    follows_images = options["compaction"] or adaptive
-    return follows_images if "image_size" in options else adaptive and not options["compaction"]
+    """Pruning makes shapes depend on the points, and runs on CPUs only; fp16 is slow there, int8 fast."""
+    on_gpu = options["target"] == "gpu"
+    wrong_precision = (options["precision"], options["target"]) in (("fp16", "cpu"), ("int8", "gpu"))
+    wrong_adaptive = on_gpu or options["precision"] == "fp16" or "image_size" in options
+    return wrong_precision or (options.get("adaptive", False) and wrong_adaptive)
 
 
 ALLOWED = {name: options for name, options in COMBINATIONS.items() if not is_refused(options)}
 REFUSED = [options for options in COMBINATIONS.values() if is_refused(options)]
-# fp16 and static exports are never fused, so that their portable form is the same file.
-DISTINCT = [
-    name
-    for name in ALLOWED
-    if name.split("-")[1] == "portable" or ("fp16" not in name and "static" not in name)
-]
 TRACED = (
-    "fp32-fused-padded-full-dynamic",
-    "fp32-fused-compacted-depth-dynamic",
-    "fp32-fused-compacted-width-dynamic",
-    "fp16-portable-compacted-depth-dynamic",
-    "fp16-portable-compacted-width-dynamic",
-    "fp16-portable-compacted-both-dynamic",
-    "int8-fused-compacted-depth-dynamic",
-    "int8-fused-compacted-width-dynamic",
-    *(f"{precision}-portable-padded-full-static" for precision in PRECISIONS),
+    "fp32-cpu-full-static",
+    "fp32-cpu-depth-dynamic",
+    "fp32-gpu-full-dynamic",
+    "fp32-portable-width-dynamic",
+    "fp16-gpu-full-static",
+    "fp16-portable-full-dynamic",
+    "int8-cpu-width-dynamic",
+    "int8-portable-depth-dynamic",
+    "int8-portable-both-dynamic",
+    "int8-portable-full-static",
 )
 # Models with other networks: their layers, combination of options, and confidences that suit their weights.
 MODEL_ADAPTIVE = {"depth_confidence": 0.5, "width_confidence": 0.9}
 OTHER_MODELS = {
-    **{name: (2, "fp32-fused-compacted-full-dynamic", {}) for name in ("disk", "aliked-t16", "superpoint")},
-    "aliked": (3, "fp32-fused-compacted-both-dynamic", MODEL_ADAPTIVE),
-    "disk-int8": (3, "int8-fused-compacted-both-dynamic", MODEL_ADAPTIVE),
+    **{name: (2, "fp32-cpu-full-dynamic", {}) for name in ("disk", "aliked-t16", "superpoint")},
+    "aliked": (3, "fp32-cpu-both-dynamic", MODEL_ADAPTIVE),
+    "disk-int8": (3, "int8-cpu-both-dynamic", MODEL_ADAPTIVE),
 }
 VARIANTS = {name: ("xfeat", 2, ALLOWED[name]) for name in TRACED} | {
     name: (name.removesuffix("-int8"), layers, ALLOWED[options] | confidences)
@@ -154,7 +147,7 @@ def matcher(request, small, pool_of, traced):
         if not made.options.adaptive:
             return trace(part, **kind)
         confidences = part.traced_as and (made.options.depth_confidence, made.options.width_confidence)
-        key = name, made.options.precision, part.name, confidences, kind["fused"]
+        key = name, made.options.precision, part.name, confidences, kind["target"]
         if key not in traced:
             traced[key] = trace(part, **kind)
         return traced[key]
@@ -175,11 +168,11 @@ of_each = pytest.mark.parametrize("matcher", VARIANTS, indirect=True, scope="mod
 
 
 def test_only_options_that_go_together_are_taken():
-    assert (len(ALLOWED), len(DISTINCT), len(REFUSED)) == (36, 28, 60)
+    assert (len(ALLOWED), len(REFUSED)) == (26, 46)
     for options in ALLOWED.values():
         ExportOptions(**options).settle(MODELS["xfeat"])
     for options in REFUSED:
-        with pytest.raises(ConfigError, match=r"in an adaptive export|in a static export"):
+        with pytest.raises(ConfigError, match=r"^(adaptive|precision) is "):
             ExportOptions(**options).settle(MODELS["xfeat"])
 
 
@@ -187,7 +180,7 @@ def test_each_two_options_that_go_together_are_in_one_of_the_files():
     def pairs(names):
         return {pair for name in names for pair in combinations(enumerate(name.split("-")), 2)}
 
-    assert pairs([*TRACED, *(options for _, options, _ in OTHER_MODELS.values())]) == pairs(DISTINCT)
+    assert pairs([*TRACED, *(options for _, options, _ in OTHER_MODELS.values())]) == pairs(ALLOWED)
 
 
 @of_each

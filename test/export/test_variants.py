@@ -23,13 +23,14 @@ ARCHITECTURES = (
     ("aliked", "fp16", "extractor"),
     ("superpoint", "fp16", "extractor"),
 )
-SMALL = {"max_keypoints": 64, "image_size": (96, 96), "portable": True}
+SMALL = {"max_keypoints": 64, "image_size": (96, 96), "target": "portable"}
 
 
 @pytest.fixture(scope="module")
 def fp16_export(export):
     """XFeat in half precision for three grey cameras of 640 x 480."""
-    options = {"batch": 3, "pairs": 2, "channels": 1, "image_size": (640, 480), "precision": "fp16"}
+    options = {"batch": 3, "pairs": 2, "channels": 1, "image_size": (640, 480)}
+    options |= {"precision": "fp16", "target": "portable"}
     return export("xfeat", split=True, **options).files[0].parent
 
 
@@ -137,7 +138,7 @@ def test_static_portable_exports_have_only_operators_of_tensorrts_list(small, na
     path = small(name, precision=precision, split=graph == "extractor", **SMALL).write(graph)
     assert tensorrt.find_obstacles(onnx.load(path)) == []
     info = read_info(path)
-    assert (info.tensorrt, info.compaction, info.fused) == (True, False, False)
+    assert (info.tensorrt, info.target) == (True, "portable")
 
 
 def test_tensorrts_list_notices_what_it_does_not_take():
@@ -159,7 +160,7 @@ def test_tensorrts_list_notices_what_it_does_not_take():
 
 
 def test_with_deform_conv_an_export_says_which_runtime_it_needs(small):
-    options = SMALL | {"portable": False, "opset": 19, "split": True}
+    options = SMALL | {"target": "cpu", "opset": 19, "split": True}
     path = small("aliked", deform_conv=True, **options).write("extractor")
     info = read_info(path)
     operators = {node.op_type for node in onnx.load(path).graph.node}
@@ -167,15 +168,33 @@ def test_with_deform_conv_an_export_says_which_runtime_it_needs(small):
     assert (info.tensorrt, info.min_onnxruntime) == (False, "1.25")
 
 
-def test_where_onnxruntime_has_no_deform_conv_the_portable_form_is_exported(monkeypatch):
+def settle(name, **options):
+    """Return whether the export has a DeformConv, the opsets of extractor and matcher, and report lines."""
     lines = []
+    settled = ExportOptions(**options).settle(MODELS[name])
+    deform_conv = exporter.uses_deform_conv(settled, MODELS[name], lines.append)
+    opsets = [
+        exporter.opset_of(graph, settled, deform_conv=deform_conv) for graph in ("extractor", "matcher")
+    ]
+    return deform_conv, opsets, lines
+
+
+def test_only_the_graph_with_deform_conv_needs_opset_19(monkeypatch):
+    """ONNX Runtime 1.23, the newest on JetPack 6, lacks opset 19's Equal and Pad on CUDA."""
+    monkeypatch.setattr(exporter, "onnxruntime_is_older_than", lambda version: False)
+    assert settle("xfeat") == (False, [18, 18], [])
+    assert settle("aliked") == (True, [19, 18], [])
+    assert settle("aliked", target="gpu") == (True, [19, 18], [])
+    assert settle("aliked", opset=20) == (True, [20, 20], [])
+
+
+def test_an_older_opset_and_an_older_onnxruntime_get_aliked_without_deform_conv(monkeypatch):
+    assert settle("aliked", opset=18, target="gpu") == (False, [18, 18], [])
+    assert settle("aliked", target="portable") == (False, [18, 18], [])
     monkeypatch.setattr(exporter, "onnxruntime_is_older_than", lambda version: version == "1.25")
-    settled, deform_conv = exporter.settle(ExportOptions(), MODELS["aliked"], lines.append)
-    assert (deform_conv, settled.opset) == (False, 18)
-    assert "has no DeformConv (added in 1.25): exporting the extractor without it" in lines[0]
-    monkeypatch.undo()
-    settled, deform_conv = exporter.settle(ExportOptions(), MODELS["xfeat"], lines.append)
-    assert (deform_conv, settled.opset) == (False, 18)
+    deform_conv, opsets, (line,) = settle("aliked")
+    assert (deform_conv, opsets) == (False, [18, 18])
+    assert "has no DeformConv (added in 1.25): exporting the extractor without it" in line
 
 
 @pytest.mark.parametrize("counts", [(30, 12, 0), (48, 48, 48), (1, 0, 0), (0, 0, 0)])
