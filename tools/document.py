@@ -20,8 +20,9 @@ from rclpy.parameter import Parameter
 from lightglue_ros import cli
 from lightglue_ros.export.registry import MODELS
 from lightglue_ros.nodes import player
+from lightglue_ros.rosdata.camera_parameters import CameraParameters
 from lightglue_ros.rosdata.parameter_spec import Spec, specs_of
-from lightglue_ros.rosdata.parameters import SPECS, CameraParameters
+from lightglue_ros.rosdata.parameters import SPECS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,6 +17,7 @@ from lightglue_ros.bags.frame_index import FrameIndex, build_frame_index
 from lightglue_ros.bags.matched_bag import Output, Summary, read_summary, write_matched_bag
 from lightglue_ros.bags.progress import Progress
 from lightglue_ros.bags.tally import in_words
+from lightglue_ros.bags.video import write_video
 from lightglue_ros.bags.work_folder import INDEX, locked_work_folder
 from lightglue_ros.core.files import write_whole
 from lightglue_ros.errors import ConfigError, LightGlueRosError
@@ -27,7 +28,10 @@ from lightglue_ros.rosdata.parameters import MatcherParameters
 FRAMES_PER_CHUNK = 16
 FRAMES_PER_FRAME_BACK = 8
 # Parameters that do not change the matches; of the model the files count.
-_WITHOUT_EFFECT = {"model", "num_threads", "spin_threads", "drawing_rate", "image_qos", "lazy", "autostart"}
+_WITHOUT_EFFECT = {
+    *("model", "num_threads", "spin_threads", "image_qos", "lazy", "autostart"),
+    *("drawing_rate", "drawing_lines", "drawing_colour"),
+}
 
 
 @dataclass
@@ -37,6 +41,7 @@ class BagJob:
     Attributes:
         bags: folder of a rosbag2, or its .db3 or .mcap file; several that together hold the rig.
         model_sha256: see `hash_model`.
+        video: file of a video of the matches; None makes none.
         summary: None unless the bag is done.
         error: why the bag is not done.
     """
@@ -46,6 +51,7 @@ class BagJob:
     settings: MatcherParameters
     model_sha256: str
     progress: Progress
+    video: Path | None = None
     summary: Summary | None = None
     error: str = ""
 
@@ -68,6 +74,15 @@ class BagJob:
                 self.progress.log_traceback(error.traceback)
 
     def _run(self, engine: Engine) -> Summary:
+        summary = self._match_bag(engine)
+        if self.video is not None:
+            self._log(f"drawing {self.video}")
+            paths = [path.absolute() for path in (self.output.path, self.video)]
+            bags = [bag.absolute() for bag in self.bags]
+            engine.submit(write_video, bags, *paths, self.settings).result()
+        return summary
+
+    def _match_bag(self, engine: Engine) -> Summary:
         key = self._key()
         with locked_work_folder(self.output.path, key) as folder:
             if self.output.path.exists():

@@ -18,6 +18,8 @@ from lightglue_ros.bags.engines import Engine
 from lightglue_ros.bags.matched_bag import Output
 from lightglue_ros.bags.progress import Progress
 from lightglue_ros.core.files import require_file_name, require_parent_folder, write_whole
+from lightglue_ros.core.video_files import SUFFIX as VIDEO_SUFFIX
+from lightglue_ros.core.video_files import require_video_name
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.bags import STORAGES
 from lightglue_ros.rosdata.parameters import MatcherParameters
@@ -32,6 +34,7 @@ def match_bags(
     settings: MatcherParameters,
     engine: Engine,
     json_file: Path | None = None,
+    video: Path | None = None,
 ) -> int:
     """Match bags and print a table; returns the exit status, 0 if nothing was left out.
 
@@ -41,6 +44,7 @@ def match_bags(
         settings: the parameters of the node.
         engine: runs the work; it is closed if the user interrupts.
         json_file: file for the table and all that was found out.
+        video: file of a video of the matches; with several bags a folder of videos.
 
     Raises:
         ConfigError: the arguments cannot be used.
@@ -49,7 +53,7 @@ def match_bags(
     if json_file is not None:
         require_file_name(json_file)
     with closing(Progress()) as progress:
-        jobs = _jobs(bags, output, settings, progress)
+        jobs = _jobs(bags, output, settings, progress, video)
         # As many bags at a time as the engine has workers, so that none of them waits for work.
         with ThreadPoolExecutor(engine.workers) as threads:
             running = [threads.submit(job.run, engine) for job in jobs]
@@ -75,7 +79,11 @@ def match_bags(
 
 
 def _jobs(
-    bags: Sequence[tuple[Path, ...]], output: Output, settings: MatcherParameters, progress: Progress
+    bags: Sequence[tuple[Path, ...]],
+    output: Output,
+    settings: MatcherParameters,
+    progress: Progress,
+    video: Path | None,
 ) -> list[BagJob]:
     if settings.takes_features or not settings.publish_matches:
         raise ConfigError(
@@ -87,10 +95,15 @@ def _jobs(
     bags = [tuple(path.expanduser() for path in paths) for paths in bags]
     output = replace(output, path=output.path.expanduser())
     require_parent_folder(output.path)
+    if video is not None:
+        video = video.expanduser()
+        require_parent_folder(video)
+        if len(bags) == 1:
+            require_video_name(video)
     folder, sha256 = hash_model(settings.model)
     settings = replace(settings, model=str(folder))
     if len(bags) == 1:
-        return [BagJob(bags[0], output, settings, sha256, progress)]
+        return [BagJob(bags[0], output, settings, sha256, progress, video)]
     names = [_name(path) for path, *_ in bags]
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
@@ -98,8 +111,19 @@ def _jobs(
             f"several bags have the name {name}", allowed="bags of different names", fix="match them apart"
         )
     output.path.mkdir(exist_ok=True)
-    outputs = [replace(output, path=output.path / name) for name in names]
-    return [BagJob(*each, settings, sha256, progress) for each in zip(bags, outputs, strict=True)]
+    if video is not None:
+        video.mkdir(exist_ok=True)
+    return [
+        BagJob(
+            paths,
+            replace(output, path=output.path / name),
+            settings,
+            sha256,
+            progress,
+            None if video is None else video / f"{name}{VIDEO_SUFFIX}",
+        )
+        for paths, name in zip(bags, names, strict=True)
+    ]
 
 
 def _name(bag: Path) -> str:

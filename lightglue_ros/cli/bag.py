@@ -27,6 +27,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help=param)
     add("--matches-only", action="store_true", help="leave out the messages of the input")
     add("--storage", metavar="KIND", help="sqlite3 or mcap (that of the input)")
+    video = "write a video of all pairs too (.mp4); with several bags a folder for all of them"
+    add("--video", type=Path, metavar="FILE", help=video)
     add("--json", type=Path, metavar="FILE", help="write the table and what was left out of each bag")
     jobs = "tasks at once (1; with Ray one per core of the cluster)"
     add("--jobs", type=positive, metavar="N", help=jobs)
@@ -46,4 +48,4 @@ def run(arguments: argparse.Namespace) -> int:
     output = Output(arguments.output, arguments.matches_only, arguments.storage)
     bags = [tuple(arguments.bags)] if arguments.together else [(bag,) for bag in arguments.bags]
     with closing(make_engine(arguments.engine, arguments.jobs)) as engine:
-        return match_bags(bags, output, settings, engine, arguments.json)
+        return match_bags(bags, output, settings, engine, arguments.json, arguments.video)

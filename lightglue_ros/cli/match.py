@@ -12,6 +12,7 @@ from lightglue_ros.cli import matching
 from lightglue_ros.cli.arguments import add_model_arguments
 from lightglue_ros.cli.export import ensure_model
 from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.draw import COLOURINGS, MOST_LINES, Style
 from lightglue_ros.core.image_files import find_images
 from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD, SPLIT
 from lightglue_ros.errors import ConfigError
@@ -36,6 +37,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--intrinsics", metavar="FX,FY,CX,CY", help=intrinsics)
     draw = "draw the first pair, side by side; or a folder, for all pairs"
     add("--draw", type=Path, metavar="PNG", help=draw)
+    lines = "highest number of lines in a picture, spread evenly (200)"
+    add("--lines", type=int, default=MOST_LINES, metavar="N", help=lines)
+    colour = "of matches in pictures: score (red to green) or disparity (blue to red) (score)"
+    add("--colour", default="score", metavar="BY", help=colour)
     add("--json", type=Path, metavar="FILE", help="write the matches of all pairs")
     add("--npz", type=Path, metavar="FILE", help="write them as NumPy arrays")
     h5 = "write features.h5, matches.h5 and pairs.txt for hloc"
@@ -51,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not pairs:
         raise ConfigError("there is nothing to match", allowed="at least two images, or --pairs")
     geometry = _geometry(arguments.verify, arguments.intrinsics)
-    outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, arguments.h5)
+    style = _style(arguments.colour, arguments.lines)
+    outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, arguments.h5, style)
     outputs.check(paths)
     ensure_model(arguments.model)
     pipeline = MatchPipeline(
@@ -79,6 +85,14 @@ def _pairs(text: str | None, images: int) -> list[tuple[int, int]]:
     if not all(number in range(images) for pair in pairs for number in pair):
         raise ConfigError(f"--pairs is '{text}'", allowed=f"numbers of images, from 0 to {images - 1}")
     return pairs
+
+
+def _style(colouring: str, most_lines: int) -> Style:
+    if colouring not in COLOURINGS:
+        raise ConfigError(f"--colour is '{colouring}'", allowed=", ".join(COLOURINGS))
+    if most_lines < 0:
+        raise ConfigError(f"--lines is {most_lines}", allowed="0 or more")
+    return Style(colouring, most_lines)
 
 
 def _geometry(name: str | None, intrinsics: str | None) -> matching.Geometry | None:

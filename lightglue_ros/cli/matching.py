@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lightglue_ros.cli.formats import MatchedPair, hloc_files, hloc_names, json_file, npz_file
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
-from lightglue_ros.core.draw import draw_matches
+from lightglue_ros.core.draw import Style, draw_matches
 from lightglue_ros.core.files import Writer, require_file_name, require_parent_folder, written_whole
 from lightglue_ros.core.image_files import read_image, require_image_name, write_image
 from lightglue_ros.errors import ConfigError, LightGlueRosError
@@ -51,12 +51,14 @@ class Outputs:
     Attributes:
         draw: picture of the first pair; a path without a suffix is a folder, for pictures of all pairs.
         h5: folder, see `hloc_files`.
+        style: of the pictures; None is the default.
     """
 
     draw: Path | None = None
     json: Path | None = None
     npz: Path | None = None
     h5: Path | None = None
+    style: Style | None = None
 
     @property
     def draws_all(self) -> bool:
@@ -298,7 +300,10 @@ def _draw(outputs: Outputs, paths: Sequence[Path], pair: MatchedPair, left_out: 
     inliers = None if pair.verification is None else pair.verification.inliers
     try:
         images = read_image(paths[pair.first]), read_image(paths[pair.second])
-        write_image(path, draw_matches(*images, pair.matches, unmatched=pair.unmatched, inliers=inliers))
+        picture = draw_matches(
+            *images, pair.matches, inliers=inliers, unmatched=pair.unmatched, style=outputs.style
+        )
+        write_image(path, picture)
     except ConfigError:  # such as a full disk
         raise
     except Exception as error:

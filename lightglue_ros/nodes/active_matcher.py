@@ -87,7 +87,7 @@ class ActiveMatcher:
         self._drawer = self._annotator = None
         with ExitStack() as closing:
             if publishers.pictures is not None:
-                self._drawer = Drawer(node, publishers.pictures, settings.drawing_rate, settings.mono16)
+                self._drawer = Drawer(node, publishers.pictures, settings)
                 closing.callback(self._drawer.stop)
             if publishers.annotations:
                 self._annotator = Annotator(node, publishers.annotations, settings.drawing_rate)
@@ -127,6 +127,8 @@ class ActiveMatcher:
         self._assembler.fixed_slop = settings.sync_slop
         self._assembler.timeout = settings.camera_timeout
         self._camera_infos.follow(settings.frame.geometry)
+        if self._drawer is not None:
+            self._drawer.style = settings.style
         for lazy in (self._drawer, self._annotator):
             if lazy is not None:
                 lazy.rate = settings.drawing_rate

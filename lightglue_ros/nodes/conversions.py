@@ -10,12 +10,13 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from lightglue_ros.core import PairMatches
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.rig.frame import FrameResult
 from lightglue_ros.rosdata import messages
 from lightglue_ros.rosdata.decoding import CameraImage
+from lightglue_ros.rosdata.messages import message_to_inliers as message_to_inliers
+from lightglue_ros.rosdata.messages import message_to_matches as message_to_matches
 
 
 def array_to_image(image: np.ndarray, header: Header) -> Image:
@@ -40,22 +41,3 @@ def _flat(values: np.ndarray) -> array.array:
 
 
 _TYPES = messages.MessageTypes(Matches, PairMatchesMsg, Time, _flat)
-
-
-def message_to_matches(message: PairMatchesMsg) -> PairMatches:
-    """Make the arrays of one pair of a `Matches` message."""
-    return PairMatches(
-        np.asarray(message.keypoints0, np.float32).reshape(-1, 2),
-        np.asarray(message.keypoints1, np.float32).reshape(-1, 2),
-        np.asarray(message.scores, np.float32),
-        np.asarray(message.indices0, np.int32),
-        np.asarray(message.indices1, np.int32),
-        message.layers,
-    )
-
-
-def message_to_inliers(message: PairMatchesMsg) -> np.ndarray | None:
-    """Return which matches agree with the geometry, bool [M]; None if they were not verified."""
-    if message.verification == PairMatchesMsg.VERIFICATION_NONE:
-        return None
-    return np.asarray(message.inliers, np.uint8) != 0

@@ -42,8 +42,8 @@ from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.ros_parameters import declare_one
 from lightglue_ros.nodes.spin import run_node
+from lightglue_ros.rosdata.camera_parameters import OFFERED_QOS
 from lightglue_ros.rosdata.parameter_spec import Spec
-from lightglue_ros.rosdata.parameters import OFFERED_QOS
 
 MESSAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 # Images per second if neither the parameters nor a video say how many.

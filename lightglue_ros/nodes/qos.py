@@ -17,7 +17,7 @@ from rclpy.qos import QoSReliabilityPolicy as Reliability
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from lightglue_ros.errors import ConfigError
-from lightglue_ros.rosdata.parameters import AUTO_QOS
+from lightglue_ros.rosdata.camera_parameters import AUTO_QOS
 
 
 def image_qos(name: str) -> QoSProfile:

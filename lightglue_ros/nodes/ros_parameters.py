@@ -20,8 +20,9 @@ from rclpy.parameter import Parameter
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from lightglue_ros.errors import ConfigError
+from lightglue_ros.rosdata.camera_parameters import CameraParameters
 from lightglue_ros.rosdata.parameter_spec import Spec, specs_of
-from lightglue_ros.rosdata.parameters import SPECS, CameraParameters, P
+from lightglue_ros.rosdata.parameters import SPECS, P
 
 
 def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -> None:

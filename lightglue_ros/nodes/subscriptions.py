@@ -20,8 +20,8 @@ from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.fastdds import fix_of_lost_messages
 from lightglue_ros.nodes.watch import Throttle
 from lightglue_ros.rosdata.camera_info import RigCalibration
+from lightglue_ros.rosdata.camera_parameters import AUTO_QOS, CameraParameters
 from lightglue_ros.rosdata.decoding import COMPRESSED_SUFFIX
-from lightglue_ros.rosdata.parameters import AUTO_QOS, CameraParameters
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError

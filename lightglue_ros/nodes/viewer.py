@@ -21,8 +21,8 @@ from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
 from lightglue_ros.nodes.spin import run_node
 from lightglue_ros.nodes.subscriptions import InputSubscriptions
+from lightglue_ros.rosdata.camera_parameters import CameraParameters
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
-from lightglue_ros.rosdata.parameters import CameraParameters
 
 # Largest number of images per camera that wait for their matches: a second at 30 Hz.
 HISTORY = 30
@@ -46,7 +46,7 @@ class Viewer(Node):
         self._oldest = (0, 0)
         overrides = {"qos_overriding_options": qos.overridable()}
         pictures = self.create_publisher(Image, TOPIC, qos.picture_qos(), **overrides)
-        self._drawer = Drawer(self, pictures, values.drawing_rate, values.mono16)
+        self._drawer = Drawer(self, pictures, values)
         inputs = InputSubscriptions(self, values, self._on_image)
         # The steady clock goes on when simulated time stands still.
         self.create_timer(LOOK_PERIOD, inputs.look, clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lightglue_ros.core.features import MATCH_ARRAYS
+from lightglue_ros.core.features import MATCH_ARRAYS, PairMatches
 from lightglue_ros.rig.frame import FrameImage, FrameResult, RigPair
 from lightglue_ros.rig.verification import Verification
 
@@ -60,6 +60,25 @@ def result_to_message(types: MessageTypes, result: FrameResult[StampedImage], mo
         for (first, second), pair in zip(rig.pairs, result.pairs, strict=True)
     ]
     return types.matches(header=result.first_image.header, model=model, pairs=pairs)
+
+
+def message_to_matches(message: Any) -> PairMatches:
+    """Make the arrays of one pair of a `Matches` message, of rclpy or of rosbags."""
+    return PairMatches(
+        np.asarray(message.keypoints0, np.float32).reshape(-1, 2),
+        np.asarray(message.keypoints1, np.float32).reshape(-1, 2),
+        np.asarray(message.scores, np.float32),
+        np.asarray(message.indices0, np.int32),
+        np.asarray(message.indices1, np.int32),
+        message.layers,
+    )
+
+
+def message_to_inliers(message: Any) -> np.ndarray | None:
+    """Return which matches agree with the geometry, bool [M]; None if they were not verified."""
+    if message.verification == message.VERIFICATION_NONE:
+        return None
+    return np.asarray(message.inliers, np.uint8) != 0
 
 
 def _pair_message(types: MessageTypes, camera0: str, camera1: str, pair: RigPair[StampedImage]) -> Any:

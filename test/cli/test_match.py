@@ -143,6 +143,8 @@ def test_named_pairs_in_a_size_with_one_picture_and_without_verification(match, 
     [
         (["{folder}/*.jpg"], "no images are named {folder}/*.jpg"),
         (["{empty}"], "folder {empty} holds no images"),
+        (["{folder}", "--colour", "depth"], "--colour is 'depth'; allowed: score, disparity"),
+        (["{folder}", "--lines", "-1"], "--lines is -1; allowed: 0 or more"),
         (["{folder}", "--verify", "affine"], "--verify is 'affine'; allowed: fundamental"),
         (["{folder}", "--verify", "essential"], "--verify essential and --intrinsics go together"),
         (["{folder}", "--intrinsics", "1,1,1,1"], "--verify essential and --intrinsics go together"),

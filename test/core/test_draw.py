@@ -1,7 +1,7 @@
 import numpy as np
 
 from lightglue_ros.core import PairMatches
-from lightglue_ros.core.draw import DrawnPair, draw_pairs
+from lightglue_ros.core.draw import MOST_LINES, DrawnPair, Style, draw_matches, draw_pairs, spread
 
 
 def matches_at(points0, points1, scores):
@@ -35,3 +35,59 @@ def test_a_title_is_written_and_nothing_else_without_matches():
     assert not plain.any()
     assert titled[:40].any()
     assert not titled[40:].any()
+
+
+def random_matches(count, image_size, seed=0):
+    random = np.random.default_rng(seed)
+    points = random.uniform((0, 40), np.subtract(image_size, 1), (count, 2))
+    return matches_at(points, points, random.uniform(0, 1, count))
+
+
+def test_lines_are_at_most_200_and_evenly_over_the_image_and_the_best_of_each_place():
+    """Nine tenths of the matches are on a hundredth of the image, as on a tree before a wall."""
+    random = np.random.default_rng(0)
+    points = random.uniform((0, 0), (640, 480), (1000, 2))
+    points[100:] = random.uniform((0, 0), (64, 48), (900, 2))
+    scores = random.uniform(0, 1, 1000)
+    chosen = spread(points, scores, (640, 480), MOST_LINES)
+    assert len(chosen) == len(set(chosen.tolist())) == MOST_LINES
+    rare = set(range(100))
+    assert len(rare & set(chosen.tolist())) >= 80
+    crowded = np.setdiff1d(chosen, list(rare))
+    assert scores[crowded].mean() > 0.8
+    assert spread(points, scores, (640, 480), 1000).tolist() == list(range(1000))
+    assert not len(spread(points, scores, (640, 480), 0))
+
+
+def test_every_match_has_dots_and_only_some_have_lines_through_which_the_image_is_seen():
+    matches = random_matches(300, (400, 300))
+    grey = np.full((300, 400), 100, np.uint8)
+    plain = np.full((300, 800, 3), 100, np.uint8)
+    dots, few, many = (
+        draw_matches(grey, grey, matches, "", style=Style(most_lines=lines)) for lines in (0, 20, 300)
+    )
+    for x, y in np.rint(matches.keypoints0).astype(int):
+        for picture in (dots, few, many):
+            assert (picture[y, x] != 100).any()
+            assert (picture[y, x + 400] != 100).any()
+    drawn = [np.count_nonzero((picture[40:] != plain[40:]).any(axis=-1)) for picture in (dots, few, many)]
+    assert drawn[0] < drawn[1] < drawn[2]
+    # The scores' colours have no blue: half of that of the image is left, and a little more at the soft edge.
+    alone = draw_matches(grey, grey, matches_at([[200, 150]], [[200, 150]], [1.0]), "")
+    assert 50 <= alone[150, 400, 2] <= 60
+
+
+def test_small_disparities_are_blue_and_large_ones_red_and_outliers_magenta():
+    black = np.zeros((200, 200), np.uint8)
+    rows = np.arange(50, 150)
+    points0 = np.stack([np.full(100, 150), rows], axis=1)
+    points1 = points0 - np.stack([np.linspace(0, 100, 100), np.zeros(100)], axis=1)
+    pair = matches_at(points0, points1, np.ones(100))
+    inliers = rows != 100
+    picture = draw_matches(black, black, pair, "", inliers, style=Style("disparity", 0))
+    assert picture[50, 150].argmax() == 2
+    assert picture[149, 150].argmax() == 0
+    draw = draw_matches(black, black, matches_at([[9, 90]], [[9, 90]], [1.0]), "", np.zeros(1, bool))
+    assert draw[90, 9].tolist() == [128, 0, 128]
+    nothing = draw_matches(black, black, PairMatches.empty(), "", style=Style("disparity"))
+    assert not nothing.any()

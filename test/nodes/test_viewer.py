@@ -10,6 +10,7 @@ from lightglue_ros.msg import Matches, PairMatches
 from lightglue_ros.nodes import drawing, qos
 from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
 from lightglue_ros.nodes.processes import node_process
+from lightglue_ros.rosdata.drawing import LONGEST_SIDE
 
 LARGE = np.full((960, 1280, 3), 128, np.uint8)
 LARGE_MIB = LARGE.nbytes / 2**20
@@ -32,7 +33,7 @@ def assert_drawn(pictures, messages, images):
     title = f"left:right  {len(pair.scores)} matches"
     title += "" if inliers is None else f", {inliers.sum()} inliers"
     drawn = DrawnPair(title, *images.values(), message_to_matches(pair), inliers)
-    np.testing.assert_array_equal(pixels(picture), draw_pairs([drawn], drawing.LONGEST_SIDE))
+    np.testing.assert_array_equal(pixels(picture), draw_pairs([drawn], LONGEST_SIDE))
 
 
 def test_the_matcher_draws_inliers_only_while_somebody_looks_and_not_above_the_limit(robot, images):
