@@ -5,9 +5,9 @@
     python bench/canvas.py xfeat disk
 
 Images of KITTI (1226 x 370) cover 640 x 193 of the default canvas. All variants take turns in each round.
-`spin` means that threads spin, as they did when the node always ran on the whole canvas. A match is right if
-it lies within 1.5 px of where the truth allows it: between frames of KITTI of its epipolar line, in a
-rectified stereo pair of its row.
+`spin` means that threads spin for as long as they wait, as they did when the node always ran on the whole
+canvas; by default they spin for 5 µs. A match is right if it lies within 1.5 px of where the truth allows it:
+between frames of KITTI of its epipolar line, in a rectified stereo pair of its row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures the node next to other processes that want the same cores, with threads that spin and that do not.
+"""Measures the node next to other processes that want the same cores; its threads spin shortly, or long.
 
     . tools/env.sh
     lightglue_ros export xfeat --split --max-keypoints 512
@@ -30,10 +30,12 @@ from lightglue_ros.nodes.listener import Listener
 from lightglue_ros.nodes.processes import isolate, node_process
 from tables import Table, keep, parser_of, print_head, print_table
 
-COLUMNS = ("neighbour", "threads", "Hz", "of its rate alone", "least to most", "spin / no spin")
-THREADS = {False: "do not spin", True: "spin"}
+COLUMNS = ("neighbour", "threads spin", "Hz", "of its rate alone", "least to most", "long / shortly")
+THREADS = {False: "shortly", True: "long"}
 # More than two frames of a slow node, so that the listeners' queues do not overflow.
 LISTEN_SECONDS = 0.05
+# A matcher finishes its last frame within this time.
+DRAIN_SECONDS = 0.5
 
 
 @contextmanager
@@ -49,6 +51,9 @@ def busy_process(niceness: int) -> Iterator[None]:
 
 def rates(listeners: Sequence[Listener], images: Sequence[str], seconds: float) -> list[float]:
     """Run the cameras of some matchers, and return the messages per second of each matcher."""
+    # Else the last messages of an earlier turn would pass for the first of this one.
+    for listener in listeners:
+        listener.listen(DRAIN_SECONDS)
     with ExitStack() as stack:
         for listener in listeners:
             parameters = {"images": list(images), "rate": CAMERA_HZ}
@@ -96,7 +101,7 @@ def main() -> None:
             for number in range(2):
                 parameters = {"model": arguments.model, "image_width": width, "image_height": height}
                 parameters |= {"provider": "cpu", "spin_threads": spin}
-                namespace = f"/{'spinning' if spin else 'still'}{number}"
+                namespace = f"/{'long' if spin else 'short'}{number}"
                 process = stack.enter_context(node_process("matcher", parameters, namespace=namespace))
                 matchers[spin].append(Listener(process, namespace=namespace))
                 stack.callback(matchers[spin][-1].destroy_node)
@@ -109,7 +114,7 @@ def main() -> None:
                             busy.enter_context(busy_process(niceness))
                         rate = float(np.mean(rates(listeners, images, arguments.seconds)))
                     found[neighbour, spin].append(rate)
-                    print(f"{neighbour}, {THREADS[spin]}: {rate:.1f} Hz", file=sys.stderr)
+                    print(f"{neighbour}, threads spin {THREADS[spin]}: {rate:.1f} Hz", file=sys.stderr)
 
     rows = []
     for (neighbour, spin), hertz in found.items():
@@ -119,7 +124,7 @@ def main() -> None:
         middle = [float(np.median(it)) for it in (hertz, ratios, spinning)]
         rows.append((neighbour, THREADS[spin], *middle[:2], extremes, middle[2]))
     title = f"{arguments.model}, stereo {width} x {height}: medians of {arguments.rounds} rounds"
-    table = Table(title, COLUMNS, rows, x="neighbour", y="Hz", series="threads")
+    table = Table(title, COLUMNS, rows, x="neighbour", y="Hz", series="threads spin")
     print_table(table)
     keep([table], arguments)
 

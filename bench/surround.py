@@ -40,7 +40,7 @@ def main() -> int:
     pipeline = MatchPipeline(arguments.model, "cpu", (width, height))
     images = [read_image(path) for path in arguments.images] or motorcycle_views((width, height))
     ring = [(slot, (slot + 1) % 4) for slot in range(4)]
-    print(f"{machine()}, threads do not spin")
+    print(f"{machine()}, threads spin for 5 µs at most")
     print(f"{pipeline.info.model}, {width}x{height}, medians of {arguments.rounds} rounds")
 
     is_same = all(

@@ -38,7 +38,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_model_arguments(command)
     frames = "stereo frames to measure (50)"
     command.add_argument("--frames", type=positive, default=50, metavar="N", help=frames)
-    spin = "threads of the CPU provider spin while they wait, as with the node's parameter spin_threads"
+    spin = "threads of the CPU provider spin as long as they wait, as with the node's parameter spin_threads"
     command.add_argument("--spin-threads", action="store_true", help=spin)
 
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"{pipeline.info.model}, {pipeline.info.precision}, {pipeline.provider}, stereo {width}x{height}, "
         f"at most {pipeline.max_keypoints} keypoints, {frames} frames, "
-        f"threads {'spin' if arguments.spin_threads else 'do not spin'}"
+        f"threads spin {'as long as they wait' if arguments.spin_threads else 'for 5 µs at most'}"
     )
     if pipeline.fallback_warning:
         print(pipeline.fallback_warning, flush=True)

@@ -61,8 +61,8 @@ class MatcherParameters(CameraParameters):
     num_threads: int = parameter(0, "Threads of the CPU provider; 0 is one per core.", limits=(0, 256))
     spin_threads: bool = parameter(
         False,
-        "Threads of the CPU provider spin while they wait for each other. This can be a tenth faster on "
-        "a machine with no other work, and is much slower next to another busy process.",
+        "Threads of the CPU provider spin for as long as they wait for each other, and not only for 5 µs. "
+        "This gains little on a machine with no other work, and is much slower next to another busy process.",
     )
     image_width: int = parameter(
         640,

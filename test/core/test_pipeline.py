@@ -23,6 +23,8 @@ from lightglue_ros.core.canvas import Placement
 from lightglue_ros.core.contract import CANVAS_MARGINS
 from lightglue_ros.core.features import MATCH_ARRAYS
 from lightglue_ros.core.providers import is_in_build
+from lightglue_ros.core.session import GraphSession
+from lightglue_ros.core.store import find_model
 
 # Files that other tests left open are closed at any time.
 pytestmark = pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
@@ -221,13 +223,31 @@ def test_a_pipeline_of_one_graph_does_its_half_and_refuses_the_other(pipeline, m
     assert len(matcher.extract([]).keypoints) == 0
 
 
-@pytest.mark.parametrize(("asked", "spins"), [({}, "0"), ({"spin_threads": True}, "1")])
-def test_threads_spin_only_where_it_is_asked_for_and_never_between_runs(model_folder, asked, spins):
-    pipeline = MatchPipeline(model_folder, "cpu", num_threads=4, **asked)
-    options = [graph._session.get_session_options() for graph in pipeline._sessions.values()]
-    assert [it.intra_op_num_threads for it in options] == [4, 4]
-    assert [it.get_session_config_entry("session.intra_op.allow_spinning") for it in options] == [spins] * 2
-    assert all(it.get_session_config_entry("session.force_spinning_stop") == "1" for it in options)
+@pytest.mark.parametrize(
+    ("asked", "version", "allows", "microseconds"),
+    [
+        ({}, "1.32.0", "1", "5"),
+        # It does not know how long, and would spin for milliseconds.
+        ({}, "1.25.0", "0", None),
+        ({"spin_threads": True}, "1.32.0", "1", None),
+        ({"spin_threads": True}, "1.25.0", "1", None),
+    ],
+)
+def test_threads_spin_shortly_unless_more_is_asked_for_and_never_between_runs(
+    model_folder, monkeypatch, asked, version, allows, microseconds
+):
+    monkeypatch.setattr("onnxruntime.__version__", version)
+    path = find_model(model_folder).matcher
+    session = GraphSession(path, "matcher", provider="cpu", num_threads=4, **asked)
+    options = session._session.get_session_options()
+    assert options.intra_op_num_threads == 4
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == allows
+    try:
+        found = options.get_session_config_entry("session.intra_op.spin_duration_us")
+    except RuntimeError:  # it is not set
+        found = None
+    assert found == microseconds
 
 
 @pytest.mark.parametrize(
