@@ -190,7 +190,7 @@ def test_the_commands_of_a_page_take_what_they_are_given(page):
 
 def test_wrong_commands_are_noticed():
     for line in (
-        "lightglue_ros match left.png right.png --colour red",
+        "lightglue_ros match left.png right.png --tint red",
         "lightglue_ros bag drive -o out -p image_width:=broad",
         "ros2 run lightglue_ros matcher --ros-args -p match_threshold:=7.0",
         "ros2 launch lightglue_ros matcher.launch.py colour:=red",
