@@ -61,7 +61,7 @@ def main() -> None:
 
 def our_ring(model: str, images: list[np.ndarray], size: tuple[int, int], threads: int) -> Ring:
     """Each image extracted once, all pairs matched in one run."""
-    pipeline = MatchPipeline(model, "cpu", size, num_threads=threads, spin_threads=True)
+    pipeline = MatchPipeline(model, "cpu", size, num_threads=threads, spin_threads=True, refine="none")
     return lambda: sum(len(pair.scores) for pair in pipeline.match(images, RING))
 
 

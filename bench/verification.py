@@ -70,7 +70,7 @@ def main() -> int:
     pairs = list(stereo_pairs())
     for pair in pairs:
         for model in arguments.models:
-            pipeline = MatchPipeline(model, "cpu", canvas_size)
+            pipeline = MatchPipeline(model, "cpu", canvas_size, refine="none")
             (matches,) = pipeline.match(pair.images, [(0, 1)])
             for geometry in GEOMETRIES:
                 found, seconds = timed(pair, matches, geometry, pipeline.image_size, arguments.rounds)

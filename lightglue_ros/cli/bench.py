@@ -107,8 +107,8 @@ def time_stages(pipeline: MatchPipeline, images: Sequence[np.ndarray], frames: i
         before = pipeline.times
         pipeline.match(images, [(0, 1)])
         times = pipeline.times - before
-        rows.append((times.canvas, times.extract, times.match, times.unpad))
-    names = ("canvas", "extractor (ONNX Runtime)", "matcher (ONNX Runtime)", "unpad")
+        rows.append((times.canvas, times.extract, times.match, times.unpad, times.refine))
+    names = ("canvas", "extractor (ONNX Runtime)", "matcher (ONNX Runtime)", "unpad", "refine")
     return dict(zip(names, np.median(rows, axis=0).tolist(), strict=True))
 
 

@@ -72,8 +72,9 @@ def json_file(path: Path, images: Sequence[Path]) -> Iterator[Callable[[MatchedP
     """Write a list with an object for each pair, each on a line.
 
     Keys of an object: `image0`, `image1` (paths), `keypoints0`, `keypoints1` (lists of [x, y]), `scores`,
-    `indices0`, `indices1` (index of each keypoint within its image). Verified matches add `geometry` (its
-    name), `matrix` (three rows; null if no geometry was found) and `inliers` (list of booleans).
+    `indices0`, `indices1` (index of each keypoint within its image). Refined matches add `checked` (list of
+    booleans, see `PairMatches`). Verified matches add `geometry` (its name), `matrix` (three rows; null if no
+    geometry was found) and `inliers` (list of booleans).
     """
     with path.open("w") as file:
         separators = chain("[", repeat(",\n"))
@@ -84,6 +85,8 @@ def json_file(path: Path, images: Sequence[Path]) -> Iterator[Callable[[MatchedP
 def _json_entry(images: Sequence[Path], pair: MatchedPair) -> dict[str, Any]:
     entry = {"image0": str(images[pair.first]), "image1": str(images[pair.second])}
     entry |= {name: getattr(pair.matches, name).tolist() for name in MATCH_ARRAYS}
+    if pair.matches.checked is not None:
+        entry["checked"] = pair.matches.checked.tolist()
     found = pair.verification
     if found is None:
         return entry
@@ -96,8 +99,8 @@ def npz_file(path: Path, images: Sequence[Path]) -> Iterator[Callable[[MatchedPa
     """Write the M matches of all P pairs, one pair after the other.
 
     Arrays: `images` (paths) [N], `pairs` (indices of images) [P, 2], `pair_of_match` (index of the pair) [M],
-    `keypoints0`, `keypoints1` [M, 2], `scores`, `indices0`, `indices1` [M]. Verified matches add `inliers`
-    [M] and `matrices` [P, 3, 3], which are NaN if no geometry was found.
+    `keypoints0`, `keypoints1` [M, 2], `scores`, `indices0`, `indices1` [M]. Refined matches add `checked`
+    [M]. Verified matches add `inliers` [M] and `matrices` [P, 3, 3], which are NaN if no geometry was found.
 
     A stored array begins with its length, which is known at the end. So each array is collected in a file
     without a name next to `path` first.
@@ -134,6 +137,8 @@ def _npz_arrays(pair: MatchedPair, number: int) -> dict[str, np.ndarray]:
         "pair_of_match": np.full(len(pair.matches), number, np.int32),
         **{name: getattr(pair.matches, name) for name in MATCH_ARRAYS},
     }
+    if pair.matches.checked is not None:
+        arrays["checked"] = pair.matches.checked
     if pair.verification is not None:
         matrix = pair.verification.matrix
         arrays["inliers"] = pair.verification.inliers
@@ -148,7 +153,8 @@ def hloc_files(folder: Path, images: Sequence[Path], canvas_size: tuple[int, int
     `image_size` (width, height); `keypoints` has the attribute `uncertainty` in pixels. matches.h5 has a
     group for each pair, named by its images with `-` for `/`, with `matches0` [N0] (partner in the second
     image or -1) and `matching_scores0` [N0] (0 without a partner). Verified matches add `inliers0` [N0],
-    which hloc ignores. pairs.txt lists the pairs. The name of an image is its path inside the folder that
+    which hloc ignores. hloc has one position for each keypoint, so the files have those before refinement.
+    pairs.txt lists the pairs. The name of an image is its path inside the folder that
     holds all images, hloc's image_dir. Keypoints are in hloc's coordinates, too: hloc itself adds the 0.5 of
     COLMAP's.
 

@@ -28,6 +28,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_model_arguments(command)
     score = "least score of a match (0.1)"
     add("--match-threshold", type=float, default=DEFAULT_MATCH_THRESHOLD, metavar="SCORE", help=score)
+    refine = "auto, none or lucas_kanade: move matches to fractions of a pixel (auto)"
+    add("--refine", default="auto", metavar="METHOD", help=refine)
     verify = (
         "mark the matches that agree with one fundamental, homography or essential matrix, within a "
         "pixel of the canvas"
@@ -66,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.image_size,
         max_keypoints=arguments.max_keypoints,
         match_threshold=arguments.match_threshold,
+        refine=arguments.refine,
         graphs=SPLIT if arguments.h5 else None,  # whose features the files keep
     )
     width, height = pipeline.image_size

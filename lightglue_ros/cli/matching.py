@@ -23,12 +23,14 @@ from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.draw import Style, draw_matches
 from lightglue_ros.core.files import Writer, require_file_name, require_parent_folder, written_whole
 from lightglue_ros.core.image_files import read_image, require_image_name, write_image
+from lightglue_ros.core.refinement import GreyImage
 from lightglue_ros.errors import ConfigError, LightGlueRosError
 from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
 
 # Limit of images, and of pairs, in one run of the graphs: at 640x480 DISK takes 330 MiB per image of a run.
 IMAGES_PER_RUN = 4
 # Images whose features are kept for later pairs, the last ones used; 512 of ALIKED take 270 MiB at K = 1024.
+# Those of XFeat take 140 MiB, and their grey images for refinement 150 to 600 MiB on a canvas of 640 x 480.
 # An image beyond them is read and extracted again.
 MOST_HELD = 512
 
@@ -190,7 +192,8 @@ class FileMatcher:
         self._left_out = left_out
         self._geometry = geometry
         self._most_held = most_held if pipeline.is_split else IMAGES_PER_RUN
-        self._held: dict[int, Features | np.ndarray] = {}  # the last ones used stand at the end
+        # The last ones used stand at the end.
+        self._held: dict[int, tuple[Features, GreyImage | None] | np.ndarray] = {}
         self._failed: set[int] = set()
 
     def match(self, pairs: Sequence[tuple[int, int]]) -> Iterator[MatchedPair]:
@@ -207,7 +210,8 @@ class FileMatcher:
                 if isinstance(result, Exception):
                     self._left_out(f"{self._paths[first]} {self._paths[second]}", result)
                     continue
-                features = (self._held[first], self._held[second]) if self._pipeline.is_split else None
+                both = self._held[first], self._held[second]
+                features = tuple(features for features, _ in both) if self._pipeline.is_split else None
                 yield MatchedPair(number, first, second, result[0], features, result[1])
             begin += len(of_run)
             needed = [image for image in self._held if last_pair[image] >= begin]
@@ -235,24 +239,31 @@ class FileMatcher:
         self._failed.add(image)
         self._left_out(str(self._paths[image]), error)
 
-    def _extract(self, images: Sequence[np.ndarray]) -> list[Features]:
-        features = self._pipeline.extract(images)
+    def _extract(self, images: Sequence[np.ndarray]) -> list[tuple[Features, GreyImage | None]]:
+        features, prepare = self._pipeline.extract(images), self._pipeline.refiner.prepare
         # Copied, because a view would keep the features of all images of the run in memory.
-        return [features.of_image(slot).copy() for slot in range(len(images))]
+        return [
+            (features.of_image(slot).copy(), prepare(image, self._pipeline.image_size))
+            for slot, image in enumerate(images)
+        ]
 
     def _match_held(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[PairMatches, Verification | None]]:
         images = sorted({image for pair in pairs for image in pair})
         held = [self._held[image] for image in images]
         slots = [(images.index(first), images.index(second)) for first, second in pairs]
+        canvas = self._pipeline.image_size
         if self._pipeline.is_split:
-            features = Features.concatenate(held)
+            features = Features.concatenate([features for features, _ in held])
             matches, sizes = self._pipeline.match_features(features, slots), features.image_sizes
+            matches = [
+                self._pipeline.refiner.refine(of_pair, held[first][1], held[second][1], canvas)
+                for of_pair, (first, second) in zip(matches, slots, strict=True)
+            ]
         else:
             matches, sizes = self._pipeline.match(held, slots), [image.shape[1::-1] for image in held]
         if self._geometry is None:
             return [(of_pair, None) for of_pair in matches]
         name, intrinsics = self._geometry.name, self._geometry.intrinsics
-        canvas = self._pipeline.image_size
         return [
             (of_pair, verify_pair(of_pair, name, (sizes[first], sizes[second]), canvas, intrinsics))
             for of_pair, (first, second) in zip(matches, slots, strict=True)

@@ -92,6 +92,9 @@ class PairMatches:
         indices0: int32 [M], slot of each keypoint among the keypoints of the first image.
         indices1: int32 [M], slot of each keypoint among the keypoints of the second image.
         layers: number of transformer layers that the pair went through.
+        checked: bool [M], True for a refined match that leads from the second image back to its first
+            keypoint (see `refinement`); None if the matches were not refined. Refinement moves `keypoints1`
+            by up to two canvas pixels from the keypoints of the second image's features.
     """
 
     keypoints0: np.ndarray
@@ -100,6 +103,7 @@ class PairMatches:
     indices0: np.ndarray
     indices1: np.ndarray
     layers: int
+    checked: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)

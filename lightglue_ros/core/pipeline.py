@@ -23,12 +23,12 @@ from lightglue_ros.core.contract import (
     OUTPUTS,
     PIPELINE,
     GraphInfo,
-    export_command,
 )
 from lightglue_ros.core.features import Features, PairMatches, pair_indices
+from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.core.stage_times import StageTimes
-from lightglue_ros.core.store import ModelFiles, find_model
+from lightglue_ros.core.store import find_model
 from lightglue_ros.errors import ConfigError, ModelError
 
 DEFAULT_IMAGE_SIZE = (640, 480)
@@ -53,6 +53,7 @@ class MatchPipeline:
         image_size: (width, height) of the canvas in pixels, rounded up to the model's divisor.
         max_keypoints: at most this many keypoints per image, 1 to the model's K; None is K.
         match_threshold: least score of a match, 0 to 1.
+        refine: method that `match` refines the matches with, see `Refiner`; `match_features` has no images.
         num_threads: threads of the CPU provider; 0 is one per core.
         spin_threads: see `GraphSession`.
         allow_fallback: use the CPU if a provider that was asked for by name cannot run the model.
@@ -73,6 +74,7 @@ class MatchPipeline:
         *,
         max_keypoints: int | None = None,
         match_threshold: float = DEFAULT_MATCH_THRESHOLD,
+        refine: str = "auto",
         num_threads: int = 0,
         spin_threads: bool = False,
         allow_fallback: bool = False,
@@ -99,10 +101,11 @@ class MatchPipeline:
         first, *others = self._sessions.values()
         self.info: GraphInfo = first.info
         for other in others:
-            _check_same_model(files, first.info, other.info)
+            files.require_same_model(first.info, other.info)
         self.set_image_size(image_size)
         self.max_keypoints = self.info.max_keypoints if max_keypoints is None else max_keypoints
         self.match_threshold = match_threshold
+        self.refiner = Refiner(refine, self.info.extractor)
         self._times = StageTimes()
 
     @property
@@ -251,6 +254,13 @@ class MatchPipeline:
             ImageError: an image has another type or shape.
             ConfigError: a pair names an image that is not there.
         """
+        matches = self._match_images(images, pairs)
+        with self._times.measured("refine"):
+            return self.refiner.refine_images(matches, images, pairs, self.image_size)
+
+    def _match_images(
+        self, images: Sequence[np.ndarray | None], pairs: Sequence[tuple[int, int]]
+    ) -> list[PairMatches]:
         if self.is_split:
             return self.match_features(self.extract(images), pairs)
         indices = pair_indices(pairs, len(images))
@@ -378,14 +388,4 @@ class MatchPipeline:
             raise ModelError(
                 f"the {graph} of model {self.info.model} is not loaded, only {', '.join(self._sessions)}",
                 allowed="a model exported with --split, and a MatchPipeline without the argument graphs",
-            )
-
-
-def _check_same_model(files: ModelFiles, extractor: GraphInfo, matcher: GraphInfo) -> None:
-    for field in ("model", "max_keypoints", "descriptor_dim", "weights_sha256", "batch", "pairs"):
-        if getattr(extractor, field) != getattr(matcher, field):
-            raise ModelError(
-                f"{files.extractor} and {files.matcher} do not belong together: {field} is "
-                f"{getattr(extractor, field)} in one and {getattr(matcher, field)} in the other",
-                fix=export_command(files.extractor or extractor.model, extractor.model),
             )

@@ -17,12 +17,14 @@ class StageTimes:
         extract: inside ONNX Runtime, images to features.
         match: inside ONNX Runtime, features to matches; with a pipeline.onnx images to matches.
         unpad: dropping the padding.
+        refine: refining the matches, in `MatchPipeline.match`.
     """
 
     canvas: float = 0.0
     extract: float = 0.0
     match: float = 0.0
     unpad: float = 0.0
+    refine: float = 0.0
 
     @property
     def inference(self) -> float:

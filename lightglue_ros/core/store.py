@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, export_command
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo, export_command
 from lightglue_ros.errors import ModelError
 
 
@@ -37,6 +37,16 @@ class ModelFiles:
                 allowed="a model with extractor.onnx and matcher.onnx",
                 fix=export_command(self.pipeline.with_name(f"{EXTRACTOR}.onnx")),
             )
+
+    def require_same_model(self, extractor: GraphInfo, matcher: GraphInfo) -> None:
+        """Raise a ModelError if extractor and matcher do not belong together."""
+        for field in ("model", "max_keypoints", "descriptor_dim", "weights_sha256", "batch", "pairs"):
+            if getattr(extractor, field) != getattr(matcher, field):
+                raise ModelError(
+                    f"{self.extractor} and {self.matcher} do not belong together: {field} is "
+                    f"{getattr(extractor, field)} in one and {getattr(matcher, field)} in the other",
+                    fix=export_command(self.extractor or extractor.model, extractor.model),
+                )
 
 
 def home() -> Path:

@@ -109,6 +109,8 @@ class ActiveMatcher:
         self._status = MatcherStatus(settings, self._input_watch)
         work = f"matching {', '.join(settings.pairs)}" if settings.publish_matches else "extracting features"
         topics = ", ".join(self._inputs.topics)
+        if settings.takes_features and settings.refine != "none":
+            work += " without refinement, which needs images"
         node.get_logger().info(f"{work}; waiting for {settings.input} on {topics}")
 
     def close(self, *, cancel: bool = False) -> None:

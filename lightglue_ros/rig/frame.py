@@ -80,6 +80,7 @@ class FrameSettings:
         match_threshold: least score of a match, 0 to 1.
         mono16: conversion of 16-bit images to 8 bits.
         geometry: fundamental, homography or essential verifies the matches; none does not.
+        refine: method that refines the matches, see `Refiner`.
     """
 
     rig: Rig
@@ -88,6 +89,7 @@ class FrameSettings:
     match_threshold: float
     mono16: Mono16Range
     geometry: str = "none"
+    refine: str = "auto"
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from lightglue_ros.core import Features
+from lightglue_ros.core.refinement import GreyImage
 from lightglue_ros.rig.rig import Rig, View
 
 T = TypeVar("T")
@@ -17,10 +18,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class ExtractedImage(Generic[T]):
-    """An image and the features of this one image."""
+    """An image and the features of this one image.
+
+    Attributes:
+        grey: for the refinement of its matches; None if they are not refined. It takes 0.3 MB for an image of
+            640 x 480 pixels, and at most four times as much on a canvas of this size.
+    """
 
     image: T
     features: Features
+    grey: GreyImage | None = None
 
     @property
     def num_keypoints(self) -> int:
@@ -66,7 +73,7 @@ class History(Generic[T]):
             if self._past[camera].maxlen and camera not in between:
                 # A copy, because the arrays of a frame hold the features of all its images.
                 self._past[camera].append(
-                    extracted and ExtractedImage(extracted.image, extracted.features.copy())
+                    extracted and replace(extracted, features=extracted.features.copy())
                 )
 
     @property

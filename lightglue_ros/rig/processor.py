@@ -10,6 +10,7 @@ import numpy as np
 
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.mono16 import Mono16Range
+from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.frame import FrameResult, FrameSettings, ImageT, RigFrame, RigPair
 from lightglue_ros.rig.history import ExtractedImage, History
@@ -49,6 +50,7 @@ class FrameProcessor(Generic[ImageT]):
         self._calibration = calibration
         self.history: History[ImageT] = History(settings.rig)
         self._settings: FrameSettings | None = None
+        self._refiner = Refiner(settings.refine, pipeline.info.extractor)
         self._epochs: tuple[int, ...] = (0,) * len(settings.rig.cameras)
 
     def process(
@@ -62,8 +64,8 @@ class FrameProcessor(Generic[ImageT]):
         if all(image is None for image in images):
             return FrameResult(settings, images, features, rejected)
         self._forget_if_time_was_set_back(frame)
-        present = _extracted_images(images, features, keep_pixels)
-        pairs = self._match(present, settings.rig)  # all pairs in one run
+        present = self._extracted_images(images, features, decoded, settings.rig, keep_pixels)
+        pairs = self._match(present, settings.rig)  # all pairs in one run; then they are refined
         pairs, unverified = self._verify(pairs, settings)
         self.history.add(present, frame.between)
         inference = (self._pipeline.times - before).inference
@@ -76,7 +78,8 @@ class FrameProcessor(Generic[ImageT]):
         features = self._extract(decoded)
         if any(image is not None for image in images):
             self._forget_if_time_was_set_back(frame)
-            self.history.add(_extracted_images(images, features, keep_pixels=False), frame.between)
+            present = self._extracted_images(images, features, decoded, settings.rig)
+            self.history.add(present, frame.between)
 
     def _apply(self, settings: FrameSettings) -> None:
         """Take over settings that have changed since the last frame."""
@@ -86,6 +89,7 @@ class FrameProcessor(Generic[ImageT]):
             self._pipeline.set_image_size(settings.image_size)
         self._pipeline.max_keypoints = settings.max_keypoints or self._pipeline.info.max_keypoints
         self._pipeline.match_threshold = settings.match_threshold
+        self._refiner = Refiner(settings.refine, self._pipeline.info.extractor)
         self.history.set_rig(settings.rig)
         self._settings = settings
 
@@ -105,6 +109,27 @@ class FrameProcessor(Generic[ImageT]):
             for row, slot in enumerate(images):
                 features[slot] = extracted.of_image(row)
         return features
+
+    def _extracted_images(
+        self,
+        images: Sequence[ImageT | None],
+        features: Sequence[Features | None],
+        decoded: Sequence[np.ndarray | Features | None],
+        rig: Rig,
+        keep_pixels: bool = False,
+    ) -> list[ExtractedImage[ImageT] | None]:
+        in_pairs = {view.camera for pair in rig.pairs for view in pair}
+        present: list[ExtractedImage[ImageT] | None] = [None] * len(images)
+        for camera, (image, found, pixels) in enumerate(zip(images, features, decoded, strict=True)):
+            if image is None or found is None:
+                continue
+            grey = None
+            # Features from elsewhere come without an image, and their matches stay as they are.
+            if isinstance(pixels, np.ndarray) and camera in in_pairs:
+                grey = self._refiner.prepare(pixels, self._pipeline.image_size)
+            kept = image if keep_pixels else image.without_pixels()
+            present[camera] = ExtractedImage(kept, found, grey)
+        return present
 
     def _match(self, present: Sequence[ExtractedImage[ImageT] | None], rig: Rig) -> list[RigPair[ImageT]]:
         """Match all pairs in one run; a pair with a missing image is left out and comes out empty."""
@@ -133,7 +158,12 @@ class FrameProcessor(Generic[ImageT]):
         images = list({id(image): image for pair in pairs for image in pair}.values())
         slots = {id(image): slot for slot, image in enumerate(images)}
         features = Features.concatenate([image.features for image in images])
-        return self._pipeline.match_features(features, [(slots[id(a)], slots[id(b)]) for a, b in pairs])
+        matches = self._pipeline.match_features(features, [(slots[id(a)], slots[id(b)]) for a, b in pairs])
+        canvas = self._pipeline.image_size
+        return [
+            self._refiner.refine(of_pair, first.grey, second.grey, canvas)
+            for of_pair, (first, second) in zip(matches, pairs, strict=True)
+        ]
 
     def _verify(
         self, pairs: list[RigPair[ImageT]], settings: FrameSettings
@@ -177,14 +207,3 @@ def _decode(
             except RejectedImageError as error:
                 rejected.append((camera, error))
     return usable, decoded, rejected
-
-
-def _extracted_images(
-    images: Sequence[ImageT | None], features: Sequence[Features | None], keep_pixels: bool
-) -> list[ExtractedImage[ImageT] | None]:
-    if not keep_pixels:
-        images = [image and image.without_pixels() for image in images]
-    return [
-        None if image is None or found is None else ExtractedImage(image, found)
-        for image, found in zip(images, features, strict=True)
-    ]

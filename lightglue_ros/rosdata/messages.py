@@ -71,6 +71,7 @@ def message_to_matches(message: Any) -> PairMatches:
         np.asarray(message.indices0, np.int32),
         np.asarray(message.indices1, np.int32),
         message.layers,
+        np.asarray(message.checked, np.uint8) != 0 if len(message.checked) else None,
     )
 
 
@@ -93,19 +94,24 @@ def _pair_message(types: MessageTypes, camera0: str, camera1: str, pair: RigPair
         num_keypoints0=pair.num_keypoints0,
         num_keypoints1=pair.num_keypoints1,
         **{name: types.flat(getattr(matches, name)) for name in MATCH_ARRAYS},
+        checked=types.flat(_flags(matches.checked)),
         **_verification_fields(types, pair.verification),
         layers=matches.layers,
     )
 
 
+def _flags(values: np.ndarray | None) -> np.ndarray:
+    return np.zeros(0, np.uint8) if values is None else values.astype(np.uint8)
+
+
 def _verification_fields(types: MessageTypes, found: Verification | None) -> dict[str, Any]:
     kind = types.pair_matches
     if found is None:
-        nothing = types.flat(np.zeros(0, np.uint8))
+        nothing = types.flat(_flags(None))
         return {"verification": kind.VERIFICATION_NONE, "inliers": nothing, "matrix": np.zeros(9)}
     return {
         "verification": getattr(kind, f"VERIFICATION_{found.geometry.upper()}"),
-        "inliers": types.flat(found.inliers.astype(np.uint8)),
+        "inliers": types.flat(_flags(found.inliers)),
         "matrix": np.zeros(9) if found.matrix is None else found.matrix.ravel(),
     }
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER
 from lightglue_ros.core.providers import PROVIDERS
+from lightglue_ros.core.refinement import REFINEMENTS
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.frame import FrameSettings
 from lightglue_ros.rig.rig import Rig
@@ -82,6 +83,14 @@ class MatcherParameters(CameraParameters):
     )
     match_threshold: float = parameter(
         0.1, "Matches with a lower score are left out.", limits=(0.0, 1.0), can_change=True
+    )
+    refine: str = parameter(
+        "auto",
+        "Refinement of matches to fractions of a pixel, by comparing the images around each match: "
+        "lucas_kanade, none, or auto, which is lucas_kanade for models whose keypoints are whole pixels "
+        "(xfeat, disk, superpoint). Features that come in place of images are not refined.",
+        choices=REFINEMENTS,
+        can_change=True,
     )
     verification: str = parameter(
         "none",
@@ -225,6 +234,7 @@ class MatcherParameters(CameraParameters):
             match_threshold=self.match_threshold,
             mono16=self.mono16,
             geometry=self.verification if self.publish_matches else "none",
+            refine=self.refine,
         )
 
     def load(self) -> MatchPipeline:

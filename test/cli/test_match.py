@@ -37,7 +37,7 @@ def verified(folder, tmp_path_factory):
 def expected(pipeline, folder):
     images = [read_image(path) for path in find_images([folder])]
     features = pipeline.extract(images)
-    return features, pipeline.match_features(features, [(0, 1), (1, 2)])
+    return features, pipeline.match(images, [(0, 1), (1, 2)])
 
 
 def assert_same_matches(read, of_pipeline):
@@ -56,6 +56,7 @@ def test_json_and_npz_have_the_matches_and_inliers_of_each_pair(verified, folder
         of_pair = arrays["pair_of_match"] == number
         assert_same_matches(entry, matches)
         assert_same_matches({name: arrays[name][of_pair] for name in MATCH_ARRAYS}, matches)
+        assert entry["checked"] == arrays["checked"][of_pair].tolist() == matches.checked.tolist()
         assert len(entry["inliers"]) == len(matches)
         assert arrays["inliers"][of_pair].tolist() == entry["inliers"]
         assert np.array(entry["matrix"]).shape == (3, 3)

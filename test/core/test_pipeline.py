@@ -23,6 +23,7 @@ from lightglue_ros.core.canvas import Placement
 from lightglue_ros.core.contract import CANVAS_MARGINS
 from lightglue_ros.core.features import MATCH_ARRAYS
 from lightglue_ros.core.providers import is_in_build
+from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.core.store import find_model
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 
 @pytest.fixture(scope="module")
 def pipeline(model_folder):
-    return MatchPipeline(model_folder, "cpu", image_size=(640, 480))
+    return MatchPipeline(model_folder, "cpu", image_size=(640, 480), refine="none")
 
 
 def assert_same(found, expected):
@@ -60,6 +61,19 @@ def test_the_motorcycle_pair_is_matched_as_by_the_original(pipeline, motorcycle)
     features = pipeline.extract(motorcycle)
     np.testing.assert_array_equal(pair.keypoints0, features.keypoints[0][pair.indices0])
     np.testing.assert_array_equal(pair.keypoints1, features.keypoints[1][pair.indices1])
+
+
+def test_refined_matches_are_those_of_the_model_and_closer_to_the_same_row(pipeline, motorcycle, monkeypatch):
+    (expected,) = pipeline.match(motorcycle, [(0, 1)])
+    monkeypatch.setattr(pipeline, "refiner", Refiner("auto", "xfeat"))
+    (found,) = pipeline.match(motorcycle, [(0, 1)])
+    np.testing.assert_array_equal(found.keypoints0, expected.keypoints0)
+    np.testing.assert_array_equal(found.indices1, expected.indices1)
+    shares = [same_row_share(pair.keypoints0, pair.keypoints1, 0.5) for pair in (expected, found)]
+    assert shares[1] > shares[0]
+    rights = found.keypoints0[found.checked], found.keypoints1[found.checked]
+    assert same_row_share(*rights, 0.5) > shares[1]
+    assert found.checked.sum() > 300
 
 
 def test_a_larger_canvas_gives_the_same_features_unless_it_changes_the_scale(model_folder, motorcycle):

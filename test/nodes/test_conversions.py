@@ -47,7 +47,7 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
     rear = CameraImage(Header(frame_id="rear_optical"), 8, 13, decode=None)
     keypoints = np.arange(1, 9, dtype=np.float32).reshape(2, 2, 2)
     scores, indices = np.array([0.5, 0.25], np.float32), np.array([[0, 9], [4, 2]], np.int32)
-    found = PairMatches(*keypoints, scores, *indices, 6)
+    found = PairMatches(*keypoints, scores, *indices, 6, np.array([True, False]))
     verification = Verification("homography", np.arange(9.0).reshape(3, 3), np.array([False, True]))
     nothing = Verification("fundamental", None, np.zeros(0, bool))
     pairs = [
@@ -68,8 +68,9 @@ def test_matches_message_has_every_pair_and_marks_those_with_a_missing_camera():
     assert ok.keypoints0.tolist() == [1, 2, 3, 4]
     assert (ok.num_keypoints0, ok.num_keypoints1, missing.num_keypoints0) == (10, 5, 0)
     again = message_to_matches(ok)
-    for field in ("keypoints0", "keypoints1", "scores", "indices0", "indices1", "layers"):
+    for field in ("keypoints0", "keypoints1", "scores", "indices0", "indices1", "layers", "checked"):
         np.testing.assert_array_equal(getattr(again, field), getattr(found, field))
+    assert message_to_matches(missing).checked is None
     assert missing.verification == PairMatchesMsg.VERIFICATION_NONE
     assert message_to_inliers(missing) is None
     assert not len(missing.inliers)

@@ -32,7 +32,7 @@ def extractors(ros, model_folder):
 
 
 def test_extractors_and_matcher_apart_give_the_matches_of_the_pipeline_on_images(robot, extractors, images):
-    pipeline = MatchPipeline("xfeat", "cpu", image_size=(640, 480))
+    pipeline = MatchPipeline("xfeat", "cpu", image_size=(640, 480), refine="none")
     (expected,) = pipeline.match(list(images.values()), [(0, 1)])
     extractors("left", "right")
     rig = robot(input="features", connected=False, **SIZE)
@@ -43,6 +43,7 @@ def test_extractors_and_matcher_apart_give_the_matches_of_the_pipeline_on_images
     for field in ("keypoints0", "keypoints1", "indices0", "indices1"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+    assert found.checked is None  # refinement needs the images
     assert pair.stamp0 == pair.stamp1 == message.header.stamp
     assert (pair.frame_id0, pair.frame_id1) == ("left_optical", "right_optical")
     assert (pair.width0, pair.height0, pair.layers) == (741, 500, 6)

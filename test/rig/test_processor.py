@@ -224,3 +224,24 @@ def test_of_too_many_keypoints_the_best_are_taken(pipeline, motorcycle):
     assert few.mask.all()
     np.testing.assert_array_equal(few.keypoints, whole.keypoints[:, :100])
     np.testing.assert_array_equal(few.image_sizes, whole.image_sizes)
+
+
+def test_pairs_through_time_are_refined_as_the_two_images_themselves(pipeline, drive):
+    frames = Frames(pipeline, ["left"], ["left@-1:left"], refine="lucas_kanade")
+    (_,), (found,) = (frames.match((drive[number],), (number,)) for number in range(2))
+    (expected,) = pipeline.match(drive[:2], [(0, 1)])
+    assert_same(found.matches, expected)
+    np.testing.assert_allclose(found.matches.keypoints1, expected.keypoints1, atol=1e-3)
+    assert found.matches.checked.mean() > 0.5
+    frames.settings = replace(frames.settings, refine="none")
+    (unrefined,) = frames.match((drive[2],), (2,))
+    assert unrefined.matches.checked is None
+
+
+def test_features_that_come_in_place_of_images_are_not_refined(pipeline, motorcycle):
+    features = pipeline.extract(motorcycle)
+    frames = Frames(pipeline, ["left", "right"], ["left:right"], refine="lucas_kanade")
+    (pair,) = frames.match([features.of_image(0), features.of_image(1)], ("left", "right"))
+    (expected,) = pipeline.match_features(features, [(0, 1)])
+    np.testing.assert_array_equal(pair.matches.keypoints1, expected.keypoints1)
+    assert pair.matches.checked is None

@@ -1,0 +1,193 @@
+"""Refines matches: moves the second keypoint of each match to the place that looks most like the first.
+
+Keypoints of XFeat, DISK and SuperPoint are whole pixels of the canvas, so a match is half a pixel off. One
+step of Lucas and Kanade's optical flow (IJCAI 1981), with the match as its beginning, compares the images
+themselves. On the motorcycle stereo pair the median error of XFeat's disparities goes from 0.71 to 0.24 px.
+
+The images are compared in grey at the scale of the originals, with at most `MOST_DETAIL` pixels per pixel of
+the canvas along a side. 500 matches of two images of 1920 x 1080 would take 10 ms; at 1280 x 720 they take
+4 ms. If the originals are 2.9 times as large as the canvas, the median error is 0.49 px with 1.5 pixels per
+pixel of the canvas, 0.41 px with 2 and 0.30 px with all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from lightglue_ros.core.canvas import canvas_pixel, fitted_size, shrink
+from lightglue_ros.core.features import PairMatches
+from lightglue_ros.errors import ConfigError
+
+REFINEMENTS = ("auto", "none", "lucas_kanade")
+# Extractors whose keypoints are whole pixels. ALIKED's are not: refinement raises the share of its matches
+# within a pixel of the true epipolar line from 87.3 to 88.6% on KITTI frames i and i + 1, and lowers it from
+# 53.5 to 51.7% on i and i + 5.
+WHOLE_PIXELS = ("xfeat", "disk", "superpoint")
+# Pixels of a compared image for one of the canvas, along a side.
+MOST_DETAIL = 2
+# Side of the square that is compared, in pixels of the compared images. 9 to 15 are equally right; time grows
+# with the area.
+_WINDOW = 11
+# A keypoint that would move further, in pixels of the canvas, stays where it is: its match is wrong, or the
+# surroundings have no texture.
+_LONGEST_MOVE = 2.0
+# Back from the second image, a checked match ends this close to its first keypoint, in pixels of the images.
+_CHECK_TOLERANCE = 0.5
+_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.01)
+# Scales that differ by less are taken for the same.
+_SAME_SCALE = 1.05
+
+
+@dataclass(frozen=True, eq=False)
+class GreyImage:
+    """A grey image for comparison, which takes at most `MOST_DETAIL` squared bytes for a pixel of the canvas.
+
+    Attributes:
+        pixels: uint8 [h, w].
+        size: (width, height) of the original image.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, image: np.ndarray, canvas_size: tuple[int, int]) -> GreyImage:
+        """Make it of an image, uint8 [H, W] grey or [H, W, 3] RGB; a small grey image is not copied."""
+        size = (image.shape[1], image.shape[0])
+        if image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[..., 0]
+        most = (MOST_DETAIL * canvas_size[0], MOST_DETAIL * canvas_size[1])
+        return cls(image, size)._shrunk(fitted_size(size, most))
+
+    def detail(self, canvas_size: tuple[int, int]) -> float:
+        """Return the number of its pixels for one of the canvas, along a side; at least 1."""
+        return canvas_pixel(self.pixels.shape[1::-1], canvas_size)
+
+    def at(self, detail: float, canvas_size: tuple[int, int]) -> GreyImage:
+        """Shrink it to a detail."""
+        factor = self.detail(canvas_size) / detail
+        if factor < _SAME_SCALE:
+            return self
+        width, height = (max(1, round(length / factor)) for length in self.pixels.shape[1::-1])
+        return self._shrunk((width, height))
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Pixels per pixel of the original, float32 [2] (x, y)."""
+        return np.divide(self.pixels.shape[1::-1], self.size, dtype=np.float32)
+
+    def _shrunk(self, size: tuple[int, int]) -> GreyImage:
+        if size == self.pixels.shape[1::-1]:
+            return self
+        return GreyImage(shrink(self.pixels, size), self.size)
+
+
+class Refiner:
+    """Refines matches by a method; whoever keeps images for later pairs keeps what `prepare` returns.
+
+    Args:
+        method: ``none``, ``lucas_kanade``, or ``auto``: lucas_kanade if the keypoints are whole pixels.
+        extractor: name of the model that extracts the keypoints.
+
+    Attributes:
+        is_on: False if matches stay as they are.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+
+    def __init__(self, method: str, extractor: str) -> None:
+        if method not in REFINEMENTS:
+            raise ConfigError(f"refine is '{method}'", allowed=", ".join(REFINEMENTS))
+        self.is_on = method == "lucas_kanade" or (method == "auto" and extractor in WHOLE_PIXELS)
+
+    def prepare(self, image: np.ndarray | None, canvas_size: tuple[int, int]) -> GreyImage | None:
+        """Make what `refine` takes of an image, uint8 [H, W] grey or [H, W, 3] RGB; None if it is off."""
+        return GreyImage.of(image, canvas_size) if self.is_on and image is not None else None
+
+    def refine(
+        self,
+        matches: PairMatches,
+        first: GreyImage | None,
+        second: GreyImage | None,
+        canvas_size: tuple[int, int],
+    ) -> PairMatches:
+        """Refine the matches of a pair; they stay as they are if it is off or an image is not at hand."""
+        if not self.is_on or first is None or second is None:
+            return matches
+        return refine(matches, first, second, canvas_size)
+
+    def refine_images(
+        self,
+        matches: Sequence[PairMatches],
+        images: Sequence[np.ndarray | None],
+        pairs: Sequence[tuple[int, int]],
+        canvas_size: tuple[int, int],
+    ) -> list[PairMatches]:
+        """Refine the matches of pairs (first, second) of images."""
+        if not self.is_on:
+            return list(matches)
+        needed = {image for pair in pairs for image in pair}
+        greys = {image: self.prepare(images[image], canvas_size) for image in needed}
+        return [
+            self.refine(of_pair, greys[first], greys[second], canvas_size)
+            for of_pair, (first, second) in zip(matches, pairs, strict=True)
+        ]
+
+
+def refine(
+    matches: PairMatches, first: GreyImage, second: GreyImage, canvas_size: tuple[int, int]
+) -> PairMatches:
+    """Move the second keypoints of the matches of two images, and check each match.
+
+    The images are brought to the same scale on the canvas. The matches' indices stay.
+
+    Args:
+        canvas_size: (width, height) of the canvas that both were matched on.
+    """
+    if not len(matches):
+        return replace(matches, checked=np.zeros(0, bool))
+    detail = min(first.detail(canvas_size), second.detail(canvas_size))
+    first, second = first.at(detail, canvas_size), second.at(detail, canvas_size)
+    images = _of_one_size(first.pixels, second.pixels)
+    points0 = (matches.keypoints0 + 0.5) * first.scale - 0.5
+    points1 = (matches.keypoints1 + 0.5) * second.scale - 0.5
+    moved, is_found = _flow(*images, points0, points1)
+    is_near = is_found & (np.linalg.norm(moved - points1, axis=1) <= _LONGEST_MOVE * detail)
+    back, is_found_back = _flow(*images[::-1], moved, points0)
+    checked = is_near & is_found_back & (np.linalg.norm(back - points0, axis=1) <= _CHECK_TOLERANCE)
+    keypoints1 = np.where(is_near[:, None], (moved + 0.5) / second.scale - 0.5, matches.keypoints1)
+    return replace(matches, keypoints1=keypoints1.astype(np.float32), checked=checked)
+
+
+def _flow(
+    image0: np.ndarray, image1: np.ndarray, points0: np.ndarray, points1: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find points [M, 2] of the first image in the second, near points [M, 2]; and whether they are found."""
+    points, is_found, _ = cv2.calcOpticalFlowPyrLK(
+        image0,
+        image1,
+        points0.astype(np.float32),
+        points1.astype(np.float32),  # a copy, which OpenCV overwrites
+        winSize=(_WINDOW, _WINDOW),
+        maxLevel=0,
+        criteria=_STOP,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+    )
+    return points, is_found.ravel() != 0
+
+
+def _of_one_size(image0: np.ndarray, image1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Enlarge two images to the same size, as OpenCV needs it, by repeating their last rows and columns."""
+    height, width = np.maximum(image0.shape, image1.shape).tolist()
+    first, second = (
+        cv2.copyMakeBorder(image, 0, height - image.shape[0], 0, width - image.shape[1], cv2.BORDER_REPLICATE)
+        if image.shape != (height, width)
+        else image
+        for image in (image0, image1)
+    )
+    return first, second

@@ -1,0 +1,90 @@
+"""Refinement of matches by comparing the images, on images whose motion is known."""
+
+import cv2
+import numpy as np
+import pytest
+
+from lightglue_ros.core.features import PairMatches
+from lightglue_ros.core.refinement import GreyImage, Refiner, refine
+from lightglue_ros.errors import ConfigError
+
+CANVAS = (320, 240)
+# The second image lies this far right of the first and below it, in pixels.
+SHIFT = np.array([5.3, -3.8], np.float32)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """A textured image, and the same image shifted."""
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320), np.uint8)
+    first = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2.0), None, 0, 255, cv2.NORM_MINMAX)
+    return first, cv2.warpAffine(first, np.array([[1, 0, SHIFT[0]], [0, 1, SHIFT[1]]]), (320, 240))
+
+
+@pytest.fixture
+def matches():
+    """Right matches to a whole pixel, as XFeat finds them."""
+    first = np.random.default_rng(1).integers(30, 200, (100, 2)).astype(np.float32)
+    indices = np.arange(100, dtype=np.int32)
+    return PairMatches(first, np.rint(first + SHIFT), np.ones(100, np.float32), indices, indices[::-1], 6)
+
+
+def error(found, factor=1.0):
+    expected = (found.keypoints0 + SHIFT + 0.5) * factor - 0.5
+    return np.linalg.norm(found.keypoints1 - expected, axis=1)
+
+
+def test_matches_of_whole_pixels_become_right_to_a_fraction_of_a_pixel(images, matches):
+    found = refine(matches, *(GreyImage.of(image, CANVAS) for image in images), CANVAS)
+    assert error(matches).min() > 0.3
+    assert np.median(error(found)) < 0.05
+    assert error(found).max() < 0.15
+    assert found.checked.all()
+    assert found.keypoints1.dtype == np.float32
+    for name in ("keypoints0", "scores", "indices0", "indices1"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(matches, name))
+
+
+def test_images_of_different_sizes_are_compared_at_the_same_scale_on_the_canvas(images, matches):
+    """A colour image of three times the size, of which more is seen than the canvas shows."""
+    large = cv2.resize(images[1], None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    coarse = (matches.keypoints1 + 0.5) * 3 - 0.5
+    matches = PairMatches(matches.keypoints0, coarse, *list(vars(matches).values())[2:])
+    large = GreyImage.of(cv2.cvtColor(large, cv2.COLOR_GRAY2RGB), CANVAS)
+    assert large.pixels.shape == (480, 640)
+    found = refine(matches, GreyImage.of(images[0], CANVAS), large, CANVAS)
+    assert error(matches, 3.0).min() > 0.9
+    assert np.median(error(found, 3.0)) < 0.3
+    assert found.checked.mean() > 0.95
+
+
+def test_wrong_matches_stay_within_two_pixels_of_the_canvas_and_fail_the_check(images, matches):
+    elsewhere = np.roll(matches.keypoints1, 1, axis=0)
+    wrong = PairMatches(matches.keypoints0, elsewhere, *list(vars(matches).values())[2:])
+    found = refine(wrong, *(GreyImage.of(image, CANVAS) for image in images), CANVAS)
+    assert np.linalg.norm(found.keypoints1 - elsewhere, axis=1).max() <= 2.001
+    assert found.checked.mean() < 0.05
+
+
+def test_matches_on_images_without_texture_stay_as_they_are(matches):
+    black = GreyImage.of(np.zeros((240, 320), np.uint8), CANVAS)
+    found = refine(matches, black, black, CANVAS)
+    np.testing.assert_array_equal(found.keypoints1, matches.keypoints1)
+    assert not found.checked.any()
+
+
+def test_a_pair_without_matches_or_without_an_image_is_no_error(images, matches):
+    refiner = Refiner("lucas_kanade", "aliked")
+    greys = [refiner.prepare(image, CANVAS) for image in images]
+    assert refiner.refine(PairMatches.empty(), *greys, CANVAS).checked.shape == (0,)
+    assert refiner.refine(matches, greys[0], None, CANVAS).checked is None
+
+
+def test_auto_refines_models_whose_keypoints_are_whole_pixels(images, matches):
+    assert [Refiner("auto", name).is_on for name in ("xfeat", "aliked", "aliked-t16")] == [True, False, False]
+    off = Refiner("none", "xfeat")
+    assert off.prepare(images[0], CANVAS) is None
+    (found,) = off.refine_images([matches], images, [(0, 1)], CANVAS)
+    assert found is matches
+    with pytest.raises(ConfigError, match="refine is 'flow'; allowed: auto, none, lucas_kanade"):
+        Refiner("flow", "xfeat")
