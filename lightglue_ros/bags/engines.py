@@ -6,22 +6,26 @@ one process, so a process that dies takes only its own task with it, and the tas
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from lightglue_ros.core import providers
 from lightglue_ros.errors import ConfigError, LightGlueRosError
 
 ENGINES = ("processes", "ray")
 # A process may die by chance, or because the task is too large for the machine.
 MOST_TRIES = 3
+_VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # CUDA reads it when it starts in a process
 
 
 class UnexpectedError(LightGlueRosError):
@@ -41,15 +45,42 @@ class UnexpectedError(LightGlueRosError):
         self.traceback = "".join(traceback.format_exception(error))
 
 
-def make_engine(name: str, jobs: int | None) -> Engine:
-    """Make an engine of `jobs` tasks at a time; None is one process, or one task per core of the cluster.
+def make_engine(name: str, jobs: int | None, provider: str) -> Engine:
+    """Make an engine of `jobs` tasks at a time.
+
+    None is one process, or one task per core of the cluster. Where the provider uses GPUs, None is one for
+    each GPU: a process has a CUDA context of its own, 300 to 500 MB of the GPU's memory next to the
+    model, and the processes of a GPU take turns. More run only if `jobs` asks for them.
 
     Raises:
-        ConfigError: the name is unknown, or Ray is not installed or cannot be reached.
+        ConfigError: the name is unknown, Ray is not installed or cannot be reached, or the provider needs a
+            GPU and the cluster has none.
     """
     if name not in ENGINES:
         raise ConfigError(f"engine '{name}' is unknown", allowed=", ".join(ENGINES))
-    return RayEngine(jobs) if name == "ray" else ProcessEngine(jobs or 1)
+    if name == "ray":
+        return RayEngine(jobs, provider)
+    gpus = visible_gpus() if _may_use_gpus(provider) else []
+    return ProcessEngine(jobs or max(1, len(gpus)), gpus)
+
+
+def _may_use_gpus(provider: str) -> bool:
+    """Return True if a provider runs on NVIDIA GPUs; `auto` does where the build of ONNX Runtime can."""
+    return provider in ("cuda", "tensorrt") or (provider == "auto" and providers.is_in_build("cuda"))
+
+
+def visible_gpus() -> list[str]:
+    """List the NVIDIA GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
+    count = ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+            return []
+    except (OSError, AttributeError):  # no driver, or a library that is none
+        return []
+    chosen = os.environ.get(_VISIBLE_GPUS)
+    names = chosen.split(",") if chosen else map(str, range(count.value))
+    return list(names)[: count.value]
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -116,18 +147,27 @@ class Engine(ABC):
 
 
 class ProcessEngine(Engine):
-    """Runs tasks in processes of this machine, which share the cores and end with this process."""
+    """Runs tasks in processes of this machine, which share the cores and end with this process.
 
-    def __init__(self, workers: int) -> None:
+    Args:
+        workers: number of processes.
+        gpus: GPUs that the processes share, by their names in CUDA_VISIBLE_DEVICES; each process sees one.
+    """
+
+    def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
         super().__init__(workers, max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0)
         self._of_thread = threading.local()
+        self._gpus = itertools.cycle(gpus or [None])
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            if getattr(self._of_thread, "process", None) is None:
+            if not hasattr(self._of_thread, "gpu"):
+                self._of_thread.gpu, self._of_thread.process = next(self._gpus), None
+            if self._of_thread.process is None:
                 # A fork would share ONNX Runtime's threads with this process.
                 context = multiprocessing.get_context("spawn")
-                self._of_thread.process = ProcessPoolExecutor(1, context, _end_with_parent)
+                begin = _begin_process, (self._of_thread.gpu,)
+                self._of_thread.process = ProcessPoolExecutor(1, context, *begin)
                 # The process inherits this thread's mask: Ctrl-C is for its parent alone.
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             return self._of_thread.process.submit(call, function, *arguments).result()
@@ -141,8 +181,10 @@ class ProcessEngine(Engine):
             process.kill()
 
 
-def _end_with_parent() -> None:
-    """Let this process end when its parent is gone, even if that is killed."""
+def _begin_process(gpu: str | None) -> None:
+    """Let this process see one GPU, and end when its parent is gone, even if that is killed."""
+    if gpu is not None:
+        os.environ[_VISIBLE_GPUS] = gpu
 
     def wait() -> None:
         multiprocessing.parent_process().join()
@@ -157,7 +199,7 @@ class RayEngine(Engine):
     Every machine has this package, and bags, output and model under the same paths.
     """
 
-    def __init__(self, jobs: int | None) -> None:
+    def __init__(self, jobs: int | None, provider: str) -> None:
         try:
             import ray
         except ImportError as missing:
@@ -170,8 +212,19 @@ class RayEngine(Engine):
         # Ray's errors have no common base class.
         except Exception as error:
             raise ConfigError(f"Ray cannot be reached: {error}", fix="check RAY_ADDRESS") from error
-        super().__init__(jobs or max(1, int(ray.cluster_resources().get("CPU", 1))), num_threads=1)
-        self._remote_call = ray.remote(num_cpus=1, max_retries=0)(call)
+        has = ray.cluster_resources()
+        gpus = int(has.get("GPU", 0)) if _may_use_gpus(provider) else 0
+        if provider in ("cuda", "tensorrt") and not gpus:
+            ray.shutdown()
+            raise ConfigError(
+                f"provider '{provider}' needs a GPU, and the Ray cluster has none",
+                fix="start Ray with --num-gpus on the machines that have one, or set provider to cpu",
+            )
+        super().__init__(jobs or gpus or max(1, int(has.get("CPU", 1))), num_threads=1)
+        # Ray hides all GPUs from a task that asks for none, and gives it parts of one or whole ones.
+        share = 1 / -(-self.workers // gpus) if gpus else 0
+        # By default the process of a task with a GPU ends after it, and the next task would load the model.
+        self._remote_call = ray.remote(num_cpus=1, num_gpus=share, max_retries=0, max_calls=0)(call)
         self._running: set[Any] = set()
 
     def close(self) -> None:

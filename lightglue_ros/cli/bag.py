@@ -30,7 +30,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     video = "write a video of all pairs too (.mp4); with several bags a folder for all of them"
     add("--video", type=Path, metavar="FILE", help=video)
     add("--json", type=Path, metavar="FILE", help="write the table and what was left out of each bag")
-    jobs = "tasks at once (1; with Ray one per core of the cluster)"
+    jobs = "tasks at once (1, or with Ray one per core of the cluster; on GPUs one per GPU)"
     add("--jobs", type=positive, metavar="N", help=jobs)
     add("--engine", default="processes", help="processes, or ray for a cluster (processes)")
 
@@ -47,5 +47,5 @@ def run(arguments: argparse.Namespace) -> int:
     ensure_model(settings.model)
     output = Output(arguments.output, arguments.matches_only, arguments.storage)
     bags = [tuple(arguments.bags)] if arguments.together else [(bag,) for bag in arguments.bags]
-    with closing(make_engine(arguments.engine, arguments.jobs)) as engine:
+    with closing(make_engine(arguments.engine, arguments.jobs, settings.provider)) as engine:
         return match_bags(bags, output, settings, engine, arguments.json, arguments.video)
