@@ -1,10 +1,10 @@
-"""The errors and the curve by which bench/pose.py judges, on poses and errors that are known."""
+"""The errors and the curve by which bench/pose_error.py judges, on poses and errors that are known."""
 
 import cv2
 import numpy as np
 import pytest
 
-from pose import THRESHOLDS, Camera, area_under_curve, direction_error, pose_error, rotation_error
+from pose_error import THRESHOLDS, Camera, area_under_curve, direction_error, pose_error, rotation_error
 
 INTRINSICS = np.array([[700.0, 0, 600], [0, 700, 180], [0, 0, 1]])
 
