@@ -17,7 +17,7 @@ from gpu_steps.rows import read_rows
 from lightglue_ros.core.image_files import write_image
 
 BENCH = Path(__file__).parents[2] / "bench"
-DEADLINE = 240  # seconds
+DEADLINE = 600  # seconds
 LEAST = "xfeat_104_104"  # the fastest form of attention
 
 
@@ -38,7 +38,7 @@ def pack(tmp_path, model_folder, motorcycle):
 
 
 def test_every_step_reports_and_its_checks_pass(pack, tmp_path):
-    options = ["--provider", "cpu", "--frames", 2, "--minutes", 3, "--out", tmp_path / "out"]
+    options = ["--provider", "cpu", "--frames", 2, "--minutes", 20, "--out", tmp_path / "out"]
     command = [sys.executable, BENCH / "gpu.py", "--pack", pack, *options]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=DEADLINE, check=False)
     rows = read_rows(tmp_path / "out" / "checks.jsonl")
