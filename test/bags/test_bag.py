@@ -9,7 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from gpu import has_gpu
+from gpus import has_gpu
 
 pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
 from recordings import (

@@ -6,7 +6,7 @@ import threading
 import cv2
 import numpy as np
 import pytest
-from gpu import has_gpu
+from gpus import has_gpu
 from unusual_files import LFS_POINTER
 
 from lightglue_ros.cli.demo import same_row_share

@@ -5,8 +5,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from gpus import has_gpu
 
-from gpu import has_gpu
 from lightglue_ros.core import ConfigError, MatchPipeline
 from lightglue_ros.core.canvas import Canvas
 from lightglue_ros.core.contract import OUTPUTS, GraphInfo

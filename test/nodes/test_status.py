@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from gpu import has_gpu
+from gpus import has_gpu
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Header
