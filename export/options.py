@@ -96,7 +96,7 @@ class ExportOptions:
 
     def matcher_config(self, spec: ModelSpec) -> LightGlueConfig:
         """Return the shape of the model's matcher; the options must be settled."""
-        return replace(spec.matcher, **{name: getattr(self, name) for name in CONFIDENCES})
+        return replace(spec.matcher, **{name: getattr(self, name) for name in (*CONFIDENCES, "target")})
 
     def stored_name(self, model: str) -> str:
         """Return an export's name in the model store: the model, and all options that are not defaults."""

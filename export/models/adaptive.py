@@ -52,7 +52,7 @@ class AdaptiveLightGlue(LightGlue):
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__(config)
         earlier = range(config.layers - 1)
-        self.earlier_assignments = nn.ModuleList(Assignment(config.width) for _ in earlier)
+        self.earlier_assignments = nn.ModuleList(Assignment(config) for _ in earlier)
         self.confidences = nn.ModuleList(nn.Linear(config.width, 1) for _ in earlier)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -210,7 +210,7 @@ def matcher_parts(matcher: AdaptiveLightGlue, specs: Mapping[str, TensorSpec]) -
     """Return the parts of a graph from the contract's inputs of a matcher to its outputs."""
     config, slots, threshold = matcher.config, specs["keypoints"].axes[1], specs["match_threshold"]
     pairs, sides, points = Free("P"), Free("P", times=2), Free("K")
-    encoding = TensorSpec(matcher.precision, (Free("R"), config.head_dim // 2))
+    encoding = TensorSpec(matcher.precision, (Free("R"), config.encoding_dim))
     active = {
         "tokens": TensorSpec(matcher.precision, (sides, points, config.width)),
         "mask": TensorSpec(torch.bool, (sides, points)),

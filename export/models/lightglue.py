@@ -19,9 +19,9 @@ from lightglue_ros.export.models.transformer import (
     both_sides,
     copy_linear,
     linear,
-    mask_channels,
-    mask_logits,
     other_side,
+    pad_heads,
+    with_mask_logits,
 )
 
 NEVER = -1.0  # the reference's value for a confidence that is never reached
@@ -31,10 +31,10 @@ _OLDER_NAME = re.compile(r"^(self_attn|cross_attn)\.(\d+)")
 class Assignment(nn.Module):
     """Match probabilities from similarity and matchability (section 3.2)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
-        self.projection = nn.Linear(width, width + 1)
-        self.matchability = nn.Linear(width, 1)
+        self.projection = nn.Linear(config.width, config.with_mask_channel(config.width))
+        self.matchability = nn.Linear(config.width, 1)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Compute the assignment [P, K, K] of first to second images' keypoints, without its dustbins.
@@ -43,7 +43,7 @@ class Assignment(nn.Module):
         float32 holds to five digits where similarities reach 100.
         """
         query = linear(self.projection, tokens)
-        key = query + mask_channels(mask_logits(mask, tokens.dtype) - 1, tokens.shape[2], heads=1)
+        key = with_mask_logits(query, mask, heads=1, channel=tokens.shape[2])
         matching = (query @ key.index_select(0, other_side(tokens)).transpose(1, 2)).softmax(-1)
         there, back = both_sides(matching * self.matchable(tokens).unsqueeze(2))
         return there * back.transpose(1, 2)
@@ -57,7 +57,9 @@ class Assignment(nn.Module):
         for kind, one in (("weight", 0.0), ("bias", 1.0)):
             part = weights[f"{block}.final_proj.{kind}"]
             part = part * part.shape[0] ** -0.25
-            getattr(self.projection, kind).copy_(torch.cat([part, torch.full_like(part[:1], one)]))
+            with_channel = torch.cat([part, torch.full_like(part[:1], one)])
+            padded = pad_heads(with_channel, 1, self.projection.out_features)
+            getattr(self.projection, kind).copy_(padded)
         copy_linear(self.matchability, weights, f"{block}.matchability")
 
 
@@ -74,9 +76,9 @@ class LightGlue(nn.Module):
         super().__init__()
         self.config = config
         self.input = nn.Linear(config.input_dim, config.width) if config.has_projection else nn.Identity()
-        self.frequencies = nn.Linear(2, config.head_dim // 2, bias=False)
+        self.frequencies = nn.Linear(2, config.encoding_dim, bias=False)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.assignment = Assignment(config.width)
+        self.assignment = Assignment(config)
 
     @classmethod
     def from_state_dict(cls, config: LightGlueConfig, state_dict: Mapping[str, Tensor]) -> LightGlue:
@@ -98,7 +100,10 @@ class LightGlue(nn.Module):
         """Read weights with the reference's names."""
         if self.config.has_projection:
             copy_linear(self.input, weights, "input_proj")
-        self.frequencies.weight.copy_(weights["posenc.Wr.weight"])
+        frequencies = weights["posenc.Wr.weight"]
+        if self.config.target != "cpu":  # the sign and the constant channels that `rotate` wants
+            frequencies = pad_heads(torch.cat([-frequencies, frequencies]), 1, self.config.encoding_dim)
+        self.frequencies.weight.copy_(frequencies)
         for number, layer in enumerate(self.layers):
             layer.load(weights, f"transformers.{number}")
         self.assignment.load(weights, f"log_assignment.{self.config.layers - 1}")

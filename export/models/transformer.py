@@ -1,7 +1,8 @@
 """The transformer layers of LightGlue (Lindenberger et al., ICCV 2023, section 3.1) over padded keypoints.
 
 Steps that are linear in the reference, cvg/LightGlue, are multiplied into one matrix when the weights are
-read: attention scales, the order of rotary channels, and attention's output projection.
+read: attention scales, the order of rotary channels, and attention's output projection. So is the padding of
+attention's heads for GPUs.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightglue_ros.export.operators.attention import attend, rotate
+from lightglue_ros.export.operators.attention import attend, rotary_embedding, rotate
 
+# ONNX Runtime's fused attention on a GPU takes heads of a multiple of 8 channels, and its FlashAttention only
+# values that are as wide as keys.
+HEAD_STEP_ON_GPU = 8
 # Logit of a padded keypoint: exp() makes it 0 next to any real logit, and sums of it stay finite.
 MASKED = {torch.float32: -1e9, torch.float16: -3e4}
 
@@ -29,11 +33,32 @@ class LightGlueConfig:
     layers: int = 9  # each has a self- and a cross-attention block
     depth_confidence: float = 0.95  # share of confident points at which an adaptive pair stops; -1 is never
     width_confidence: float = 0.99  # of having no partner, at which a point is pruned; -1 is never
+    target: str = "cpu"  # of the export, which decides about the heads and the rotary encoding
 
     @property
     def head_dim(self) -> int:
-        """Channels of one attention head."""
+        """Channels of one attention head in the reference."""
         return self.width // self.heads
+
+    @property
+    def key_dim(self) -> int:
+        """Channels of a head of query and key: the reference's, the mask's, and zeros."""
+        return self.with_mask_channel(self.head_dim)
+
+    @property
+    def value_dim(self) -> int:
+        """Channels of a head of value: the reference's, and zeros."""
+        return self.key_dim if self.target == "gpu" else self.head_dim
+
+    @property
+    def encoding_dim(self) -> int:
+        """Channels of the rotary encoding: of `rotary_embedding` on a CPU, else of `rotate`."""
+        return self.head_dim // 2 if self.target == "cpu" else self.key_dim
+
+    def with_mask_channel(self, channels: int) -> int:
+        """Add the channel of the mask, and as many zeros as the target needs."""
+        step = HEAD_STEP_ON_GPU if self.target == "gpu" else 1
+        return -(-(channels + 1) // step) * step
 
     @property
     def has_projection(self) -> bool:
@@ -50,33 +75,34 @@ class Sides(NamedTuple):
     tokens: Tensor  # [S, K, width]
     mask: Tensor  # bool [S, K]
     rows: Tensor  # int64 [S, K], row of each keypoint in `cosines` and `sines`
-    cosines: Tensor  # [N * K, head_dim / 2], rotary encoding of the images' keypoints
-    sines: Tensor  # [N * K, head_dim / 2]
+    cosines: Tensor  # [N * K, encoding_dim], rotary encoding of the images' keypoints
+    sines: Tensor  # [N * K, encoding_dim]
 
 
 class Expansion(nn.Module):
     """First linear layer of a `FeedForward`."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
-        self.linear = nn.Linear(2 * width, 2 * width)
+        self.linear = nn.Linear(config.width + config.heads * config.value_dim, 2 * config.width)
 
     def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
-        """Expand tokens and messages, both [S, K, width], to [S, K, 2 * width]."""
+        """Expand tokens [S, K, width] and messages [S, K, heads * value_dim] to [S, K, 2 * width]."""
         return linear(self.linear, torch.cat([tokens, messages], dim=2))
 
 
 class FeedForward(nn.Module):
     """Update of tokens by attention's messages: linear, layer norm, GELU, linear."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
-        self.expand = Expansion(width)
-        self.norm = nn.LayerNorm(2 * width)
-        self.shrink = nn.Linear(2 * width, width)
+        self.config = config
+        self.expand = Expansion(config)
+        self.norm = nn.LayerNorm(2 * config.width)
+        self.shrink = nn.Linear(2 * config.width, config.width)
 
     def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
-        """Update tokens [S, K, width] by messages of the same shape."""
+        """Update tokens [S, K, width] by messages [S, K, heads * value_dim]."""
         hidden = self.norm(self.expand(tokens, messages))
         return tokens + linear(self.shrink, _gelu(hidden))
 
@@ -84,6 +110,7 @@ class FeedForward(nn.Module):
         """Read the block's weights and multiply attention's output projection into the first layer."""
         for_token, for_message = weights[f"{block}.ffn.0.weight"].chunk(2, dim=1)
         for_context = for_message @ weights[f"{block}.{projection}.weight"]
+        for_context = pad_heads(for_context.t(), self.config.heads, self.config.value_dim).t()
         offset = for_message @ weights[f"{block}.{projection}.bias"]
         self.expand.linear.weight.copy_(torch.cat([for_token, for_context], dim=1))
         self.expand.linear.bias.copy_(weights[f"{block}.ffn.0.bias"] + offset)
@@ -95,23 +122,21 @@ class Attention(nn.Module):
     """Softmax attention of all heads, to keypoints that are not padded.
 
     Each head of query and key has one channel more than the reference: 1 in the query, and in the key the
-    logit that masks padding. So no mask has to be added to the K x K logits. The keys that come in have
-    `key_channel` in this channel.
+    logit that masks padding, which is written here. So no mask has to be added to the K x K logits.
     """
 
-    def __init__(self, config: LightGlueConfig, key_channel: float) -> None:
+    def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
-        self.config, self.key_channel = config, key_channel
+        self.config = config
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """Compute messages [S, K, width] from value [S, K, width], and query and key [S, K, width + heads].
+        """Compute messages like value [S, K, heads * value_dim] from query and key [S, K, heads * key_dim].
 
         The mask bool [S, K] is True for keys that are not padded.
         """
-        heads, head_dim = self.config.heads, self.config.head_dim
-        logits = mask_logits(mask, key.dtype) - self.key_channel
-        key = key + mask_channels(logits, self.config.width, heads)
-        return attend(query, key, value, heads, head_dim + 1, head_dim)
+        heads, key_dim, value_dim = self.config.heads, self.config.key_dim, self.config.value_dim
+        key = with_mask_logits(key, mask, heads, self.config.head_dim)
+        return attend(query, key, value, heads, key_dim, value_dim)
 
 
 class SelfAttention(nn.Module):
@@ -120,11 +145,11 @@ class SelfAttention(nn.Module):
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
         self.config = config
-        self.query = nn.Linear(config.width, config.width + config.heads)
-        self.key = nn.Linear(config.width, config.width + config.heads)
-        self.value = nn.Linear(config.width, config.width)
-        self.attention = Attention(config, key_channel=0)
-        self.feed_forward = FeedForward(config.width)
+        self.query = nn.Linear(config.width, config.heads * config.key_dim)
+        self.key = nn.Linear(config.width, config.heads * config.key_dim)
+        self.value = nn.Linear(config.width, config.heads * config.value_dim)
+        self.attention = Attention(config)
+        self.feed_forward = FeedForward(config)
 
     def forward(self, tokens: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Update tokens [S, K, width]; mask is bool [S, K], rotary the last three fields of `Sides`."""
@@ -133,7 +158,8 @@ class SelfAttention(nn.Module):
         return self.feed_forward(tokens, messages)
 
     def _turned(self, layer: nn.Linear, tokens: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        return rotate(linear(layer, tokens), *rotary, self.config.heads, self.config.head_dim)
+        turn = rotary_embedding if self.config.target == "cpu" else rotate
+        return turn(linear(layer, tokens), *rotary, self.config.heads, self.config.head_dim)
 
     def load(self, weights: Mapping[str, Tensor], block: str) -> None:
         """Read the block's weights; the reference interleaves query, key and value channel by channel."""
@@ -145,8 +171,8 @@ class SelfAttention(nn.Module):
                 first, second = part.unbind(2)  # the two channels that the rotary encoding turns together
                 mask_channel = torch.full_like(first[:, :1], channel)
                 by_head = torch.cat([first, second, mask_channel], dim=1)
-                getattr(layer, kind).copy_(by_head.flatten(0, 1))
-            getattr(self.value, kind).copy_(value.flatten(0, 2))
+                getattr(layer, kind).copy_(pad_heads(by_head.flatten(0, 1), heads, self.config.key_dim))
+            getattr(self.value, kind).copy_(pad_heads(value.flatten(0, 2), heads, self.config.value_dim))
         self.feed_forward.load(weights, block, "out_proj")
 
 
@@ -156,10 +182,10 @@ class CrossAttention(nn.Module):
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
         self.config = config
-        self.query_key = nn.Linear(config.width, config.width + config.heads)
-        self.value = nn.Linear(config.width, config.width)
-        self.attention = Attention(config, key_channel=1)
-        self.feed_forward = FeedForward(config.width)
+        self.query_key = nn.Linear(config.width, config.heads * config.key_dim)
+        self.value = nn.Linear(config.width, config.heads * config.value_dim)
+        self.attention = Attention(config)
+        self.feed_forward = FeedForward(config)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Update tokens [S, K, width]; mask is bool [S, K]."""
@@ -173,8 +199,9 @@ class CrossAttention(nn.Module):
         for kind, one in (("weight", 0.0), ("bias", 1.0)):
             part = weights[f"{block}.to_qk.{kind}"].unflatten(0, (heads, head_dim)) * head_dim**-0.25
             by_head = torch.cat([part, torch.full_like(part[:, :1], one)], dim=1)
-            getattr(self.query_key, kind).copy_(by_head.flatten(0, 1))
-        copy_linear(self.value, weights, f"{block}.to_v")
+            getattr(self.query_key, kind).copy_(pad_heads(by_head.flatten(0, 1), heads, self.config.key_dim))
+            value = weights[f"{block}.to_v.{kind}"]
+            getattr(self.value, kind).copy_(pad_heads(value, heads, self.config.value_dim))
         self.feed_forward.load(weights, block, "to_out")
 
 
@@ -219,16 +246,18 @@ def other_side(sides: Tensor) -> Tensor:
     return torch.cat([torch.arange(pairs, 2 * pairs), torch.arange(pairs)])
 
 
-def mask_logits(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert a mask [S, K] to logits that attention adds: 0 for keypoints, MASKED for padding."""
-    return torch.where(mask, 0.0, MASKED[dtype]).to(dtype)
+def with_mask_logits(keys: Tensor, mask: Tensor, heads: int, channel: int) -> Tensor:
+    """Write logits to one channel of each head of keys [S, K, heads * C]: 0, and MASKED for padding."""
+    logits = torch.where(mask, 0.0, MASKED[keys.dtype]).to(keys.dtype)
+    is_logit = (torch.arange(keys.shape[2] // heads) == channel).repeat(heads)
+    return torch.where(is_logit, logits.unsqueeze(2), keys)
 
 
-def mask_channels(logits: Tensor, width: int, heads: int) -> Tensor:
-    """Place logits [S, K] in the last channel of each head: [S, K, width + heads], else 0."""
-    pattern = torch.zeros(heads, width // heads + 1, dtype=logits.dtype)
-    pattern[:, -1] = 1
-    return logits.unsqueeze(2) * pattern.flatten()
+def pad_heads(values: Tensor, heads: int, channels: int) -> Tensor:
+    """Add zeros to each head of values [heads * c, ...]: [heads * channels, ...]."""
+    by_head = values.unflatten(0, (heads, -1))
+    zeros = by_head.new_zeros(heads, channels - by_head.shape[1], *by_head.shape[2:])
+    return torch.cat([by_head, zeros], dim=1).flatten(0, 1)
 
 
 def _gelu(values: Tensor) -> Tensor:

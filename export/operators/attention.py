@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from onnxscript import opset18
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from lightglue_ros.export.operators import registration
 from lightglue_ros.export.operators.registration import FLOAT, INTEGER, onnx_form, operator
@@ -20,13 +21,29 @@ _multi_head_attention = registration.onnxruntime_operator(
 )
 
 
-@operator(lambda values, *_: torch.empty_like(values))
 def rotate(values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: int, channels: int) -> Tensor:
     """Apply the rotary encoding of position: turn channel c of each head with channel c + channels / 2.
 
     Args:
         values: [S, K, heads * C], C at least `channels`; further channels stay as they are.
-        rows: int64 [S, K], row of each vector in `cosines` and `sines`, which are [R, channels / 2].
+        rows: int64 [S, K], row of each vector in `cosines` and `sines`.
+        cosines: [R, C] or wider, 1 in further channels.
+        sines: like cosines, with the opposite sign in the first channels / 2, and 0 in further channels.
+    """
+    by_head = values.unflatten(2, (heads, -1))
+    width, half = by_head.shape[3], channels // 2
+    cosine, sine = (embedding(rows, table).unsqueeze(2)[..., :width] for table in (cosines, sines))
+    partner = torch.cat([torch.arange(half, channels), torch.arange(half), torch.arange(channels, width)])
+    return (by_head * cosine + by_head.index_select(3, partner) * sine).flatten(2)
+
+
+@operator(lambda values, *_: torch.empty_like(values))
+def rotary_embedding(
+    values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: int, channels: int
+) -> Tensor:
+    """Compute `rotate` from cosines and sines [R, channels / 2], by ONNX Runtime's operator for CPUs.
+
+    On a GPU this operator fails if there is no pair.
     """
     by_head = values.unflatten(2, (heads, -1))
     first, second = by_head[..., : channels // 2], by_head[..., channels // 2 : channels]
@@ -35,27 +52,7 @@ def rotate(values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: 
     return torch.cat(turned, dim=3).flatten(2)
 
 
-@onnx_form("rotate")
-def _(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: int) -> Any:
-    half = channels // 2
-    by_head = opset18.Reshape(values, opset18.Constant(value_ints=[0, 0, heads, values.shape[2] // heads]))
-    last, end = opset18.Constant(value_ints=[3]), opset18.Constant(value_ints=[2**31 - 1])
-    at = {place: opset18.Constant(value_ints=[place]) for place in (0, half, channels)}
-    first = opset18.Slice(by_head, at[0], at[half], last)
-    second = opset18.Slice(by_head, at[half], at[channels], last)
-    rest = opset18.Slice(by_head, at[channels], end, last)
-    heads_axis = opset18.Constant(value_ints=[2])
-    cosine, sine = (opset18.Unsqueeze(opset18.Gather(it, rows), heads_axis) for it in (cosines, sines))
-    turned = opset18.Concat(
-        opset18.Sub(opset18.Mul(first, cosine), opset18.Mul(second, sine)),
-        opset18.Add(opset18.Mul(second, cosine), opset18.Mul(first, sine)),
-        rest,
-        axis=3,
-    )
-    return opset18.Reshape(turned, opset18.Constant(value_ints=[0, 0, values.shape[2]]))
-
-
-@onnx_form("rotate", target="cpu")
+@onnx_form("rotary_embedding", target="cpu")
 def _(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: int) -> Any:
     return _rotary_embedding(values, rows, cosines, sines, num_heads=heads, rotary_embedding_dim=channels)
 
@@ -99,4 +96,9 @@ def _softmax_attention(query: Any, turned_key: Any, value: Any) -> Any:
 def _(query: Any, key: Any, value: Any, heads: int, key_channels: int, value_channels: int) -> Any:
     if heads == 1:  # measured: the fused operator is no faster
         return _attend(query, key, value, heads, key_channels, value_channels)
+    return _multi_head_attention(query, key, value, num_heads=heads, scale=1.0)
+
+
+@onnx_form("attend", target="gpu")
+def _(query: Any, key: Any, value: Any, heads: int, *_: int) -> Any:
     return _multi_head_attention(query, key, value, num_heads=heads, scale=1.0)

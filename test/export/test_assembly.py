@@ -11,7 +11,7 @@ from torch import nn
 from lightglue_ros.export.assembly import _put_values, assemble
 from lightglue_ros.export.tracing import Free, Part, TensorSpec, trace
 
-trace_part = partial(trace, opset=18, fused=False)
+trace_part = partial(trace, opset=18, target="portable")
 
 
 class Scaled(nn.Module):

@@ -81,7 +81,8 @@ TRACED = (
 # Models with other networks: their layers, combination of options, and confidences that suit their weights.
 MODEL_ADAPTIVE = {"depth_confidence": 0.5, "width_confidence": 0.9}
 OTHER_MODELS = {
-    **{name: (2, "fp32-cpu-full-dynamic", {}) for name in ("disk", "aliked-t16", "superpoint")},
+    **{name: (2, "fp32-cpu-full-dynamic", {}) for name in ("disk", "aliked-t16")},
+    "superpoint": (2, "fp32-gpu-full-dynamic", {}),  # four heads
     "aliked": (3, "fp32-cpu-both-dynamic", MODEL_ADAPTIVE),
     "disk-int8": (3, "int8-cpu-both-dynamic", MODEL_ADAPTIVE),
 }

@@ -1,15 +1,20 @@
 """Parts of the networks that are written differently from the originals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from random_weights import SEED, superpoint_weights
+from random_weights import SEED, lightglue_weights, superpoint_weights
 from torch.nn import functional as F
 
+from lightglue_ros.export import MODELS
 from lightglue_ros.export.models.aliked import DeformableConvolution
 from lightglue_ros.export.models.disk import DISK, _in_blocks, _keypoint_scores
+from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.models.superpoint import SuperPoint
-from lightglue_ros.export.models.transformer import Attention, LightGlueConfig
+from lightglue_ros.export.models.transformer import Attention, LightGlueConfig, pad_heads
+from lightglue_ros.export.options import TARGETS
 from lightglue_ros.export.precision.int8_matcher import QuantisedAttention
 
 CONFIG = LightGlueConfig(input_dim=64, width=64, heads=4, layers=1)
@@ -99,18 +104,48 @@ def with_channel(values, last):
     return F.pad(by_head, (0, 1), value=last).flatten(2)
 
 
+def in_heads(values, channels):
+    """Pad the heads of values [S, K, heads * c] with zeros."""
+    return pad_heads(values.permute(2, 0, 1), CONFIG.heads, channels).permute(1, 2, 0)
+
+
 @pytest.mark.parametrize("key_channel", [0.0, 1.0])
-def test_attention_with_a_mask_channel_is_scaled_dot_product_attention(key_channel):
+@pytest.mark.parametrize("target", TARGETS)
+def test_attention_with_a_mask_channel_is_scaled_dot_product_attention(target, key_channel):
     query, key, value = torch.randn(3, 2, 9, CONFIG.width)
     mask = torch.rand(2, 9) > 0.3
-    attention = Attention(CONFIG, key_channel)
-    expected = scaled_dot_product_attention(query, key, value, mask)
-    query, longer_key = with_channel(query, 1.0), with_channel(key, key_channel)
-    torch.testing.assert_close(attention(query, longer_key, value, mask), expected)
+    config = replace(CONFIG, target=target)
+    expected = in_heads(scaled_dot_product_attention(query, key, value, mask), config.value_dim)
+
+    def attend(key, value):
+        query_and_key = with_channel(query, 1.0), with_channel(key, key_channel)
+        padded = (in_heads(part, config.key_dim) for part in query_and_key)
+        return Attention(config)(*padded, in_heads(value, config.value_dim), mask)
+
+    torch.testing.assert_close(attend(key, value), expected)
     # Padded keys and values have no effect.
     other = torch.where(mask[:, :, None], 0.0, 1e4)
-    again = attention(query, with_channel(key + other, key_channel), value + other, mask)
-    torch.testing.assert_close(again, expected)
+    torch.testing.assert_close(attend(key + other, value + other), expected)
+
+
+@pytest.mark.parametrize("model", ["xfeat", "aliked"])
+def test_heads_on_a_gpu_fit_its_fused_attention_and_change_no_match(model):
+    """One head of 96 channels and the mask's, and four of 64."""
+    config = replace(MODELS[model].matcher, layers=2)
+    weights = lightglue_weights(config, SEED)
+    mask = torch.arange(40) < torch.tensor([[40], [17], [0]])
+    features = 99 * torch.rand(3, 40, 2), mask, F.normalize(torch.randn(3, 40, config.input_dim), dim=2)
+    inputs = *features, torch.full((3, 2), 99.0), torch.tensor([[0, 1], [1, 2], [0, 0]]), torch.zeros(1)
+    found = {}
+    for target in TARGETS:
+        matcher = LightGlue.from_state_dict(replace(config, target=target), weights)
+        with torch.inference_mode():
+            found[target] = matcher(*inputs)
+    on_gpu = replace(config, target="gpu")
+    assert (on_gpu.key_dim, on_gpu.value_dim) == ({1: 104, 4: 72}[config.heads],) * 2
+    assert ((found["cpu"][0] >= 0).sum(dim=1) > torch.tensor([3, -1, 30])).all()
+    for target in ("gpu", "portable"):
+        torch.testing.assert_close(found[target], found["cpu"], rtol=0, atol=1e-5)
 
 
 def test_attention_in_int8_is_nearly_the_same_and_ignores_padding():
