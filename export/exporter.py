@@ -13,14 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightglue_ros.core import store
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo
 from lightglue_ros.core.providers import onnxruntime, onnxruntime_is_older_than
 from lightglue_ros.errors import ModelError
 from lightglue_ros.export import onnx_file, selfcheck
-from lightglue_ros.export.graphs import CompactMatcher, ExtractorGraph, Graph, MatcherGraph, PipelineGraph
+from lightglue_ros.export.graphs import (
+    CompactMatcher,
+    ExtractorGraph,
+    Graph,
+    MatcherGraph,
+    NeverEmptyMatcher,
+    PipelineGraph,
+)
 from lightglue_ros.export.models.adaptive import AdaptiveLightGlue
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
@@ -189,7 +196,11 @@ def build_graphs(networks: Networks, options: ExportOptions) -> dict[str, Graph]
     """Build the graphs of an export from its networks."""
     extractor, matcher = networks
     extractor_graph = ExtractorGraph(extractor, options.max_keypoints).eval()
-    used = CompactMatcher(matcher) if options.has_compaction and not options.adaptive else matcher
+    used: nn.Module = matcher
+    if options.has_compaction and not options.adaptive:
+        used = CompactMatcher(matcher)
+    elif options.target == "gpu" and not options.is_static:
+        used = NeverEmptyMatcher(matcher)
     if options.split:
         return {EXTRACTOR: extractor_graph, MATCHER: MatcherGraph(used).eval()}
     return {PIPELINE: PipelineGraph(extractor_graph, used).eval()}

@@ -17,7 +17,7 @@ from lightglue_ros.export.models.adaptive import AdaptiveLightGlue, matcher_part
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.operators.images import to_mean, to_rgb
-from lightglue_ros.export.operators.slots import compact
+from lightglue_ros.export.operators.slots import at_least_one, compact, rows_of
 from lightglue_ros.export.tracing import Free, Part, TensorSpec
 
 
@@ -105,12 +105,26 @@ class CompactMatcher(nn.Module):
         return F.pad(matches, left_out, value=-1), F.pad(scores, left_out), layers
 
 
+class NeverEmptyMatcher(nn.Module):
+    """LightGlue for any number of pairs on a GPU, where fused attention fails without pairs."""
+
+    def __init__(self, matcher: LightGlue) -> None:
+        super().__init__()
+        self.matcher = matcher
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of `LightGlue.forward`, which gets a pair that is dropped if there is none."""
+        *features, pairs, match_threshold = inputs
+        found = self.matcher(*features, at_least_one(pairs), match_threshold)
+        return tuple(rows_of(values, pairs) for values in found)
+
+
 class MatcherGraph(Graph):
     """Padded features and pairs of images to matches."""
 
     name = MATCHER
 
-    def __init__(self, matcher: LightGlue | CompactMatcher) -> None:
+    def __init__(self, matcher: nn.Module) -> None:
         super().__init__()
         self.matcher = matcher
 
@@ -150,7 +164,7 @@ class PipelineGraph(Graph):
 
     name = PIPELINE
 
-    def __init__(self, extractor: ExtractorGraph, matcher: LightGlue | CompactMatcher) -> None:
+    def __init__(self, extractor: ExtractorGraph, matcher: nn.Module) -> None:
         super().__init__()
         self.extraction = Extraction(extractor)
         self.matcher = matcher

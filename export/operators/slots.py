@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import onnx
 import torch
 from onnxscript import opset18
 from torch import Tensor
 
 from lightglue_ros.export.operators.registration import onnx_form, operator
+
+_NO_PAIR = onnx.helper.make_tensor("no_pair", onnx.TensorProto.INT64, (1, 2), (0, 0))
 
 
 def _new_length() -> torch.SymInt:
@@ -64,14 +67,42 @@ def _(chosen: Any) -> Any:
     return opset18.Compress(opset18.Range(zero, count, one), chosen, axis=0)
 
 
+@operator(lambda pairs: pairs.new_empty((_new_length(), 2)))
+def at_least_one(pairs: Tensor) -> Tensor:
+    """Return pairs int64 [P, 2], or the pair (0, 0) if P is 0."""
+    return pairs.clone() if len(pairs) else pairs.new_zeros(1, 2)
+
+
+@onnx_form("at_least_one")
+def _(pairs: Any) -> Any:
+    one_more = opset18.Concat(pairs, opset18.Constant(value=_NO_PAIR), axis=0)
+    return _onnx_first(one_more, opset18.Max(_onnx_length(pairs), opset18.Constant(value_ints=[1])), axis=0)
+
+
+@operator(lambda values, pairs: values.new_empty((pairs.shape[0], *values.shape[1:])))
+def rows_of(values: Tensor, pairs: Tensor) -> Tensor:
+    """Return the first rows of values [P or more, ...], as many as there are pairs [P, 2]."""
+    return values[: len(pairs)].clone()
+
+
+@onnx_form("rows_of")
+def _(values: Any, pairs: Any) -> Any:
+    return _onnx_first(values, _onnx_length(pairs), axis=0)
+
+
 def _most_true(mask: Tensor) -> int:
     """Count the true elements of the fullest row; at least 1."""
     return max(1, int(mask.sum(dim=1).amax())) if len(mask) else 1
 
 
-def _onnx_first(values: Any, count: Any) -> Any:
-    zero, one = opset18.Constant(value_ints=[0]), opset18.Constant(value_ints=[1])
-    return opset18.Slice(values, zero, count, one)
+def _onnx_first(values: Any, count: Any, axis: int = 1) -> Any:
+    zero = opset18.Constant(value_ints=[0])
+    return opset18.Slice(values, zero, count, opset18.Constant(value_ints=[axis]))
+
+
+def _onnx_length(values: Any) -> Any:
+    """Return the length of the first axis: int64 [1]."""
+    return opset18.Shape(values, start=0, end=1)
 
 
 def _onnx_most_true(mask: Any) -> Any:
