@@ -1,0 +1,185 @@
+"""Tracks of a driving car's camera: ours and OpenCV's KLT, judged by the true poses, on KITTI.
+
+    . tools/env.sh
+    for model in xfeat aliked; do lightglue_ros export $model --split; done
+    python bench/tracks.py xfeat aliked
+
+A step is a track from one frame to the next. It is right if it ends within 1 px of the epipolar line that the
+true poses give it. The front ends see every frame of kitti_seq1, every 2nd and every 5th.
+
+KLT is the front end of VINS-Fusion with 1,024 corners in place of 150: goodFeaturesToTrack where no track is
+near, calcOpticalFlowPyrLK with windows of 21 px and 4 levels, and a check that the flow back ends within half
+a pixel. `--distance` is the least distance of its corners.
+
+Ours are the keypoints of `FrameProcessor` in the tracks of `Tracker`, with the pair camera@-1:camera.
+`MODEL:fundamental` verifies the matches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from against_originals import DATA
+from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.image_files import read_image
+from lightglue_ros.core.mono16 import Mono16Range
+from lightglue_ros.rig.frame import FrameSettings, RigFrame
+from lightglue_ros.rig.processor import FrameProcessor
+from lightglue_ros.rig.rig import Rig
+from lightglue_ros.rig.tracks import FrameKeypoints, Tracker
+from pose import Camera, read_camera
+from tables import Table, keep, parser_of, print_head, print_table
+
+STRIDES = (1, 2, 5)
+TOLERANCE = 1.0  # pixels
+CORNERS = 1024
+IMAGE_SIZE = 1060, 320
+COLUMNS = ("every", "front end", "right steps per frame", "of KLT's", "right steps", "mean length", "ms")
+# Ids and keypoints [M, 2] of a frame.
+Tracked = tuple[np.ndarray, np.ndarray]
+FrontEnd = Callable[[Sequence[np.ndarray]], Iterator[Tracked]]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in memory, as a frame holds it."""
+
+    pixels: np.ndarray | None
+    width: int
+    height: int
+
+    def decode(self, mono16: Mono16Range) -> np.ndarray:
+        """Return the pixels."""
+        return self.pixels
+
+    def without_pixels(self) -> Image:
+        """Return the same image without its pixels."""
+        return Image(None, self.width, self.height)
+
+
+def main() -> None:
+    """Track and print a table."""
+    parser = parser_of(__doc__)
+    parser.add_argument("models", nargs="+", metavar="MODEL[:GEOMETRY]", help="such as aliked:fundamental")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with kitti_seq1")
+    parser.add_argument("--pairs", default="camera@-1:camera", help="pairs of frames, with commas")
+    parser.add_argument("--distance", type=float, default=6.0, help="least distance of KLT's corners, pixels")
+    arguments = parser.parse_args()
+    folder = arguments.data / "kitti_seq1"
+    camera = read_camera(folder)
+    files = sorted((folder / "image_l").glob("*.png"))
+    images = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
+    assert read_image(files[0]).shape[:2] == images[0].shape
+    print_head("Tracks on KITTI", f"OpenCV {cv2.__version__}")
+    ends: dict[str, FrontEnd] = {"KLT": lambda seen: track_flow(seen, arguments.distance)}
+    for model in arguments.models:
+        ends[model] = lambda seen, model=model: track_matches(seen, model, arguments.pairs.split(","))
+    rows = []
+    for stride in STRIDES:
+        right_of_klt = 0.0
+        for name, track in ends.items():
+            start = time.perf_counter()
+            seen = list(track(images[::stride]))
+            milliseconds = 1e3 * (time.perf_counter() - start) / len(seen)
+            right, share, length = judge(seen, camera, stride)
+            right_of_klt = right_of_klt or right
+            rows.append((stride, name, right, right / right_of_klt, share, length, milliseconds))
+    width, height = IMAGE_SIZE
+    title = f"{len(images)} frames, canvas {width} x {height}, {arguments.pairs}."
+    table = Table(title, COLUMNS, rows, "every", "right steps per frame", "front end")
+    print_table(table)
+    keep([table], arguments)
+
+
+def track_matches(images: Sequence[np.ndarray], model: str, pairs: Sequence[str]) -> Iterator[Tracked]:
+    """Track the keypoints of a model; MODEL:GEOMETRY verifies the matches."""
+    model, _, geometry = model.partition(":")
+    pipeline = MatchPipeline(model, "cpu", IMAGE_SIZE)
+    rig = Rig.parse(["camera"], pairs)
+    settings = FrameSettings(rig, IMAGE_SIZE, None, 0.1, Mono16Range(), geometry or "none")
+    processor: FrameProcessor[Image] = FrameProcessor(pipeline, settings)
+    tracker = Tracker()
+    for image in images:
+        frame = RigFrame((Image(image, *image.shape[::-1]),), (0,), epochs=(0,))
+        keypoints = FrameKeypoints.of_result(frame, processor.process(frame, settings))
+        (tracks,) = tracker.update(keypoints)
+        yield tracks.ids, tracks.keypoints
+
+
+def track_flow(images: Sequence[np.ndarray], distance: float) -> Iterator[Tracked]:
+    """Track corners by optical flow, as the front end of VINS-Fusion does."""
+    window = {"winSize": (21, 21)}
+    stop = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 30, 0.01)
+    back_options = {"maxLevel": 1, "criteria": stop, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
+    before, points = None, np.zeros((0, 2), np.float32)
+    ids, ages, next_id = np.zeros(0, int), np.zeros(0, int), 0
+    for image in images:
+        if len(points):
+            there, found, _ = cv2.calcOpticalFlowPyrLK(before, image, points, None, maxLevel=3, **window)
+            back, returned, _ = cv2.calcOpticalFlowPyrLK(
+                image, before, there, points.copy(), **window, **back_options
+            )
+            is_inside = ((there >= 1) & (there < np.array(image.shape[::-1]) - 1)).all(axis=1)
+            is_back = np.linalg.norm(points - back, axis=1) <= 0.5
+            kept = (found[:, 0] == 1) & (returned[:, 0] == 1) & is_back & is_inside
+            points, ids, ages = there[kept], ids[kept], ages[kept] + 1
+        free = np.full(image.shape, 255, np.uint8)
+        chosen = []
+        for row in np.argsort(-ages, kind="stable"):
+            x, y = points[row].round().astype(int)
+            if free[min(y, image.shape[0] - 1), min(x, image.shape[1] - 1)]:
+                chosen.append(row)
+                cv2.circle(free, (int(x), int(y)), int(distance), 0, -1)
+        points, ids, ages = points[chosen], ids[chosen], ages[chosen]
+        wanted = CORNERS - len(points)
+        corners = cv2.goodFeaturesToTrack(image, wanted, 0.01, distance, mask=free) if wanted > 0 else None
+        if corners is not None:
+            count = len(corners)
+            points = np.concatenate([points, corners.reshape(-1, 2)])
+            ids = np.concatenate([ids, next_id + np.arange(count)])
+            ages, next_id = np.concatenate([ages, np.ones(count, int)]), next_id + count
+        before = image
+        yield ids, points
+
+
+def judge(seen: Sequence[Tracked], camera: Camera, stride: int) -> tuple[float, float, float]:
+    """Return right steps per frame, their share of all steps, and the mean length of tracks in frames.
+
+    Tracks that were seen in one frame only have no step, and do not count for the mean length.
+    """
+    right, steps = 0, 0
+    for number, ((ids0, points0), (ids1, points1)) in enumerate(pairwise(seen)):
+        _, rows0, rows1 = np.intersect1d(ids0, ids1, return_indices=True)
+        motion = camera.motion(number * stride, (number + 1) * stride)
+        distances = epipolar_distances(points0[rows0], points1[rows1], camera.matrix, motion)
+        right += int(np.count_nonzero(distances <= TOLERANCE))
+        steps += len(distances)
+    lengths = Counter(np.concatenate([ids for ids, _ in seen]).tolist())
+    longer = [length for length in lengths.values() if length > 1]
+    return right / (len(seen) - 1), right / max(steps, 1), float(np.mean(longer or [0.0]))
+
+
+def epipolar_distances(
+    points0: np.ndarray, points1: np.ndarray, matrix: np.ndarray, motion: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Return the distances [M] in pixels of points of the second image from the lines of the first one's."""
+    rotation, translation = motion
+    x, y, z = translation
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    inverse = np.linalg.inv(matrix)
+    fundamental = inverse.T @ cross @ rotation @ inverse
+    lines = np.column_stack([points0, np.ones(len(points0))]) @ fundamental.T
+    ends = np.column_stack([points1, np.ones(len(points1))])
+    return np.abs((lines * ends).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
+
+
+if __name__ == "__main__":
+    main()
