@@ -145,8 +145,8 @@ def check(words):
     match words:
         case ["lightglue_ros", "matcher" | "viewer", *rest]:
             read_file(None, parameters_given(rest))
-        case ["lightglue_ros", "player", *rest]:
-            source = (ROOT / "lightglue_ros/nodes/player.py").read_text()
+        case ["lightglue_ros", "player" | "vins_features" as node, *rest]:
+            source = (ROOT / f"lightglue_ros/nodes/{node}.py").read_text()
             names = (value.partition(":=")[0] for value in parameters_given(rest))
             assert all(f'"{name}": _spec(' in source for name in names), words
         case ["lightglue_ros", *arguments] if "--list" not in arguments:

@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 
 from lightglue_ros import cli
 from lightglue_ros.export.registry import MODELS
-from lightglue_ros.nodes import player
+from lightglue_ros.nodes import player, vins_features
 from lightglue_ros.rosdata.camera_parameters import CameraParameters
 from lightglue_ros.rosdata.parameter_spec import Spec, specs_of
 from lightglue_ros.rosdata.parameters import SPECS
@@ -62,6 +62,11 @@ def viewer_parameters() -> str:
 def player_parameters() -> str:
     """Return a table of all parameters of the player."""
     return parameter_table(player.SPECS)
+
+
+def vins_features_parameters() -> str:
+    """Return a table of all parameters of vins_features."""
+    return parameter_table(vins_features.SPECS)
 
 
 def parameter_table(specs: Mapping[str, Spec]) -> str:

@@ -1,4 +1,4 @@
-"""The CameraInfo of a bag, which verification with the essential matrix needs."""
+"""The CameraInfo of a bag, for verification with the essential matrix and for the rays of tracks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def make_calibration(settings: MatcherParameters) -> RigCalibration:
 
 
 def index_camera_infos(bag: Bag, settings: MatcherParameters, tally: Tally) -> CameraInfoIndex:
-    """Read the CameraInfo of a rig, if verification needs them, and count those that cannot be used."""
+    """Read the CameraInfo of a rig, if they are needed, and count those that cannot be used."""
     infos: CameraInfoIndex = [[] for _ in settings.cameras]
-    if settings.frame.geometry != "essential":
+    if not settings.needs_camera_info:
         return infos
     topics = make_calibration(settings).topics
     for message in bag.messages_of(lambda topic: topic.name in topics and topic.message_type == _TYPE):

@@ -11,23 +11,40 @@ import pickle
 import traceback
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from lightglue_ros.bags.camera_info_index import make_calibration, set_camera_infos
 from lightglue_ros.bags.frame_index import FrameIndex
 from lightglue_ros.bags.recorded_images import check_image
 from lightglue_ros.bags.tally import Tally
-from lightglue_ros.core import MatchPipeline, ModelError
+from lightglue_ros.core import Features, MatchPipeline, ModelError
 from lightglue_ros.core.store import find_model
 from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.processor import FrameProcessor
+from lightglue_ros.rig.tracks import FrameKeypoints
 from lightglue_ros.rosdata.bags import Bag, Place
 from lightglue_ros.rosdata.decoding import CameraImage
 from lightglue_ros.rosdata.messages import result_to_message
 from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.typestore import MATCHES_TYPE, message_types, typestore
+
+
+class StampedKeypoints(NamedTuple):
+    """Keypoints and matches of a frame, from which its tracks are made.
+
+    Attributes:
+        time: of the message in nanoseconds; None if the frame failed and has no message.
+        headers: of each camera's image; None if it is missing.
+        frame: the keypoints.
+    """
+
+    time: int | None
+    headers: list[Any]
+    frame: FrameKeypoints
 
 
 @dataclass
@@ -36,12 +53,14 @@ class MatchedChunk:
 
     Attributes:
         messages: (time in nanoseconds, serialized message) of each frame with at least one decoded image.
+        keypoints: of each such frame, if tracks are wanted: a chunk does not know the tracks that come to it.
         counts: numbers of frames, pairs, missing pairs and matches.
         tally: findings about the frames.
         tracebacks: of frames that failed, each once.
     """
 
     messages: list[tuple[int, bytes]] = field(default_factory=list)
+    keypoints: list[StampedKeypoints] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
     tracebacks: list[str] = field(default_factory=list)
@@ -138,10 +157,11 @@ class ChunkMatcher:
                 result = self._processor.process(images, self._settings)
             # ONNX Runtime and OpenCV raise their own errors; they end this frame only.
             except Exception as error:
-                self._add_to_history(images)
+                self._take_failed(images, matched)
                 _note_failure(error, matched)
             else:
                 self._take(time, result, matched)
+                self._take_keypoints(time, images, result, matched)
         self._next = chunk.stop
         return matched
 
@@ -162,6 +182,26 @@ class ChunkMatcher:
             if pair.unverified:
                 matched.tally.add("unverified", name, pair.unverified)
 
+    def _take_keypoints(
+        self,
+        time: int,
+        frame: RigFrame[CameraImage],
+        result: FrameResult[CameraImage],
+        matched: MatchedChunk,
+    ) -> None:
+        """Add the keypoints of a frame for its tracks."""
+        if self.source.settings.publish_tracks and result.first_image is not None:
+            headers = [image and image.header for image in result.images]
+            keypoints = FrameKeypoints.of_result(frame, result, self._calibration)
+            matched.keypoints.append(StampedKeypoints(time, headers, keypoints))
+
+    def _take_failed(self, frame: RigFrame[CameraImage], matched: MatchedChunk) -> None:
+        """Add a frame that failed to the past of the later ones, for tracks as well."""
+        features = self._add_to_history(frame)
+        if self.source.settings.publish_tracks and any(features):
+            keypoints = FrameKeypoints.of_unmatched(frame, self._settings.rig, features)
+            matched.keypoints.append(StampedKeypoints(None, [], keypoints))
+
     def _extract_past(self, first: int) -> None:
         """Extract as much of the past as the pairs need, as if all frames before had been matched."""
         history = self._processor.history
@@ -174,10 +214,11 @@ class ChunkMatcher:
             for _, frame in self._index.frames[begin:first]:
                 self._add_to_history(self._read(frame))
 
-    def _add_to_history(self, frame: RigFrame[CameraImage]) -> None:
+    def _add_to_history(self, frame: RigFrame[CameraImage]) -> Sequence[Features | None]:
         # A frame that fails here is in no history, wherever its chunk begins.
         with suppress(Exception):
-            self._processor.add_to_history(frame, self._settings)
+            return self._processor.add_to_history(frame, self._settings)
+        return []
 
     def _epoch_begin(self, number: int, camera: int) -> int:
         """Return the number of the first frame since the time of a camera was set back."""

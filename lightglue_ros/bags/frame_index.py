@@ -36,7 +36,7 @@ from lightglue_ros.rig.missing import why_missing
 from lightglue_ros.rosdata.bags import Bag, Place
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import MatcherParameters
-from lightglue_ros.rosdata.typestore import MATCHES_TOPIC
+from lightglue_ros.rosdata.typestore import MATCHES_TOPIC, TRACKS_TOPIC
 
 # By chance 20 frames in a row come in the same order about once in half a million.
 _IN_A_ROW = 20
@@ -120,8 +120,9 @@ def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherPa
         if assembled.unused:
             unused = f"{assembled.unused} of {len(images)} images"
             tally.say("note", f"{unused} are in no frame: late, or without a partner")
-        if MATCHES_TOPIC in bag.types:
-            tally.say("note", f"its own {MATCHES_TOPIC} is left out")
+        for name in [MATCHES_TOPIC, *[TRACKS_TOPIC] * settings.publish_tracks]:
+            if name in bag.types:
+                tally.say("note", f"its own {name} is left out")
         infos = index_camera_infos(bag, settings, tally)
         for line in bag.notes:
             tally.say("note", line)

@@ -1,4 +1,8 @@
-"""Writes the matched bag: the messages of the input and /matches, in the order of their times."""
+"""Writes the matched bag: the messages of the input and the results, in the order of their times.
+
+Tracks are made here, one frame after the other. The chunks cannot make them, because they are matched in any
+order and do not know the ids of the frames before them.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,20 @@ from pathlib import Path
 from lightglue_ros.bags.chunks import ChunkSource, MatchedChunk
 from lightglue_ros.bags.frame_index import FrameIndex
 from lightglue_ros.bags.tally import Finding, Tally
+from lightglue_ros.rig.tracks import Tracker
 from lightglue_ros.rosdata.bag_writer import BagWriter, known_topic
 from lightglue_ros.rosdata.bags import Bag, metadata_of
+from lightglue_ros.rosdata.messages import tracks_to_message
+from lightglue_ros.rosdata.parameters import MatcherParameters
 from lightglue_ros.rosdata.recording import Message, Topic
-from lightglue_ros.rosdata.typestore import MATCHES_TOPIC, MATCHES_TYPE
+from lightglue_ros.rosdata.typestore import (
+    MATCHES_TOPIC,
+    MATCHES_TYPE,
+    TRACKS_TOPIC,
+    TRACKS_TYPE,
+    message_types,
+    typestore,
+)
 
 # Keys of the custom data in the output's metadata.
 _KEY, _SUMMARY = "lightglue_ros_job", "lightglue_ros_summary"
@@ -99,19 +113,21 @@ def write_matched_bag(
         Bag(*source.bags, unpacked=source.unpacked) as bag,
         BagWriter(path, output.storage or bag.storage) as writer,
     ):
-        matches_topic = known_topic(MATCHES_TOPIC, MATCHES_TYPE)
-        number = writer.add_topic(matches_topic)
-        matches = _read_matches(chunks, matches_topic, counts, tally)
+        ours = _result_topics(source.settings)
+        topics = {one: writer.add_topic(one) for one in ours}
+        results = _read_results(source.settings, chunks, ours, counts, tally)
         recorded = iter(())
         if not output.matches_only:
-            topics = {one: writer.add_topic(one) for one in bag.topics if one.name != MATCHES_TOPIC}
-            recorded = bag.messages_of(topics.__contains__)
+            names = {one.name for one in ours}
+            copied = {one: writer.add_topic(one) for one in bag.topics if one.name not in names}
+            recorded = bag.messages_of(copied.__contains__)
+            topics |= copied
             left_out = writer.add_extras(bag.extras())
             if left_out:
                 tally.say("note", f"{left_out} attachments and metadata are left out: only mcap has a place")
         # Of the same time, messages of the input come first.
-        for message in heapq.merge(recorded, matches, key=lambda message: message.time):
-            writer.write(number if message.topic is matches_topic else topics[message.topic], message)
+        for message in heapq.merge(recorded, results, key=lambda message: message.time):
+            writer.write(topics[message.topic], message)
         for line in index.damage if output.matches_only else bag.problems():
             tally.say("damaged", line)
         names = ("frames", "pairs", "missing", "matches", "images")
@@ -121,11 +137,38 @@ def write_matched_bag(
     return path, summary
 
 
-def _read_matches(
-    chunks: Sequence[Path], topic: Topic, counts: Counter[str], tally: Tally
+def _result_topics(settings: MatcherParameters) -> list[Topic]:
+    """Return the topics that a matched bag has in addition to those of the input, or in place of them."""
+    tracks = [known_topic(TRACKS_TOPIC, TRACKS_TYPE)] if settings.publish_tracks else []
+    return [known_topic(MATCHES_TOPIC, MATCHES_TYPE), *tracks]
+
+
+def _read_results(
+    settings: MatcherParameters,
+    chunks: Sequence[Path],
+    topics: Sequence[Topic],
+    counts: Counter[str],
+    tally: Tally,
 ) -> Iterator[Message]:
+    tracker = Tracker()
+    matches_topic, *tracks_topics = topics
     for file in chunks:
         chunk: MatchedChunk = pickle.loads(file.read_bytes())
         counts.update(chunk.counts)
         tally.update(chunk.tally)
-        yield from (Message(topic, time, data, None, time) for time, data in chunk.messages)
+        matches = (Message(matches_topic, time, data, None, time) for time, data in chunk.messages)
+        tracks = (
+            Message(topic, time, data, None, time)
+            for topic in tracks_topics
+            for time, data in make_tracks(tracker, chunk, settings.cameras)
+        )
+        yield from heapq.merge(matches, tracks, key=lambda message: message.time)
+
+
+def make_tracks(tracker: Tracker, chunk: MatchedChunk, cameras: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    """Make the serialized tracks of a chunk's frames, each with its time."""
+    for time, headers, frame in chunk.keypoints:
+        tracks = tracker.update(frame)
+        if time is not None:
+            message = tracks_to_message(message_types(), cameras, headers, tracks)
+            yield time, bytes(typestore().serialize_cdr(message, TRACKS_TYPE))

@@ -27,6 +27,7 @@ NODES = {
     "matcher": "publish the matches of camera topics",
     "viewer": "draw the matches on the images",
     "player": "publish images, videos or a bag as cameras",
+    "vins_features": "turn tracks into the features of VINS-Fusion",
 }
 
 

@@ -37,7 +37,7 @@ from lightglue_ros.core import MatchPipeline
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.nodes.annotations import Annotator
-from lightglue_ros.nodes.conversions import result_to_message
+from lightglue_ros.nodes.conversions import result_to_message, tracks_to_message
 from lightglue_ros.nodes.drawing import TOPIC as PICTURES_TOPIC
 from lightglue_ros.nodes.drawing import Drawer
 from lightglue_ros.nodes.features import check_features, features_to_message
@@ -52,6 +52,7 @@ from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rig.missing import why_missing
 from lightglue_ros.rig.processor import FrameProcessor
+from lightglue_ros.rig.tracks import FrameKeypoints, Tracker
 from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.messages import stamp_in_ns
@@ -59,7 +60,10 @@ from lightglue_ros.rosdata.parameters import MatcherParameters
 
 
 class ActiveMatcher:
-    """Subscribes, assembles frames, matches them and publishes; see the head of this module."""
+    """Subscribes, assembles frames, matches them and publishes; see the head of this module.
+
+    `tracker` may have given ids before, which are not given again.
+    """
 
     def __init__(
         self,
@@ -67,11 +71,14 @@ class ActiveMatcher:
         pipeline: MatchPipeline,
         settings: MatcherParameters,
         publishers: MatcherPublishers,
+        tracker: Tracker,
     ) -> None:
         self._node = node
         self._pipeline = pipeline
         self._settings = settings
         self._publishers = publishers
+        self._tracker = tracker
+        tracker.forget()
         self._unverified = ""
         self._unheard = ""
         self._is_paused, self._pauses = False, 0
@@ -80,6 +87,7 @@ class ActiveMatcher:
         self._interrupt: Callable[[], None] = lambda: None
         image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
         calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
+        self._calibration = calibration
         self._processor = FrameProcessor[CameraImage](pipeline, settings.frame, calibration)
         self._assembler = FrameAssembler[CameraImage](
             settings.frame.rig, settings.sync_slop, settings.camera_timeout
@@ -98,7 +106,7 @@ class ActiveMatcher:
                 overtakes=lambda new, waiting: bool(new.present & waiting.present),
             )
             closing.callback(lambda: self._inference.stop(self._interrupt))
-            self._camera_infos = CameraInfoSubscriptions(node, calibration, settings.frame.geometry)
+            self._camera_infos = CameraInfoSubscriptions(node, calibration, settings.needs_camera_info)
             closing.callback(self._camera_infos.destroy)
             self._inputs = InputSubscriptions(node, settings, self._take)
             closing.callback(self._inputs.destroy)
@@ -128,7 +136,7 @@ class ActiveMatcher:
         self._assembler.rig = settings.frame.rig
         self._assembler.fixed_slop = settings.sync_slop
         self._assembler.timeout = settings.camera_timeout
-        self._camera_infos.follow(settings.frame.geometry)
+        self._camera_infos.follow(settings.needs_camera_info)
         if self._drawer is not None:
             self._drawer.style = settings.style
         for lazy in (self._drawer, self._annotator):
@@ -238,6 +246,7 @@ class ActiveMatcher:
         self._unverified = result.unverified
         self._publish_features(result)
         self._publish_matches(result, draws)
+        self._publish_tracks(frame, result)
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self._node.get_clock().now().nanoseconds - taken) * 1e-9
         outside = time.perf_counter() - start - result.inference
@@ -260,6 +269,12 @@ class ActiveMatcher:
             self._drawer.submit((message, [(pair.image0, pair.image1) for pair in result.pairs]))
         if self._annotator is not None and self._annotator.is_due():
             self._annotator.submit((result.settings.rig, message))
+
+    def _publish_tracks(self, frame: RigFrame[CameraImage], result: FrameResult[CameraImage]) -> None:
+        if self._publishers.tracks is not None:
+            keypoints = FrameKeypoints.of_result(frame, result, self._calibration)
+            tracks = self._tracker.update(keypoints)
+            self._publishers.tracks.publish(tracks_to_message(result, tracks))
 
     def _draws(self) -> bool:
         """Return True if pictures, and so the pixels of past images, are wanted from this node."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import array
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from lightglue_ros.msg import Matches
+from lightglue_ros.msg import CameraTracks as CameraTracksMsg
+from lightglue_ros.msg import Matches, Tracks
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
 from lightglue_ros.rig.frame import FrameResult
+from lightglue_ros.rig.tracks import CameraTracks
 from lightglue_ros.rosdata import messages
 from lightglue_ros.rosdata.decoding import CameraImage
 from lightglue_ros.rosdata.messages import message_to_inliers as message_to_inliers
@@ -35,9 +38,16 @@ def result_to_message(result: FrameResult[CameraImage], model: str) -> Matches:
     return messages.result_to_message(_TYPES, result, model)
 
 
+def tracks_to_message(result: FrameResult[CameraImage], tracks: Sequence[CameraTracks | None]) -> Tracks:
+    """Make the message of the tracks of a frame that has a usable image."""
+    headers = [image and image.header for image in result.images]
+    return messages.tracks_to_message(_TYPES, result.settings.rig.cameras, headers, tracks)
+
+
 def _flat(values: np.ndarray) -> array.array:
     """Make an array.array: rclpy takes it in one copy; a list or a NumPy array costs 10 to 30 times more."""
-    return array.array(values.dtype.char, values.tobytes())
+    # NumPy calls uint64 L, and rclpy wants Q.
+    return array.array("Q" if values.dtype == np.uint64 else values.dtype.char, values.tobytes())
 
 
-_TYPES = messages.MessageTypes(Matches, PairMatchesMsg, Time, _flat)
+_TYPES = messages.MessageTypes(Matches, PairMatchesMsg, Tracks, CameraTracksMsg, Time, _flat)

@@ -32,6 +32,7 @@ from lightglue_ros.nodes import ros_parameters
 from lightglue_ros.nodes.active_matcher import ActiveMatcher
 from lightglue_ros.nodes.publishers import MatcherPublishers
 from lightglue_ros.nodes.spin import run_node
+from lightglue_ros.rig.tracks import Tracker
 from lightglue_ros.rosdata.parameters import SPECS, MatcherParameters, check_changeable
 
 DIAGNOSTICS_PERIOD = 1.0
@@ -69,6 +70,8 @@ class Matcher(LifecycleNode):
         self._settings: MatcherParameters | None = None
         self._pipeline: MatchPipeline | None = None
         self._active: ActiveMatcher | None = None
+        # Lives as long as the node, so that no id is used again.
+        self._tracker = Tracker()
         self._closing = ExitStack()
         super().__init__("matcher")
         ros_parameters.declare(self, MatcherParameters)
@@ -104,7 +107,7 @@ class Matcher(LifecycleNode):
     @logs_errors
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the images."""
-        self._active = ActiveMatcher(self, self._pipeline, self._settings, self._results)
+        self._active = ActiveMatcher(self, self._pipeline, self._settings, self._results, self._tracker)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -59,7 +59,7 @@ def node_process(
     """Run a node of ours; at the end interrupt it and wait until it is gone.
 
     Args:
-        command: ``matcher``, ``viewer`` or ``player``.
+        command: ``matcher``, ``viewer``, ``player`` or ``vins_features``.
         parameters: ROS parameters, which replace those of the file.
         name: the node's name, if it differs from the command.
         namespace: the node's namespace, if it has one.

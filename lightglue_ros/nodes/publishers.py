@@ -5,7 +5,7 @@ from __future__ import annotations
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import Image
 
-from lightglue_ros.msg import Features, Matches
+from lightglue_ros.msg import Features, Matches, Tracks
 from lightglue_ros.nodes import annotations, drawing, qos
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
@@ -15,6 +15,7 @@ class MatcherPublishers:
 
     Attributes:
         matches: None if only features are published.
+        tracks: None if they are not published.
         pictures: None without matches, and if features come in place of images.
         annotations: by camera; empty if they are not published.
         features: of each camera; empty if they are not published.
@@ -23,7 +24,7 @@ class MatcherPublishers:
     def __init__(self, node: LifecycleNode, values: MatcherParameters) -> None:
         self._node = node
         self._created: list[LifecyclePublisher] = []
-        self.matches = self.pictures = None
+        self.matches = self.tracks = self.pictures = None
         self.annotations: dict[str, LifecyclePublisher] = {}
         self.features: list[LifecyclePublisher] = []
         # First, because without foxglove_msgs this raises an error, which must leave no publisher behind.
@@ -34,6 +35,8 @@ class MatcherPublishers:
             }
         if values.publish_matches:
             self.matches = self._create(Matches, "matches", qos.result_qos())
+        if values.publish_tracks:
+            self.tracks = self._create(Tracks, "tracks", qos.result_qos())
         if values.publish_matches and not values.takes_features:
             self.pictures = self._create(Image, drawing.TOPIC, qos.picture_qos())
         if values.publish_features:

@@ -261,20 +261,20 @@ class InputSubscriptions:
 
 
 class CameraInfoSubscriptions:
-    """Hands the CameraInfo of each camera to a calibration, while the verification's geometry needs it.
+    """Hands the CameraInfo of each camera to a calibration, while something needs it.
 
     CameraInfo that was published before is taken, if its publishers keep it (transient local).
     """
 
-    def __init__(self, node: Node, calibration: RigCalibration, geometry: str) -> None:
+    def __init__(self, node: Node, calibration: RigCalibration, is_needed: bool) -> None:
         self._node = node
         self._calibration = calibration
         self._subscriptions: list[FollowingSubscription] = []
-        self.follow(geometry)
+        self.follow(is_needed)
 
-    def follow(self, geometry: str) -> None:
-        """Subscribe to what a geometry needs: CameraInfo for essential, else nothing."""
-        if geometry != "essential":
+    def follow(self, is_needed: bool) -> None:
+        """Subscribe if CameraInfo is needed, else unsubscribe."""
+        if not is_needed:
             self.destroy()
         elif not self._subscriptions:
             self._subscriptions = [

@@ -71,8 +71,8 @@ class FrameProcessor(Generic[ImageT]):
         inference = (self._pipeline.times - before).inference
         return FrameResult(settings, images, features, rejected, pairs, unverified, inference)
 
-    def add_to_history(self, frame: RigFrame[ImageT], settings: FrameSettings) -> None:
-        """Extract a frame without matching it, as one of the past of later frames."""
+    def add_to_history(self, frame: RigFrame[ImageT], settings: FrameSettings) -> Sequence[Features | None]:
+        """Extract a frame without matching it, as one of the past of later frames; returns its features."""
         self._apply(settings)
         images, decoded, _ = _decode(frame.images, settings.mono16)
         features = self._extract(decoded)
@@ -80,6 +80,7 @@ class FrameProcessor(Generic[ImageT]):
             self._forget_if_time_was_set_back(frame)
             present = self._extracted_images(images, features, decoded, settings.rig)
             self.history.add(present, frame.between)
+        return features
 
     def _apply(self, settings: FrameSettings) -> None:
         """Take over settings that have changed since the last frame."""

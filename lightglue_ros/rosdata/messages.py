@@ -1,8 +1,8 @@
-"""Messages of matches, for the message classes of rclpy and for those of rosbags."""
+"""Messages of matches and tracks, for the message classes of rclpy and for those of rosbags."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from lightglue_ros.core.features import MATCH_ARRAYS, PairMatches
 from lightglue_ros.rig.frame import FrameImage, FrameResult, RigPair
+from lightglue_ros.rig.tracks import CameraTracks
 from lightglue_ros.rig.verification import Verification
 
 
@@ -35,14 +36,16 @@ class StampedImage(FrameImage, Protocol):
 
 @dataclass(frozen=True)
 class MessageTypes:
-    """Classes of lightglue_ros/Matches, lightglue_ros/PairMatches and builtin_interfaces/Time.
+    """Classes of our messages and of builtin_interfaces/Time.
 
     Attributes:
-        flat: converts a float32, int32 or uint8 array of any shape to the value of a flat field.
+        flat: converts an array of any shape to the value of a flat field.
     """
 
     matches: type
     pair_matches: type
+    tracks: type
+    camera_tracks: type
     time: type
     flat: Callable[[np.ndarray], Any]
 
@@ -123,3 +126,28 @@ def _image_fields(types: MessageTypes, number: int, image: StampedImage | None) 
         values = (image.header.stamp, image.header.frame_id, image.width, image.height)
     names = ("stamp", "frame_id", "width", "height")
     return {f"{name}{number}": value for name, value in zip(names, values, strict=True)}
+
+
+def tracks_to_message(
+    types: MessageTypes,
+    cameras: Sequence[str],
+    headers: Sequence[Header | None],
+    tracks: Sequence[CameraTracks | None],
+) -> Any:
+    """Make the Tracks message of a frame that has a usable image.
+
+    Args:
+        cameras: names of the rig's cameras.
+        headers: of each camera's image; None if it is missing.
+        tracks: of each camera; None likewise.
+    """
+    present = [
+        types.camera_tracks(
+            camera=camera,
+            header=header,
+            **{name: types.flat(values) for name, values in vars(of_camera).items()},
+        )
+        for camera, header, of_camera in zip(cameras, headers, tracks, strict=True)
+        if header is not None and of_camera is not None
+    ]
+    return types.tracks(header=present[0].header, cameras=present)

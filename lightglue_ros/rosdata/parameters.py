@@ -101,9 +101,9 @@ class MatcherParameters(CameraParameters):
     )
     camera_info_topics: list[str] = parameter(
         [""],
-        "Topic of each camera's sensor_msgs/CameraInfo, used with verification: essential; empty is "
-        "camera_info next to each of image_topics. Topics whose last component starts with image_rect are "
-        "treated as rectified (P is used, no distortion), all others as raw (K and D).",
+        "Topic of each camera's sensor_msgs/CameraInfo, used with verification: essential and for tracks; "
+        "empty is camera_info next to each of image_topics. Topics whose last component starts with "
+        "image_rect are treated as rectified (P is used, no distortion), all others as raw (K and D).",
     )
     sync_slop: float = parameter(
         0.0,
@@ -127,6 +127,11 @@ class MatcherParameters(CameraParameters):
         "fp32",
         "Precision of the descriptors in published features; fp16 halves the bytes.",
         choices=("fp32", "fp16"),
+    )
+    publish_tracks: bool = parameter(
+        False,
+        "Publish tracks: all keypoints of a frame, with ids that matches carry on through time and across "
+        "cameras. Needs pairs through time; CameraInfo adds rays.",
     )
     publish_annotations: bool = parameter(
         False,
@@ -155,6 +160,12 @@ class MatcherParameters(CameraParameters):
                 allowed="at least one of them true",
                 fix="publish_matches: true to match, publish_features: true to extract only",
             )
+        if self.publish_tracks and not self.publish_matches:
+            raise ConfigError(
+                "parameter publish_tracks is true and publish_matches is false: nothing is matched here",
+                allowed="tracks together with matches",
+                fix="publish_matches: true, or publish_tracks: false",
+            )
         if not self.pairs and self.publish_matches:
             raise ConfigError(
                 "parameter pairs is empty",
@@ -179,7 +190,12 @@ class MatcherParameters(CameraParameters):
     @property
     def needs_image_topics(self) -> bool:
         """True if image_topics are subscribed to, or name the topics of CameraInfo."""
-        return not self.takes_features or self.verification == "essential"
+        return not self.takes_features or self.needs_camera_info
+
+    @property
+    def needs_camera_info(self) -> bool:
+        """True if the topics of CameraInfo are subscribed to."""
+        return self.verification == "essential" or self.publish_tracks
 
     @property
     def graphs(self) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ except ImportError as missing:
 
 MATCHES_TOPIC = "/matches"
 MATCHES_TYPE = "lightglue_ros/msg/Matches"
+TRACKS_TOPIC = "/tracks"
+TRACKS_TYPE = "lightglue_ros/msg/Tracks"
 _UNKNOWN_HASH = "RIHS01_" + 64 * "0"
 
 
@@ -28,7 +30,7 @@ _UNKNOWN_HASH = "RIHS01_" + 64 * "0"
 def typestore() -> Any:
     """Return rosbags' store of the message types of ROS 2 and of ours."""
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
-    for name in ("PairMatches", "Matches"):
+    for name in ("PairMatches", "Matches", "CameraTracks", "Tracks"):
         text = (files("lightglue_ros") / "definitions" / f"{name}.msg").read_text()
         store.register(typesys.get_types_from_msg(text, f"lightglue_ros/msg/{name}"))
     return store
@@ -41,6 +43,8 @@ def message_types() -> MessageTypes:
     return MessageTypes(
         types[MATCHES_TYPE],
         types["lightglue_ros/msg/PairMatches"],
+        types[TRACKS_TYPE],
+        types["lightglue_ros/msg/CameraTracks"],
         types["builtin_interfaces/msg/Time"],
         np.ravel,
     )

@@ -18,6 +18,7 @@ PARAMETERS = """
     max_keypoints: 48
     num_threads: 1
     provider: cpu
+    publish_tracks: true
 """
 
 

@@ -85,10 +85,15 @@ def matches_of(folder):
 
 
 def decoded_matches(folder):
-    """The messages on /matches, read with nothing but the definitions that are in the bag."""
+    """The messages on /matches, see `decoded`."""
+    return decoded(folder, "/matches")
+
+
+def decoded(folder, topic):
+    """The messages on a topic of ours, read with nothing but the definitions that are in the bag."""
     store = get_typestore(Stores.EMPTY)
     with rosbag2.Reader(folder) as reader:
-        (connection,) = (one for one in reader.connections if one.topic == "/matches")
+        (connection,) = (one for one in reader.connections if one.topic == topic)
         store.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
         return [
             store.deserialize_cdr(data, connection.msgtype) for _, _, data in reader.messages([connection])

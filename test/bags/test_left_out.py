@@ -181,7 +181,7 @@ def test_images_are_taken_by_their_stamps_however_they_were_recorded(motorcycle,
         assert [one.pairs[0].scores.tobytes() for one in messages] == [
             one.pairs[0].scores.tobytes() for one in found[0]
         ]
-    assert len(read_bag(tmp_path / "together")) == 3 * 24
+    assert len(read_bag(tmp_path / "together")) == 4 * 24
 
 
 def test_cameras_are_recorded_raw_or_compressed_on_any_topic(motorcycle, match_here, tmp_path):

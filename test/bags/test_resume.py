@@ -19,7 +19,9 @@ from recordings import DEADLINE, DELAY, FRAMES, jpeg_message, pictures, read_bag
 from lightglue_ros.bags.chunks import ChunkMatcher, ChunkSource
 from lightglue_ros.bags.engines import ProcessEngine, UnexpectedError
 from lightglue_ros.bags.frame_index import build_frame_index
+from lightglue_ros.bags.matched_bag import make_tracks
 from lightglue_ros.core import ConfigError
+from lightglue_ros.rig.tracks import Tracker
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
 
@@ -138,6 +140,7 @@ def test_a_frame_is_the_same_wherever_its_chunk_begins(motorcycle, model_folder,
         "image_width": 96,
         "image_height": 64,
         "camera_timeout": 0.2,
+        "publish_tracks": True,
     }
     settings = MatcherParameters(**changes)
     bag = write_bag(tmp_path / "bag", "mcap", eventful(motorcycle))
@@ -158,6 +161,15 @@ def test_a_frame_is_the_same_wherever_its_chunk_begins(motorcycle, model_folder,
     matched = [matcher.match(chunk) for chunk in reversed(chunks)]
     assert list(itertools.chain(*(chunk.messages for chunk in reversed(matched)))) == whole
     assert sum((chunk.counts for chunk in matched), Counter()) == counts
+    tracks = tracks_of([all_at_once], settings.cameras)
+    assert [time for time, _ in tracks] == [time for time, _ in whole]
+    assert tracks_of(reversed(matched), settings.cameras) == tracks
+
+
+def tracks_of(chunks, cameras):
+    """(time, bytes) of the tracks of chunks in their order."""
+    tracker = Tracker()
+    return [one for chunk in chunks for one in make_tracks(tracker, chunk, cameras)]
 
 
 def eventful(motorcycle):

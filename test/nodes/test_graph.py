@@ -61,7 +61,7 @@ def touched(listener, node):
     return {what: {name: types[0] for name, types in names_of(node, "/")} for what, names_of in graph.items()}
 
 
-@pytest.mark.parametrize("node", ["matcher", "viewer"])
+@pytest.mark.parametrize("node", ["matcher", "viewer", "vins_features"])
 def test_the_policy_allows_what_the_node_touches_by_default_and_nothing_else(make_robot, model_folder, node):
     with node_process(node, {"use_sim_time": True}) as process:
         listener = make_robot((), process)
@@ -82,6 +82,7 @@ def test_the_matcher_has_the_topics_of_the_page_and_with_features_no_others_than
         image_transport="compressed",
         verification="essential",
         publish_features=True,
+        publish_tracks=True,
     )
     of_all_nodes = {"/rosout", "/parameter_events"}
 
@@ -95,7 +96,8 @@ def test_the_matcher_has_the_topics_of_the_page_and_with_features_no_others_than
 
     rig.wait_until(is_described, "topics of the page")
     if not HAS_FOXGLOVE:
-        assert set(touched(rig, "matcher")["publish"]) == allowed("matcher")["publish"] | FEATURES.keys()
+        with_more = allowed("matcher")["publish"] | FEATURES.keys() | {"/tracks"}
+        assert set(touched(rig, "matcher")["publish"]) == with_more
     rig.end()
     rig = robot(connected=False, input="features")
     rig.wait_until(lambda: touched(rig, "matcher")["subscribe"] == FEATURES, "topics of features")

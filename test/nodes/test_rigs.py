@@ -17,6 +17,7 @@ OK, MISSING = PairMatches.STATUS_OK, PairMatches.STATUS_MISSING
 READY = [
     ("matcher", ["left", "right"], [OK]),
     ("stereo_with_time", ["left", "right"], [OK, OK, OK, MISSING]),
+    ("visual_inertial", ["left", "right"], [OK, OK, MISSING]),
     ("surround", ["front", "left", "rear", "right"], [OK, OK, OK, OK]),
     ("mono", ["camera"], [OK, MISSING]),
 ]

@@ -27,6 +27,11 @@ robot: {matcher: {ros__parameters: {image_width: 128}}}
         (["publish_matches:=false"], "there is nothing to do", "at least one of them true"),
         (["input:=features", "publish_matches:=false"], "there is nothing to do", "at least one of them"),
         (["input:=features", "publish_features:=true"], "nothing is extracted here", "one of the two"),
+        (
+            ["publish_tracks:=true", "publish_matches:=false", "publish_features:=true"],
+            "nothing is matched here",
+            "tracks together with matches",
+        ),
         (["input:=feature"], "parameter input is 'feature'", "images, features"),
         (["features_precision:=int8"], "features_precision is 'int8'", "fp32, fp16"),
         (["match_threshold:=true"], "match_threshold is True", "double from 0 to 1"),
