@@ -11,8 +11,9 @@ KLT is the front end of VINS-Fusion with 1,024 corners in place of 150: goodFeat
 near, calcOpticalFlowPyrLK with windows of 21 px and 4 levels, and a check that the flow back ends within half
 a pixel. `--distance` is the least distance of its corners.
 
-Ours are the keypoints of `FrameProcessor` in the tracks of `Tracker`, with the pair camera@-1:camera.
-`MODEL:fundamental` verifies the matches.
+Ours are the keypoints of `FrameProcessor` in the tracks of `Tracker`, with the pair camera@-1:camera. Options
+follow the model: `fundamental` verifies the matches, `none` or `lucas_kanade` is the parameter refine,
+`checked` takes only matches that pass the check of refinement, and `WIDTHxHEIGHT` is another canvas.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,9 +29,11 @@ import cv2
 import numpy as np
 
 from against_originals import DATA
-from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core import MatchPipeline, PairMatches
+from lightglue_ros.core.features import MATCH_ARRAYS
 from lightglue_ros.core.image_files import read_image
 from lightglue_ros.core.mono16 import Mono16Range
+from lightglue_ros.core.refinement import REFINEMENTS
 from lightglue_ros.rig.frame import FrameSettings, RigFrame
 from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rig.rig import Rig
@@ -38,7 +41,6 @@ from lightglue_ros.rig.tracks import FrameKeypoints, Tracker
 from pose import Camera, read_camera
 from tables import Table, keep, parser_of, print_head, print_table
 
-STRIDES = (1, 2, 5)
 TOLERANCE = 1.0  # pixels
 CORNERS = 1024
 IMAGE_SIZE = 1060, 320
@@ -68,8 +70,9 @@ class Image:
 def main() -> None:
     """Track and print a table."""
     parser = parser_of(__doc__)
-    parser.add_argument("models", nargs="+", metavar="MODEL[:GEOMETRY]", help="such as aliked:fundamental")
+    parser.add_argument("models", nargs="+", metavar="MODEL[:OPTION...]", help="such as xfeat:checked")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with kitti_seq1")
+    parser.add_argument("--strides", default="1,2,5", help="with commas")
     parser.add_argument("--pairs", default="camera@-1:camera", help="pairs of frames, with commas")
     parser.add_argument("--distance", type=float, default=6.0, help="least distance of KLT's corners, pixels")
     arguments = parser.parse_args()
@@ -83,7 +86,7 @@ def main() -> None:
     for model in arguments.models:
         ends[model] = lambda seen, model=model: track_matches(seen, model, arguments.pairs.split(","))
     rows = []
-    for stride in STRIDES:
+    for stride in map(int, arguments.strides.split(",")):
         right_of_klt = 0.0
         for name, track in ends.items():
             start = time.perf_counter()
@@ -100,18 +103,37 @@ def main() -> None:
 
 
 def track_matches(images: Sequence[np.ndarray], model: str, pairs: Sequence[str]) -> Iterator[Tracked]:
-    """Track the keypoints of a model; MODEL:GEOMETRY verifies the matches."""
-    model, _, geometry = model.partition(":")
-    pipeline = MatchPipeline(model, "cpu", IMAGE_SIZE)
+    """Track the keypoints of a model, with options as in the head of this module."""
+    model, *options = model.split(":")
+    sizes = [tuple(map(int, one.split("x"))) for one in options if one[0].isdigit()]
+    pipeline = MatchPipeline(model, "cpu", *(sizes or [IMAGE_SIZE]))
     rig = Rig.parse(["camera"], pairs)
-    settings = FrameSettings(rig, IMAGE_SIZE, None, 0.1, Mono16Range(), geometry or "none")
+    settings = FrameSettings(
+        rig,
+        pipeline.image_size,
+        None,
+        0.1,
+        Mono16Range(),
+        geometry="fundamental" if "fundamental" in options else "none",
+        refine=next((one for one in options if one in REFINEMENTS), "auto"),
+    )
     processor: FrameProcessor[Image] = FrameProcessor(pipeline, settings)
     tracker = Tracker()
     for image in images:
         frame = RigFrame((Image(image, *image.shape[::-1]),), (0,), epochs=(0,))
         keypoints = FrameKeypoints.of_result(frame, processor.process(frame, settings))
+        if "checked" in options:
+            keypoints = replace(keypoints, matches=[only_checked(one) for one in keypoints.matches])
         (tracks,) = tracker.update(keypoints)
         yield tracks.ids, tracks.keypoints
+
+
+def only_checked(matches: PairMatches) -> PairMatches:
+    """Leave out the matches that do not pass the check of refinement."""
+    if matches.checked is None:
+        return matches
+    arrays = {name: getattr(matches, name)[matches.checked] for name in MATCH_ARRAYS}
+    return replace(matches, **arrays, checked=None)
 
 
 def track_flow(images: Sequence[np.ndarray], distance: float) -> Iterator[Tracked]:

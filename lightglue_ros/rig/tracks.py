@@ -118,8 +118,10 @@ def _joining(pair: RigPair[ImageT], is_verified: bool) -> PairMatches:
         return pair.matches
     if pair.verification is None:
         return PairMatches.empty()
-    inliers = pair.verification.inliers
-    return replace(pair.matches, **{name: getattr(pair.matches, name)[inliers] for name in MATCH_ARRAYS})
+    matches, inliers = pair.matches, pair.verification.inliers
+    arrays = {name: getattr(matches, name)[inliers] for name in MATCH_ARRAYS}
+    checked = None if matches.checked is None else matches.checked[inliers]
+    return replace(matches, **arrays, checked=checked)
 
 
 def _intrinsics(

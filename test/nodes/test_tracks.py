@@ -29,6 +29,8 @@ RIG = """
     max_keypoints: 256
     image_width: 320
     image_height: 224
+    # Refined matches end next to the keypoints.
+    refine: none
 """
 # Stamps in seconds: time is set back after the fifth moment.
 MOMENTS = [*(BEGIN + PERIOD * n for n in range(5)), *(BEGIN - HOUR + PERIOD * n for n in range(2))]
