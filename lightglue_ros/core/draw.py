@@ -16,6 +16,9 @@ from lightglue_ros.core.features import PairMatches
 
 COLOURINGS = ("score", "disparity")
 MOST_LINES = 200
+# Lower pictures have fewer lines in proportion. Most lines are nearly horizontal, and 200 of them hid the 193
+# rows of a wide image.
+_FULL_HEIGHT = 480
 
 _FAINT = 0.5  # opacity of lines, of outliers and of keypoints without a match
 _UNMATCHED = (120, 190, 255)
@@ -32,7 +35,8 @@ class Style:
     Attributes:
         colouring: ``score``, from red (0) over yellow to green (1); or ``disparity``, the distance between
             the two positions of a match, from blue (smallest) over green to red (largest in the picture).
-        most_lines: highest number of lines per pair; 0 draws only dots.
+        most_lines: highest number of lines per pair, in proportion fewer in pictures of less than 480 rows;
+            0 draws only dots.
     """
 
     colouring: str = "score"
@@ -97,7 +101,8 @@ def draw_matches(
     picture[: len(image0), :width], picture[: len(image1), width:] = _rgb(image0), _rgb(image1)
     offset = np.array([width, 0], np.float32)
     ends = np.stack([points0, points1 + offset], axis=1)
-    lines = spread(points0, matches.scores, (width, len(image0)), style.most_lines)
+    most = round(style.most_lines * min(1.0, height / _FULL_HEIGHT))
+    lines = spread(points0, matches.scores, (width, len(image0)), most)
     faint = picture.copy()
     for point in (*lone0, *(lone1 + offset)):
         _draw_point(faint, point, _UNMATCHED)

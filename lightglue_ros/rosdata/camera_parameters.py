@@ -69,7 +69,8 @@ class CameraParameters:
     )
     drawing_lines: int = parameter(
         MOST_LINES,
-        "Highest number of lines per pair in pictures, spread evenly over the image; every match has dots.",
+        "Highest number of lines per pair in pictures, spread evenly over the image; in proportion fewer in "
+        "pictures of less than 480 rows. Every match has dots.",
         limits=(0, 65536),
         can_change=True,
     )

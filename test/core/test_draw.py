@@ -91,3 +91,13 @@ def test_small_disparities_are_blue_and_large_ones_red_and_outliers_magenta():
     assert draw[90, 9].tolist() == [128, 0, 128]
     nothing = draw_matches(black, black, PairMatches.empty(), "", style=Style("disparity"))
     assert not nothing.any()
+
+
+def test_a_low_picture_has_fewer_lines_so_that_the_image_is_seen():
+    low, high = np.full((120, 600), 100, np.uint8), np.full((480, 600), 100, np.uint8)
+    shares = []
+    for image in (low, high):
+        matches = random_matches(1000, (600, len(image)))
+        dots, lines = (draw_matches(image, image, matches, "", style=Style(most_lines=n)) for n in (0, 200))
+        shares.append(np.mean((lines != dots).any(axis=-1)))
+    assert 0 < shares[0] < 1.2 * shares[1] < 1
