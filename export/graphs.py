@@ -17,6 +17,7 @@ from lightglue_ros.export.models.adaptive import AdaptiveLightGlue, matcher_part
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.operators.images import to_mean, to_rgb
+from lightglue_ros.export.operators.pixels import best_of, kept, quotient
 from lightglue_ros.export.operators.slots import at_least_one, compact, rows_of
 from lightglue_ros.export.tracing import Free, Part, TensorSpec
 
@@ -202,7 +203,7 @@ def _inside(scores: Tensor, sizes: Tensor, border: int) -> Tensor:
     x, y = torch.arange(scores.shape[2]), torch.arange(scores.shape[1])
     columns = (x >= border) & (x < sizes[:, 0:1] - border)
     rows = (y >= border) & (y < sizes[:, 1:2] - border)
-    return scores * rows.unsqueeze(2).float() * columns.unsqueeze(1).float()
+    return kept(kept(scores, rows.unsqueeze(2)), columns.unsqueeze(1))
 
 
 def _best_pixels(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -212,9 +213,8 @@ def _best_pixels(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Empty slots score 0, at some position inside.
     """
     width = scores.shape[2]
-    padded = F.pad(scores.flatten(1), (0, count))
-    best, index = padded.topk(count, dim=1)
+    best, index = best_of(scores.flatten(1), count)
     index = torch.where(best > 0, index, 0)
-    row = torch.div(index, width, rounding_mode="trunc")
+    row = quotient(index, width)
     # The column without a remainder: a remainder by a symbolic width cannot be exported.
     return best, torch.stack([index - row * width, row], dim=-1).to(scores.dtype)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.operators.deformable import deform_conv2d
+from lightglue_ros.export.operators.pixels import kept
 
 DETECTION_THRESHOLD = 0.2  # the reference's default
 RADIUS = 2  # pixels, for non-maximum suppression, refinement and the border without keypoints
@@ -221,7 +222,7 @@ class DeformableDescriptorHead(nn.Module):
         width, height = canvas
         corner_x, corner_y, weights = maps.bilinear_corners(x, y)
         is_inside = (corner_x >= 0) & (corner_x < width) & (corner_y >= 0) & (corner_y < height)
-        weights = weights * is_inside.float()
+        weights = kept(weights, is_inside)
         corners = _features_at(levels, corner_x, corner_y, canvas)
         return maps.sum_corners(corners * (weights.unsqueeze(3) / maps.norm(corners)).to(corners.dtype))
 

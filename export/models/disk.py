@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightglue_ros.export.models.extractor import Extractor
-from lightglue_ros.export.models.maps import has_contrast, normalise, unit
+from lightglue_ros.export.models.maps import unit
+from lightglue_ros.export.operators.pixels import has_contrast, kept, normalise
 
 KERNEL = 5  # pixels per side of every convolution
 NMS_SIZE = 5  # pixels, kornia's and cvg/LightGlue's default
@@ -77,7 +78,7 @@ class DISK(Extractor):
             bottom = layer(_join(bottom, levels.pop()))
         features = self.gate(_join(bottom, levels.pop()))
         heatmap = F.pixel_shuffle(self.detector(features.float()), BLOCK).squeeze(1)
-        return _keypoint_scores(heatmap) * has_contrast(images).float().squeeze(1), features
+        return kept(_keypoint_scores(heatmap), has_contrast(images).squeeze(1)), features
 
     def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 128] at whole pixels."""
@@ -93,7 +94,7 @@ class Gate(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Normalise and activate maps [N, channels, H, W]."""
-        return F.prelu(normalise(maps.float()).to(maps.dtype), self.slope)
+        return F.prelu(normalise(maps), self.slope)
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -140,7 +141,7 @@ def _keypoint_scores(heatmap: Tensor) -> Tensor:
     left = F.pad(maps, (reach, 0, 0, 0), value=nothing)
     left = F.max_pool2d(left, (1, reach), stride=1)[:, 0, :, :width]
     is_keypoint = (heatmap == strongest) & (heatmap > torch.maximum(above, left))
-    return heatmap * (is_keypoint & (heatmap > DETECTION_THRESHOLD)).float()
+    return kept(heatmap, is_keypoint & (heatmap > DETECTION_THRESHOLD))
 
 
 def _patches(features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
@@ -156,5 +157,5 @@ def _patches(features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Te
     index = (rows * width).unsqueeze(3) + columns.unsqueeze(2)
     index = torch.where(inside, index.flatten(2), 0).flatten(1)
     pixels = features.flatten(2).gather(2, index.unsqueeze(1).expand(-1, channels, -1))
-    patches = pixels.view(count, channels, -1, KERNEL**2) * inside.unsqueeze(1).to(pixels.dtype)
+    patches = kept(pixels.view(count, channels, -1, KERNEL**2), inside.unsqueeze(1))
     return patches.transpose(1, 2).flatten(2)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightglue_ros.export.operators.pixels import EPSILON, softmax_of_channels
+
 CELL = 8  # pixels per side of a cell of the detectors of SuperPoint and XFeat
-EPSILON = 1e-5  # PyTorch's default of instance and batch normalisation
 
 
 def fold_batch_norm(
@@ -21,22 +22,9 @@ def fold_batch_norm(
     return weight / divisor[:, None, None, None], offset - mean / divisor
 
 
-def has_contrast(images: Tensor) -> Tensor:
-    """Find which of images [N, 3, H, W] have more than one colour: bool [N, 1, 1, 1]."""
-    differs = images.amax(dim=(2, 3)) > images.amin(dim=(2, 3))
-    return differs.any(dim=1)[:, None, None, None]
-
-
 def softmax_of_cells(logits: Tensor) -> Tensor:
-    """Compute the softmax over a cell's 64 pixels and "none": float32 [N, 65, H/8, W/8] to [N, H, W].
-
-    Written out because ONNX Runtime is slow at a softmax over channels. The sum is a convolution because
-    ONNX Runtime's sum over channels adds in another order for one image than for several, which moves scores
-    by 2e-7.
-    """
-    exponentials = (logits - logits.amax(dim=1, keepdim=True)).exp()
-    sums = F.conv2d(exponentials, torch.ones(1, CELL**2 + 1, 1, 1))
-    return F.pixel_shuffle(exponentials[:, :-1] / sums, CELL).squeeze(1)
+    """Compute the softmax over a cell's 64 pixels and "none": float32 [N, 65, H/8, W/8] to [N, H, W]."""
+    return F.pixel_shuffle(softmax_of_channels(logits)[:, :-1], CELL).squeeze(1)
 
 
 def is_local_maximum(scores: Tensor, radius: int) -> Tensor:
@@ -73,25 +61,6 @@ def unit(vectors: Tensor, dim: int = -1) -> Tensor:
 def norm(vectors: Tensor, dim: int = -1) -> Tensor:
     """Compute the lengths of vectors along a dimension, which is kept: float32, never 0."""
     return vectors.float().norm(dim=dim, keepdim=True).clamp_min(1e-12)
-
-
-def normalise(maps: Tensor) -> Tensor:
-    """Apply instance normalisation without weights to [N, C, H, W].
-
-    Written out, rows before columns, because ONNX Runtime's own operator sums a whole map in one float32 and
-    is off by 1e-4 of the largest value. The rounding error of the mean is subtracted afterwards.
-    """
-    centred = maps - _mean(maps)
-    rest = _mean(centred)
-    deviation = (_mean(centred * centred) - rest * rest + EPSILON).sqrt()
-    return (centred - rest) / deviation
-
-
-def _mean(maps: Tensor) -> Tensor:
-    """Average [N, C, H, W] to [N, C, 1, 1]."""
-    rows = maps.mean(dim=3)
-    # Doubled because ONNX Runtime adds up a single row in another order than one row of several.
-    return torch.cat([rows, rows], dim=1).mean(dim=2)[:, : rows.shape[1], None, None]
 
 
 def interpolate(features: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.maps import CELL, unit
+from lightglue_ros.export.operators.pixels import has_contrast
 
 DETECTION_THRESHOLD = 0.0005  # cvg/LightGlue's default
 NMS_RADIUS = 4  # pixels, cvg/LightGlue's default
@@ -73,7 +74,7 @@ class SuperPoint(Extractor):
             encoded = level(F.max_pool2d(encoded, 2))
         heatmap = maps.softmax_of_cells(self.detector(encoded).float()).unsqueeze(1)
         is_keypoint = maps.is_local_maximum(heatmap, NMS_RADIUS) & (heatmap > self.detection_threshold)
-        is_keypoint = is_keypoint & maps.has_contrast(images)
+        is_keypoint = is_keypoint & has_contrast(images)
         scores = torch.where(is_keypoint, heatmap, 0.0).squeeze(1)
         return scores, unit(maps.pixels_first(self.descriptor(encoded)).float())
 

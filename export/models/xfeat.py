@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightglue_ros.export.models.extractor import Extractor
-from lightglue_ros.export.models.maps import CELL, fold_batch_norm, normalise, softmax_of_cells, unit
+from lightglue_ros.export.models.maps import CELL, fold_batch_norm, softmax_of_cells, unit
+from lightglue_ros.export.operators.pixels import kept, normalise, resample
 
 DETECTION_THRESHOLD = 0.05  # XFeat's default
 NMS_SIZE = 5  # pixels, XFeat's default
@@ -179,8 +180,7 @@ def _keypoint_scores(heatmap: Tensor, reliability: Tensor) -> Tensor:
     is_keypoint = is_keypoint & (torch.arange(height).unsqueeze(1) + torch.arange(width) > 0)
     rows = _bilinear_weights(height, reliability.shape[1])
     columns = _bilinear_weights(width, reliability.shape[2])
-    dense_reliability = rows @ reliability @ columns.transpose(0, 1)
-    return heatmap * dense_reliability * is_keypoint.float()
+    return kept(heatmap * resample(reliability, rows, columns), is_keypoint)
 
 
 def _bilinear_weights(pixels: int, cells: int) -> Tensor:

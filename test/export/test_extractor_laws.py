@@ -22,7 +22,18 @@ from laws import FEATURES, SLOTS, THRESHOLD, rows
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export.graphs import ExtractorGraph
 
-EXTRACTORS = ("xfeat", "xfeat-fp16", "xfeat-int8", "disk", "aliked", "aliked-t16", "superpoint")
+# fp16 has the form for GPUs.
+EXTRACTORS = (
+    "xfeat",
+    "xfeat-fp16",
+    "xfeat-int8",
+    "disk",
+    "disk-gpu",
+    "aliked",
+    "aliked-t16",
+    "superpoint",
+)
+VARIANTS = {"fp16": {"precision": "fp16"}, "int8": {"precision": "int8"}, "gpu": {"target": "gpu"}}
 BORDERS = {"superpoint": 4}  # pixels along the edges of an image without keypoints; 0 for other models
 
 
@@ -52,11 +63,11 @@ class Extractor:
 
 @pytest.fixture(scope="session")
 def extractor(request, small, export_of):
-    name, _, precision = request.param.rpartition("-")
-    if precision not in ("fp16", "int8"):
-        name, precision = request.param, "fp32"
-    made = small(name, split=True, max_keypoints=SLOTS, precision=precision)
-    path = export_of(name).files[0] if precision == "fp32" else made.write("extractor")
+    name, _, variant = request.param.rpartition("-")
+    if variant not in VARIANTS:
+        name, variant = request.param, None
+    made = small(name, split=True, max_keypoints=SLOTS, **VARIANTS.get(variant, {}))
+    path = made.write("extractor") if variant else export_of(name).files[0]
     session = GraphSession(path, "extractor", provider="cpu", num_threads=1)
     return Extractor(session, made.networks[0])
 

@@ -1,0 +1,226 @@
+"""Steps on maps of pixels that are fast in one form on CPUs and in another on GPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from onnxscript import opset18
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightglue_ros.export.operators.registration import onnx_form, operator
+
+EPSILON = 1e-5  # PyTorch's default of instance and batch normalisation
+# Pixels in which a GPU looks for the best at once. ONNX Runtime's TopK has one block of 256 threads for each
+# row, and the 300,000 pixels of a VGA image in one row would take most of XFeat's extraction.
+CHUNK = 16384
+_FLOAT = 1  # ONNX's numbers of types
+_INT32 = 6
+
+
+def _best(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    best = values.new_empty((values.shape[0], count))
+    return best, torch.empty_like(best, dtype=torch.int64)
+
+
+@operator(_best)
+def best_of(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Find the highest values of each row [N, M], best first: values and places int64, both [N, count].
+
+    `count` may exceed M. The values that are missing are 0, and their places may lie outside of the row.
+    """
+    best, places = F.pad(values, (0, count)).topk(count, dim=1)
+    return best, places
+
+
+@onnx_form("best_of")
+def _(values: Any, count: int) -> Any:
+    padded = opset18.Pad(values, opset18.Constant(value_ints=[0, 0, 0, count]))
+    return opset18.TopK(padded, opset18.Constant(value_ints=[count]), axis=1)
+
+
+@onnx_form("best_of", target="gpu")
+def _(values: Any, count: int) -> Any:
+    length = max(CHUNK, count)  # the best of all may lie in one chunk
+    size, wanted = opset18.Constant(value_ints=[length]), opset18.Constant(value_ints=[count])
+    missing = opset18.Mod(opset18.Neg(opset18.Shape(values, start=1)), size)
+    pads = opset18.Concat(opset18.Constant(value_ints=[0, 0, 0]), missing, axis=0)
+    chunks = opset18.Reshape(opset18.Pad(values, pads), opset18.Constant(value_ints=[0, -1, length]))
+    of_chunks, places = opset18.TopK(chunks, wanted, axis=2)
+    in_a_row = opset18.Constant(value_ints=[0, -1])
+    best, chosen = opset18.TopK(opset18.Reshape(of_chunks, in_a_row), wanted, axis=1)
+    before = opset18.Mul(opset18.Div(chosen, wanted), size)  # pixels in the chunks before
+    return best, opset18.Add(
+        opset18.GatherElements(opset18.Reshape(places, in_a_row), chosen, axis=1), before
+    )
+
+
+@operator(lambda values, divisor: torch.empty_like(values))
+def quotient(values: Tensor, divisor: int) -> Tensor:
+    """Divide int64 values, 0 or more, and round down.
+
+    The tracer would divide as floats, and float16, which TensorRT may choose, ends at 65504.
+    """
+    return torch.div(values, divisor, rounding_mode="trunc")
+
+
+@onnx_form("quotient")
+def _(values: Any, divisor: Any) -> Any:
+    return opset18.Div(values, opset18.Constant(value_int=divisor) if isinstance(divisor, int) else divisor)
+
+
+@operator(lambda values, mask: torch.empty_like(values))
+def kept(values: Tensor, mask: Tensor) -> Tensor:
+    """Keep float values where the mask bool is True, else 0; the mask is broadcast.
+
+    On a CPU this is a product, which takes ONNX Runtime less time. Elsewhere values may have overflowed in
+    float16, and infinity times 0 is not a number.
+    """
+    return torch.where(mask, values, 0.0)
+
+
+@onnx_form("kept")
+def _(values: Any, mask: Any) -> Any:
+    zero = opset18.Cast(opset18.Constant(value_float=0.0), to=int(values.dtype))
+    return opset18.Where(mask, values, zero)
+
+
+@onnx_form("kept", target="cpu")
+def _(values: Any, mask: Any) -> Any:
+    return opset18.Mul(values, opset18.Cast(mask, to=int(values.dtype)))
+
+
+@operator(lambda images: images.new_empty((images.shape[0], 1, 1, 1), dtype=torch.bool))
+def has_contrast(images: Tensor) -> Tensor:
+    """Find which of images [N, C, H, W] have more than one colour: bool [N, 1, 1, 1]."""
+    differs = images.amax(dim=(2, 3)) > images.amin(dim=(2, 3))
+    return differs.any(dim=1)[:, None, None, None]
+
+
+@onnx_form("has_contrast")
+def _(images: Any) -> Any:
+    pixels, one = opset18.Constant(value_ints=[2, 3]), opset18.Constant(value_ints=[1])
+    most, least = opset18.ReduceMax(images, pixels), opset18.ReduceMin(images, pixels)
+    differs = opset18.Cast(opset18.Greater(most, least), to=_INT32)
+    return opset18.Cast(opset18.ReduceMax(differs, one), to=9)
+
+
+@onnx_form("has_contrast", target="gpu")
+def _(images: Any) -> Any:
+    """Add the distances from the first pixel: ONNX Runtime's sums are fast, its maxima are cuDNN's."""
+    zero, one = opset18.Constant(value_ints=[0, 0]), opset18.Constant(value_ints=[1, 1])
+    first = opset18.Slice(images, zero, one, opset18.Constant(value_ints=[2, 3]))
+    distances = opset18.Abs(opset18.Sub(images, first))
+    total = opset18.ReduceSum(distances, opset18.Constant(value_ints=[1, 2, 3]))
+    return opset18.Greater(total, opset18.Constant(value_float=0.0))
+
+
+@operator(lambda maps: torch.empty_like(maps))
+def normalise(maps: Tensor) -> Tensor:
+    """Apply instance normalisation without weights to [N, C, H, W], in float32 whatever the type.
+
+    Written out, rows before columns, because ONNX Runtime's own operator sums a whole map in one float32 and
+    is off by 1e-4 of the largest value on a CPU. The rounding error of the mean is subtracted afterwards.
+    """
+    wide = maps.float()
+    centred = wide - _mean(wide)
+    rest = _mean(centred)
+    deviation = (_mean(centred * centred) - rest * rest + EPSILON).sqrt()
+    return ((centred - rest) / deviation).to(maps.dtype)
+
+
+def _mean(maps: Tensor) -> Tensor:
+    """Average [N, C, H, W] to [N, C, 1, 1]."""
+    rows = maps.mean(dim=3)
+    # Doubled because ONNX Runtime adds up a single row in another order than one row of several.
+    return torch.cat([rows, rows], dim=1).mean(dim=2)[:, : rows.shape[1], None, None]
+
+
+def _onnx_mean(maps: Any, channels: int) -> Any:
+    """Build `_mean` in ONNX."""
+    at = {place: opset18.Constant(value_ints=[place]) for place in (0, 1, 2, 3, channels)}
+    rows = opset18.ReduceMean(maps, at[3], keepdims=0)
+    twice = opset18.ReduceMean(opset18.Concat(rows, rows, axis=1), at[2], keepdims=0)
+    return opset18.Unsqueeze(
+        opset18.Slice(twice, at[0], at[channels], at[1]), opset18.Constant(value_ints=[2, 3])
+    )
+
+
+@onnx_form("normalise")
+def _normalise(maps: Any) -> Any:
+    channels, kind = maps.shape[1], int(maps.dtype)
+    wide = maps if kind == _FLOAT else opset18.Cast(maps, to=_FLOAT)
+    centred = opset18.Sub(wide, _onnx_mean(wide, channels))
+    rest = _onnx_mean(centred, channels)
+    squares = _onnx_mean(opset18.Mul(centred, centred), channels)
+    variance = opset18.Sub(squares, opset18.Mul(rest, rest))
+    deviation = opset18.Sqrt(opset18.Add(variance, opset18.Constant(value_float=EPSILON)))
+    normal = opset18.Div(opset18.Sub(centred, rest), deviation)
+    return normal if kind == _FLOAT else opset18.Cast(normal, to=kind)
+
+
+@onnx_form("normalise", target="gpu")
+def _(maps: Any) -> Any:
+    """One operator, which reads float16 as it is and adds up in float32.
+
+    It is not for several maps in float32: DISK's scores would differ by 5e-4 of the best where a CPU runs the
+    file, as in the check of each export. XFeat, which normalises one map, differs by 7e-6.
+    """
+    if int(maps.dtype) == _FLOAT and maps.shape[1] > 1:
+        return _normalise(maps)
+    ones, zeros = (
+        opset18.Cast(opset18.Constant(value_floats=[value] * maps.shape[1]), to=int(maps.dtype))
+        for value in (1.0, 0.0)
+    )
+    return opset18.InstanceNormalization(maps, ones, zeros, epsilon=EPSILON)
+
+
+@operator(lambda maps, rows, columns: maps.new_empty((maps.shape[0], rows.shape[0], columns.shape[0])))
+def resample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Compute rows @ map @ columns^T of each map: [N, h, w], [H, h] and [W, w] to [N, H, W]."""
+    return rows @ maps @ columns.transpose(0, 1)
+
+
+@onnx_form("resample")
+def _(maps: Any, rows: Any, columns: Any) -> Any:
+    return opset18.MatMul(opset18.MatMul(rows, maps), opset18.Transpose(columns, perm=[1, 0]))
+
+
+@onnx_form("resample", target="gpu")
+def _(maps: Any, rows: Any, columns: Any) -> Any:
+    """Repeat the rows for each map.
+
+    Else ONNX Runtime takes a product for which the host lists the maps' addresses, in memory that it frees. A
+    CUDA graph would read this memory at each replay.
+    """
+    images = opset18.Shape(maps, end=1)
+    shape = opset18.Concat(images, opset18.Constant(value_ints=[1, 1]), axis=0)
+    product = opset18.MatMul(opset18.Expand(rows, shape), maps)
+    return opset18.MatMul(product, opset18.Transpose(columns, perm=[1, 0]))
+
+
+@operator(lambda logits: torch.empty_like(logits))
+def softmax_of_channels(logits: Tensor) -> Tensor:
+    """Compute the softmax over the channels of [N, C, H, W].
+
+    Written out because ONNX Runtime is slow at this softmax on a CPU. The sum is a convolution because ONNX
+    Runtime's sum over channels adds in another order for one image than for several, which moves scores by
+    2e-7.
+    """
+    exponentials = (logits - logits.amax(dim=1, keepdim=True)).exp()
+    return exponentials / F.conv2d(exponentials, torch.ones(1, logits.shape[1], 1, 1))
+
+
+@onnx_form("softmax_of_channels")
+def _(logits: Any) -> Any:
+    highest = opset18.ReduceMax(logits, opset18.Constant(value_ints=[1]))
+    exponentials = opset18.Exp(opset18.Sub(logits, highest))
+    shape = opset18.Constant(value_ints=[1, logits.shape[1], 1, 1])
+    ones = opset18.Expand(opset18.Constant(value_floats=[1.0]), shape)
+    return opset18.Div(exponentials, opset18.Conv(exponentials, ones))
+
+
+@onnx_form("softmax_of_channels", target="gpu")
+def _(logits: Any) -> Any:
+    return opset18.Softmax(logits, axis=1)
