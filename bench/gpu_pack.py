@@ -14,11 +14,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import lzma
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +36,6 @@ GPU_BUILD = "onnxruntime-gpu==1.31.1"
 WHEELS = GPU_BUILD, "numpy", "opencv-python-headless", "flatbuffers", "packaging", "protobuf"
 PYTHON = "3.12"
 PLATFORMS = "manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"
-# The dynamic and the static file of a model hold the same weights, up to 100 MB apart.
-DICTIONARY = 1 << 27
 
 USAGE = f"""
 On a machine with Linux on x86-64, Python {PYTHON} and an NVIDIA GPU with driver 580 or later, CUDA 13 and
@@ -178,11 +175,11 @@ def write_contents(pack: Path) -> None:
 
 
 def split(pack: Path, parts: Path, size: int) -> None:
-    """Write the pack as parts of a compressed archive, and their SHA-256."""
+    """Write the pack as parts of an archive, and their SHA-256."""
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True)
     sums = {}
-    for number, data in enumerate(blocks(compressed(pack), size), start=1):
+    for number, data in enumerate(blocks(archive(pack), size), start=1):
         name = f"part-{number:02}"
         (parts / name).write_bytes(data)
         sums[name] = hashlib.sha256(data).hexdigest()
@@ -190,15 +187,12 @@ def split(pack: Path, parts: Path, size: int) -> None:
     shutil.copy(ROOT / "bench" / "gpu_unpack.py", parts)
 
 
-def compressed(pack: Path) -> Iterator[bytes]:
-    """Yield the pack as a compressed tar archive."""
-    filters: Sequence[dict] = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": DICTIONARY}]
-    compressor = lzma.LZMACompressor(filters=filters)
-    tar_command = ["tar", "-C", str(pack), "-cf", "-", *sorted(path.name for path in pack.iterdir())]
-    with subprocess.Popen(tar_command, stdout=subprocess.PIPE) as tar:
+def archive(pack: Path) -> Iterator[bytes]:
+    """Yield the pack as a tar archive; neither wheels nor weights become smaller by compression."""
+    command = ["tar", "-C", str(pack), "-cf", "-", *sorted(path.name for path in pack.iterdir())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:
         while data := tar.stdout.read(1 << 20):
-            yield compressor.compress(data)
-    yield compressor.flush()
+            yield data
 
 
 def blocks(stream: Iterator[bytes], size: int) -> Iterator[bytes]:

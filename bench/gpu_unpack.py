@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import lzma
 import subprocess
 import sys
 import tarfile
@@ -48,7 +47,8 @@ class Parts(io.RawIOBase):
 def main() -> None:
     """Unpack, and install the wheels into the folder `site`."""
     parts, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    with lzma.open(io.BufferedReader(Parts(parts))) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+    stream = io.BufferedReader(Parts(parts))
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
         tar.extractall(folder, filter="data")
     wheels = sorted(map(str, (folder / "wheels").glob("*.whl")))
     site = folder / "site"

@@ -77,7 +77,7 @@ def test_a_pack_comes_out_of_its_parts_as_it_was_and_a_damaged_part_is_named(tmp
     data = bytes(range(256)) * 400
     for number in range(20):
         (pack / "models" / f"{number}.onnx").write_bytes(data[number:])
-    gpu_pack.split(pack, parts, 500)
+    gpu_pack.split(pack, parts, 1 << 19)
     assert len(json.loads((parts / "parts.json").read_text())) > 2
     command = [sys.executable, str(parts / "gpu_unpack.py"), str(parts), str(tmp_path / "out")]
     subprocess.run(command, timeout=DEADLINE, check=True)
