@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightglue_ros.export.operators.pixels import EPSILON, softmax_of_channels
+from lightglue_ros.export.operators.pixels import EPSILON, softmax_of_channels, sum_corners
 
 CELL = 8  # pixels per side of a cell of the detectors of SuperPoint and XFeat
 
@@ -81,11 +81,6 @@ def bilinear_corners(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     weight_x = torch.cat([1 - to_right, to_right], dim=2).repeat(1, 1, 2)
     weight_y = torch.cat([1 - to_bottom, 1 - to_bottom, to_bottom, to_bottom], dim=2)
     return corner_x, corner_y, weight_x * weight_y
-
-
-def sum_corners(weighted: Tensor) -> Tensor:
-    """Sum [N, M, 4 R, C], in the order of `bilinear_corners`, to [N, M, R, C]."""
-    return weighted.unflatten(2, (4, -1)).sum(dim=2)
 
 
 def pixels(features: Tensor, x: Tensor, y: Tensor) -> Tensor:

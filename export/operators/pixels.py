@@ -224,3 +224,24 @@ def _(logits: Any) -> Any:
 @onnx_form("softmax_of_channels", target="gpu")
 def _(logits: Any) -> Any:
     return opset18.Softmax(logits, axis=1)
+
+
+@operator(lambda weighted: weighted.unflatten(2, (4, -1))[:, :, 0].clone())
+def sum_corners(weighted: Tensor) -> Tensor:
+    """Sum [N, M, 4 R, C], in the order of `models.maps.bilinear_corners`, to [N, M, R, C]."""
+    return weighted.unflatten(2, (4, -1)).sum(dim=2)
+
+
+@onnx_form("sum_corners")
+def _(weighted: Any) -> Any:
+    kind = int(weighted.dtype)
+    wide = weighted if kind == _FLOAT else opset18.Cast(weighted, to=_FLOAT)
+    by_corner = opset18.Reshape(wide, opset18.Constant(value_ints=[0, 0, 4, -1, weighted.shape[3]]))
+    total = opset18.ReduceSum(by_corner, opset18.Constant(value_ints=[2]), keepdims=0)
+    return total if kind == _FLOAT else opset18.Cast(total, to=kind)
+
+
+@onnx_form("sum_corners", target="gpu")
+def _(weighted: Any) -> Any:
+    """Without a reduction, which would be cuDNN's, and for which float16 would be cast to float32."""
+    return opset18.Sum(*opset18.Split(weighted, axis=2, num_outputs=4))

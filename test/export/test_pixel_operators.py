@@ -121,3 +121,10 @@ def test_the_softmax_is_over_the_channels(compute):
     logits = torch.randn(2, 65, 4, 5, generator=torch.Generator().manual_seed(0)) * 30
     _, (found,) = compute(pixels.softmax_of_channels, logits)
     torch.testing.assert_close(found, logits.softmax(dim=1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("free", [(), (0, 1)])
+def test_the_four_corners_of_each_place_are_summed(compute, free):
+    weighted = torch.rand(2, 5, 12, 8, generator=torch.Generator().manual_seed(0))
+    _, (found,) = compute(pixels.sum_corners, weighted, free=free)
+    torch.testing.assert_close(found, weighted.view(2, 5, 4, 3, 8).sum(dim=2), rtol=0, atol=1e-6)
