@@ -183,7 +183,11 @@ _NO_CLAIMS = _Claims(_NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS, _NO_SCO
 
 
 class Tracker:
-    """Gives the keypoints of frame after frame their tracks; see the head of this module."""
+    """Gives the keypoints of frame after frame their tracks; see the head of this module.
+
+    Hand it every frame that a `FrameProcessor` matched, in their order:
+    `tracker.update(FrameKeypoints.of_result(frame, processor.process(frame, settings)))`.
+    """
 
     def __init__(self) -> None:
         self._frame = 0

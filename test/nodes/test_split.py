@@ -94,7 +94,9 @@ def test_features_of_another_model_are_rejected_by_cause_and_the_next_good_ones_
 
 
 def test_a_matcher_on_images_publishes_features_too_and_past_ones_are_matched(robot, images):
-    stereo = robot(publish_features=True, features_precision="fp16", pairs=["left:right", "left@-1:left"])
+    # Refined matches end next to the keypoints.
+    pairs = {"pairs": ["left:right", "left@-1:left"], "refine": "none"}
+    stereo = robot(publish_features=True, features_precision="fp16", **pairs)
     received = stereo.hear(Features, "features/right", qos.result_qos())
     message = stereo.show_until(
         images,
