@@ -1,4 +1,4 @@
-"""The CameraInfo of a bag, for verification with the essential matrix and for the rays of tracks."""
+"""The CameraInfo of a bag, for verification with the essential matrix and for tracks and points."""
 
 from __future__ import annotations
 

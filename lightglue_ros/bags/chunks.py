@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,8 @@ from lightglue_ros.rosdata.bags import Bag, Place
 from lightglue_ros.rosdata.decoding import CameraImage
 from lightglue_ros.rosdata.messages import result_to_message
 from lightglue_ros.rosdata.parameters import MatcherParameters
-from lightglue_ros.rosdata.typestore import MATCHES_TYPE, message_types, typestore
+from lightglue_ros.rosdata.points import point_clouds
+from lightglue_ros.rosdata.typestore import MATCHES_TYPE, POINTS_TYPE, message_types, point_types, typestore
 
 
 class StampedKeypoints(NamedTuple):
@@ -54,6 +56,7 @@ class MatchedChunk:
     Attributes:
         messages: (time in nanoseconds, serialized message) of each frame with at least one decoded image.
         keypoints: of each such frame, if tracks are wanted: a chunk does not know the tracks that come to it.
+        points: (time in nanoseconds, serialized PointCloud2) of each stereo pair, if points are wanted.
         counts: numbers of frames, pairs, missing pairs and matches.
         tally: findings about the frames.
         tracebacks: of frames that failed, each once.
@@ -61,6 +64,7 @@ class MatchedChunk:
 
     messages: list[tuple[int, bytes]] = field(default_factory=list)
     keypoints: list[StampedKeypoints] = field(default_factory=list)
+    points: list[tuple[int, bytes]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
     tracebacks: list[str] = field(default_factory=list)
@@ -170,6 +174,7 @@ class ChunkMatcher:
         if result.first_image is not None:
             message = result_to_message(message_types(), result, self.pipeline.info.model)
             matched.messages.append((time, bytes(typestore().serialize_cdr(message, MATCHES_TYPE))))
+            self._take_points(time, result, matched)
         matched.counts.update(
             frames=int(result.first_image is not None),
             pairs=len(result.pairs),
@@ -201,6 +206,12 @@ class ChunkMatcher:
         if self.source.settings.publish_tracks and any(features):
             keypoints = FrameKeypoints.of_unmatched(frame, self._settings.rig, features)
             matched.keypoints.append(StampedKeypoints(None, [], keypoints))
+
+    def _take_points(self, time: int, result: FrameResult[CameraImage], matched: MatchedChunk) -> None:
+        if self.source.settings.publish_points:
+            canvas, note = self.pipeline.image_size, partial(matched.tally.say, "note")
+            for message in point_clouds(point_types(), result, self._calibration, canvas, note):
+                matched.points.append((time, bytes(typestore().serialize_cdr(message, POINTS_TYPE))))
 
     def _extract_past(self, first: int) -> None:
         """Extract as much of the past as the pairs need, as if all frames before had been matched."""

@@ -36,7 +36,7 @@ from lightglue_ros.rig.missing import why_missing
 from lightglue_ros.rosdata.bags import Bag, Place
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import MatcherParameters
-from lightglue_ros.rosdata.typestore import MATCHES_TOPIC, TRACKS_TOPIC
+from lightglue_ros.rosdata.typestore import MATCHES_TOPIC, POINTS_TOPIC, TRACKS_TOPIC
 
 # By chance 20 frames in a row come in the same order about once in half a million.
 _IN_A_ROW = 20
@@ -120,7 +120,8 @@ def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherPa
         if assembled.unused:
             unused = f"{assembled.unused} of {len(images)} images"
             tally.say("note", f"{unused} are in no frame: late, or without a partner")
-        for name in [MATCHES_TOPIC, *[TRACKS_TOPIC] * settings.publish_tracks]:
+        tracks, points = [TRACKS_TOPIC] * settings.publish_tracks, [POINTS_TOPIC] * settings.publish_points
+        for name in [MATCHES_TOPIC, *tracks, *points]:
             if name in bag.types:
                 tally.say("note", f"its own {name} is left out")
         infos = index_camera_infos(bag, settings, tally)

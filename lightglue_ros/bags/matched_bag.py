@@ -11,7 +11,7 @@ import json
 import pickle
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from lightglue_ros.rosdata.recording import Message, Topic
 from lightglue_ros.rosdata.typestore import (
     MATCHES_TOPIC,
     MATCHES_TYPE,
+    POINTS_TOPIC,
+    POINTS_TYPE,
     TRACKS_TOPIC,
     TRACKS_TYPE,
     message_types,
@@ -140,7 +142,8 @@ def write_matched_bag(
 def _result_topics(settings: MatcherParameters) -> list[Topic]:
     """Return the topics that a matched bag has in addition to those of the input, or in place of them."""
     tracks = [known_topic(TRACKS_TOPIC, TRACKS_TYPE)] if settings.publish_tracks else []
-    return [known_topic(MATCHES_TOPIC, MATCHES_TYPE), *tracks]
+    points = [known_topic(POINTS_TOPIC, POINTS_TYPE)] if settings.publish_points else []
+    return [known_topic(MATCHES_TOPIC, MATCHES_TYPE), *tracks, *points]
 
 
 def _read_results(
@@ -151,18 +154,22 @@ def _read_results(
     tally: Tally,
 ) -> Iterator[Message]:
     tracker = Tracker()
-    matches_topic, *tracks_topics = topics
     for file in chunks:
         chunk: MatchedChunk = pickle.loads(file.read_bytes())
         counts.update(chunk.counts)
         tally.update(chunk.tally)
-        matches = (Message(matches_topic, time, data, None, time) for time, data in chunk.messages)
-        tracks = (
-            Message(topic, time, data, None, time)
-            for topic in tracks_topics
-            for time, data in make_tracks(tracker, chunk, settings.cameras)
-        )
-        yield from heapq.merge(matches, tracks, key=lambda message: message.time)
+        # Without publish_tracks, a chunk has no keypoints.
+        results = {
+            MATCHES_TOPIC: chunk.messages,
+            TRACKS_TOPIC: make_tracks(tracker, chunk, settings.cameras),
+            POINTS_TOPIC: chunk.points,
+        }
+        streams = (_messages(topic, results[topic.name]) for topic in topics)
+        yield from heapq.merge(*streams, key=lambda message: message.time)
+
+
+def _messages(topic: Topic, results: Iterable[tuple[int, bytes]]) -> Iterator[Message]:
+    return (Message(topic, time, data, None, time) for time, data in results)
 
 
 def make_tracks(tracker: Tracker, chunk: MatchedChunk, cameras: Sequence[str]) -> Iterator[tuple[int, bytes]]:

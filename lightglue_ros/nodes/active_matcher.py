@@ -44,6 +44,7 @@ from lightglue_ros.nodes.features import check_features, features_to_message
 from lightglue_ros.nodes.image_formats import ImageFormats
 from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
+from lightglue_ros.nodes.points import PointPublisher
 from lightglue_ros.nodes.publishers import MatcherPublishers
 from lightglue_ros.nodes.status import MatcherStatus
 from lightglue_ros.nodes.subscriptions import CameraInfoSubscriptions, InputSubscriptions
@@ -92,7 +93,7 @@ class ActiveMatcher:
         self._assembler = FrameAssembler[CameraImage](
             settings.frame.rig, settings.sync_slop, settings.camera_timeout
         )
-        self._drawer = self._annotator = None
+        self._drawer = self._annotator = self._points = None
         with ExitStack() as closing:
             if publishers.pictures is not None:
                 self._drawer = Drawer(node, publishers.pictures, settings)
@@ -100,6 +101,9 @@ class ActiveMatcher:
             if publishers.annotations:
                 self._annotator = Annotator(node, publishers.annotations, settings.drawing_rate)
                 closing.callback(self._annotator.stop)
+            if publishers.points is not None:
+                self._points = PointPublisher(node, publishers.points, calibration, pipeline)
+                closing.callback(self._points.stop)
             self._inference = LatestOnlyThread[RigFrame[CameraImage]](
                 self._match,
                 self._on_error,
@@ -269,6 +273,8 @@ class ActiveMatcher:
             self._drawer.submit((message, [(pair.image0, pair.image1) for pair in result.pairs]))
         if self._annotator is not None and self._annotator.is_due():
             self._annotator.submit((result.settings.rig, message))
+        if self._points is not None and self._points.is_due():
+            self._points.submit(result)
 
     def _publish_tracks(self, frame: RigFrame[CameraImage], result: FrameResult[CameraImage]) -> None:
         if self._publishers.tracks is not None:

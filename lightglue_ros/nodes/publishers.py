@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 
 from lightglue_ros.msg import Features, Matches, Tracks
 from lightglue_ros.nodes import annotations, drawing, qos
@@ -17,6 +17,7 @@ class MatcherPublishers:
         matches: None if only features are published.
         tracks: None if they are not published.
         pictures: None without matches, and if features come in place of images.
+        points: None if they are not published.
         annotations: by camera; empty if they are not published.
         features: of each camera; empty if they are not published.
     """
@@ -24,7 +25,7 @@ class MatcherPublishers:
     def __init__(self, node: LifecycleNode, values: MatcherParameters) -> None:
         self._node = node
         self._created: list[LifecyclePublisher] = []
-        self.matches = self.tracks = self.pictures = None
+        self.matches = self.tracks = self.points = self.pictures = None
         self.annotations: dict[str, LifecyclePublisher] = {}
         self.features: list[LifecyclePublisher] = []
         # First, because without foxglove_msgs this raises an error, which must leave no publisher behind.
@@ -39,6 +40,8 @@ class MatcherPublishers:
             self.tracks = self._create(Tracks, "tracks", qos.result_qos())
         if values.publish_matches and not values.takes_features:
             self.pictures = self._create(Image, drawing.TOPIC, qos.picture_qos())
+        if values.publish_points:
+            self.points = self._create(PointCloud2, "points", qos.result_qos())
         if values.publish_features:
             topics = values.features_topics
             self.features = [self._create(Features, topic, qos.result_qos()) for topic in topics]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lightglue_ros.errors import ConfigError
+from lightglue_ros.rig.points import StereoPair
 from lightglue_ros.rig.verification import Intrinsics
 from lightglue_ros.rosdata.decoding import COMPRESSED_SUFFIX
 
@@ -73,6 +74,39 @@ class RigCalibration:
             return intrinsics_of(info, self._is_rectified[camera], image_size)
         except ConfigError as error:
             raise ConfigError(f"{name}: {self.topics[camera]} {error}") from error
+
+    def stereo_pair(self, first: int, second: int, image_sizes: Sequence[tuple[int, int]]) -> StereoPair:
+        """Return the geometry of two cameras whose images are rectified together.
+
+        Args:
+            image_sizes: (width, height) of both cameras' images.
+
+        Raises:
+            ConfigError: a camera has no CameraInfo that can be used, or the two are no such pair.
+        """
+        cameras = (first, second)
+        known = [self.intrinsics(*it) for it in zip(cameras, image_sizes, strict=True)]
+        raw = [self._cameras[camera] for camera in cameras if not self._is_rectified[camera]]
+        if raw:
+            raise ConfigError(
+                f"the images of camera {raw[0]} are not rectified",
+                fix="match the topics left/image_rect and right/image_rect of stereo_image_proc",
+            )
+        focal_lengths = [(camera.matrix[0, 0], camera.matrix[1, 1]) for camera in known]
+        # Where each camera stands along x, in metres (CameraInfo.msg: P[0, 3] = -fx * x).
+        positions = [
+            -info.p[3] / info.p[0] for info in (self._infos[it] for it in cameras) if info is not None
+        ]
+        baseline = float(positions[1] - positions[0])
+        if baseline == 0.0 or not np.isfinite(baseline) or not np.allclose(*focal_lengths, rtol=1e-3):
+            names = " and ".join(self.topics[camera] for camera in cameras)
+            raise ConfigError(
+                f"P of {names} are not those of a stereo pair: focal lengths {focal_lengths[0][0]:.2f} and "
+                f"{focal_lengths[1][0]:.2f} px, baseline {baseline:g} m",
+                fix="calibrate the two cameras together, for example with camera_calibration",
+            )
+        (x, y), centres = focal_lengths[0], [tuple(camera.matrix[:2, 2].tolist()) for camera in known]
+        return StereoPair((float(x), float(y)), centres[0], centres[1], baseline)
 
 
 def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, int]) -> Intrinsics:

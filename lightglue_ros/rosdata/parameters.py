@@ -101,8 +101,8 @@ class MatcherParameters(CameraParameters):
     )
     camera_info_topics: list[str] = parameter(
         [""],
-        "Topic of each camera's sensor_msgs/CameraInfo, used with verification: essential and for tracks; "
-        "empty is camera_info next to each of image_topics. Topics whose last component starts with "
+        "Topic of each camera's sensor_msgs/CameraInfo, used with verification: essential, for tracks and "
+        "points; empty is camera_info next to each of image_topics. Topics whose last component starts with "
         "image_rect are treated as rectified (P is used, no distortion), all others as raw (K and D).",
     )
     sync_slop: float = parameter(
@@ -133,6 +133,11 @@ class MatcherParameters(CameraParameters):
         "Publish tracks: all keypoints of a frame, with ids that matches carry on through time and across "
         "cameras. Needs pairs through time; CameraInfo adds rays.",
     )
+    publish_points: bool = parameter(
+        False,
+        "Publish the points of rectified stereo pairs as sensor_msgs/PointCloud2 on points, while somebody "
+        "subscribes; needs CameraInfo.",
+    )
     publish_annotations: bool = parameter(
         False,
         "Publish the matches as foxglove_msgs/ImageAnnotations on matches/annotations/CAMERA, at most at "
@@ -160,12 +165,13 @@ class MatcherParameters(CameraParameters):
                 allowed="at least one of them true",
                 fix="publish_matches: true to match, publish_features: true to extract only",
             )
-        if self.publish_tracks and not self.publish_matches:
-            raise ConfigError(
-                "parameter publish_tracks is true and publish_matches is false: nothing is matched here",
-                allowed="tracks together with matches",
-                fix="publish_matches: true, or publish_tracks: false",
-            )
+        for name, is_wanted in (("tracks", self.publish_tracks), ("points", self.publish_points)):
+            if is_wanted and not self.publish_matches:
+                raise ConfigError(
+                    f"parameter publish_{name} is true and publish_matches is false: nothing is matched here",
+                    allowed=f"{name} together with matches",
+                    fix=f"publish_matches: true, or publish_{name}: false",
+                )
         if not self.pairs and self.publish_matches:
             raise ConfigError(
                 "parameter pairs is empty",
@@ -195,7 +201,7 @@ class MatcherParameters(CameraParameters):
     @property
     def needs_camera_info(self) -> bool:
         """True if the topics of CameraInfo are subscribed to."""
-        return self.verification == "essential" or self.publish_tracks
+        return self.verification == "essential" or self.publish_tracks or self.publish_points
 
     @property
     def graphs(self) -> tuple[str, ...]:

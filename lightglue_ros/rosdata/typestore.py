@@ -10,6 +10,7 @@ import numpy as np
 
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.messages import MessageTypes
+from lightglue_ros.rosdata.points import PointTypes
 
 try:
     from rosbags import typesys
@@ -23,6 +24,8 @@ MATCHES_TOPIC = "/matches"
 MATCHES_TYPE = "lightglue_ros/msg/Matches"
 TRACKS_TOPIC = "/tracks"
 TRACKS_TYPE = "lightglue_ros/msg/Tracks"
+POINTS_TOPIC = "/points"
+POINTS_TYPE = "sensor_msgs/msg/PointCloud2"
 _UNKNOWN_HASH = "RIHS01_" + 64 * "0"
 
 
@@ -48,6 +51,12 @@ def message_types() -> MessageTypes:
         types["builtin_interfaces/msg/Time"],
         np.ravel,
     )
+
+
+def point_types() -> PointTypes:
+    """Return the classes of a point cloud."""
+    types = typestore().types
+    return PointTypes(types[POINTS_TYPE], types["sensor_msgs/msg/PointField"], np.ravel)
 
 
 def known_definition(kind: str) -> str:

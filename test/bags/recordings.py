@@ -18,6 +18,7 @@ CAMERAS = ("left", "right")
 FRAMES = 64
 BEGIN, PERIOD, DELAY = 1_600_000_000_000_000_000, 50_000_000, 5_000_000
 SIZE = (120, 84)
+FOCAL_LENGTH, BASELINE = 150.0, 0.1
 DEADLINE = 120.0
 
 
@@ -46,8 +47,9 @@ def jpeg_message(picture, camera, stamp):
 
 
 def camera_info(camera):
-    matrix = np.array([150.0, 0, 60, 0, 150, 42, 0, 0, 1])
-    projection = np.insert(matrix.reshape(3, 3), 3, 0, axis=1).ravel()
+    matrix = np.array([FOCAL_LENGTH, 0, 60, 0, FOCAL_LENGTH, 42, 0, 0, 1])
+    offset = -FOCAL_LENGTH * BASELINE if camera == "right" else 0
+    projection = np.insert(matrix.reshape(3, 3), 3, [offset, 0, 0], axis=1).ravel()
     matrices = (matrix, np.eye(3).ravel(), projection)
     about_image = (_header(camera, 0), *reversed(SIZE), "plumb_bob", np.zeros(5))
     return CAMERA_INFO(*about_image, *matrices, 0, 0, REGION(0, 0, 0, 0, False))

@@ -13,11 +13,14 @@ from gpus import has_gpu
 
 pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
 from recordings import (
+    BASELINE,
     BEGIN,
     CAMERAS,
     DELAY,
+    FOCAL_LENGTH,
     FRAMES,
     PERIOD,
+    STORE,
     TEXT,
     camera_info,
     decoded_matches,
@@ -30,6 +33,8 @@ from recordings import (
 )
 
 from lightglue_ros.core import MatchPipeline
+
+CLOUD = "sensor_msgs/msg/PointCloud2"
 
 
 def test_compressed_images_have_the_matches_of_match_pipeline(matched, motorcycle, model_folder):
@@ -82,7 +87,9 @@ def test_twice_is_the_same_and_an_output_that_is_done_is_left_alone(matched, rec
     assert "exists, and was not made of bag" in said
 
 
-def test_matches_are_verified_with_the_camera_info_of_the_bag(motorcycle, match_here, tmp_path):
+def test_matches_are_verified_and_give_points_with_the_camera_info_of_the_bag(
+    motorcycle, match_here, tmp_path
+):
     def messages(cameras):
         for camera in cameras:
             yield f"/{camera}/camera_info", camera_info(camera), BEGIN + 2 * PERIOD
@@ -91,7 +98,9 @@ def test_matches_are_verified_with_the_camera_info_of_the_bag(motorcycle, match_
 
     cameras = {"all": CAMERAS, "one": CAMERAS[:1]}
     bags = [write_bag(tmp_path / name, "mcap", messages(those)) for name, those in cameras.items()]
-    status, out, said = match_here(*bags, "-o", tmp_path / "out", "-p", "verification:=essential")
+    status, out, said = match_here(
+        *bags, "-o", tmp_path / "out", "-p", "verification:=essential", "-p", "publish_points:=true"
+    )
     # A message of CameraInfo was left out.
     assert status == 1
     assert out.count("not verified") == 1
@@ -104,8 +113,32 @@ def test_matches_are_verified_with_the_camera_info_of_the_bag(motorcycle, match_
             assert pair.verification == pair.VERIFICATION_ESSENTIAL
             assert len(pair.inliers) == len(pair.scores)
     assert sum(pair.inliers.sum() for message in found for pair in message.pairs) > 20
+    assert_points_are_those_of_the_matches(tmp_path / "out" / "all", found)
+    assert "no points of left:right: camera right: nothing has come" in out
     found = decoded_matches(tmp_path / "out" / "one")
     assert [pair.verification for pair in found[-1].pairs] == [0, 3]
+
+
+def stamp_of_header(header):
+    return header.stamp.sec, header.stamp.nanosec, header.frame_id
+
+
+def assert_points_are_those_of_the_matches(bag, matches):
+    clouds = [STORE.deserialize_cdr(data, CLOUD) for topic, _, data in read_bag(bag) if topic == "/points"]
+    stamps = [[stamp_of_header(it.header) for it in of_all] for of_all in (clouds, matches)]
+    assert stamps[0] == stamps[1]
+    for cloud, message in zip(clouds, matches, strict=True):
+        names = [field.name for field in cloud.fields]
+        assert names == ["x", "y", "z", "z_std", "id", "rgb"]
+        points = cloud.data.view(np.dtype([(name, "<u4" if name == "id" else "<f4") for name in names]))
+        pair = message.pairs[0]
+        rows = np.searchsorted(pair.indices0, points["id"])
+        left, right = (keypoints.reshape(-1, 2)[rows] for keypoints in (pair.keypoints0, pair.keypoints1))
+        depths = FOCAL_LENGTH * BASELINE / (left[:, 0] - right[:, 0])
+        np.testing.assert_allclose(points["z"], depths, rtol=1e-4)
+        assert pair.inliers[rows].all()
+        assert (points["z_std"] > 0).all()
+    assert sum(cloud.width for cloud in clouds) > 20
 
 
 # Bags that are not as they should be.

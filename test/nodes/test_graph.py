@@ -83,6 +83,7 @@ def test_the_matcher_has_the_topics_of_the_page_and_with_features_no_others_than
         verification="essential",
         publish_features=True,
         publish_tracks=True,
+        publish_points=True,
     )
     of_all_nodes = {"/rosout", "/parameter_events"}
 
@@ -96,7 +97,7 @@ def test_the_matcher_has_the_topics_of_the_page_and_with_features_no_others_than
 
     rig.wait_until(is_described, "topics of the page")
     if not HAS_FOXGLOVE:
-        with_more = allowed("matcher")["publish"] | FEATURES.keys() | {"/tracks"}
+        with_more = allowed("matcher")["publish"] | FEATURES.keys() | {"/tracks", "/points"}
         assert set(touched(rig, "matcher")["publish"]) == with_more
     rig.end()
     rig = robot(connected=False, input="features")

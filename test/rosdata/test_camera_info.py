@@ -68,3 +68,42 @@ def test_the_distortion_is_taken_where_images_are_raw_and_by_its_model():
 def test_camera_info_that_cannot_be_used_is_named(info, is_rectified, says):
     with pytest.raises(ConfigError, match=says):
         intrinsics_of(info, is_rectified, SIZE)
+
+
+def moved(projection, tx, **others):
+    """Make the CameraInfo of a camera with P[0, 3] = tx."""
+    info = camera_info(projection, **others)
+    info.p[3] = tx
+    return info
+
+
+def rig(left, right, topics=("/left/image_rect", "/right/image_rect")):
+    calibration = RigCalibration(["left", "right"], topics)
+    for camera, info in enumerate((left, right)):
+        calibration.set_info(camera, info)
+    return calibration
+
+
+def test_p_of_both_cameras_is_the_geometry_of_a_stereo_pair_also_with_binning():
+    infos = camera_info(LEFT, binning=(2, 2)), moved(RIGHT, -994.978 * 0.193, binning=(2, 2))
+    size = SIZE[0] // 2, SIZE[1] // 2
+    found = rig(*infos).stereo_pair(0, 1, [size, size])
+    assert found.focal_lengths == pytest.approx((497.489, 497.489))
+    assert found.centre0 == pytest.approx(((311.193 + 0.5) / 2 - 0.5, (254.877 + 0.5) / 2 - 0.5))
+    assert found.centre1[0] - found.centre0[0] == pytest.approx(31.086 / 2)
+    assert found.baseline == pytest.approx(0.193)
+    assert rig(*infos[::-1]).stereo_pair(0, 1, [size, size]).baseline == pytest.approx(-0.193)
+
+
+@pytest.mark.parametrize(
+    ("right", "topics", "says"),
+    [
+        (moved(RIGHT, -100.0), ("/left/image_rect", "/right/image_raw"), "of camera right are not rectified"),
+        (moved(RIGHT, 0.0), ("/left/image_rect", "/right/image_rect"), "not those of a stereo pair: .* 0 m"),
+        (moved(2 * RIGHT, -9.0), ("/left/image_rect", "/right/image_rect"), "994.98 and 1989.96 px"),
+        (None, ("/left/image_rect", "/right/image_rect"), "camera right: nothing has come on"),
+    ],
+)
+def test_two_cameras_that_are_no_stereo_pair_are_named(right, topics, says):
+    with pytest.raises(ConfigError, match=says):
+        rig(camera_info(LEFT), right, topics).stereo_pair(0, 1, [SIZE, SIZE])
