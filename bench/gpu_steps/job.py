@@ -123,9 +123,13 @@ class Job:
         return [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]
 
     def pipeline(self, export: Export, *, cuda_graph: bool = False, warm_up: bool = True) -> MatchPipeline:
-        """Load an export on the provider, and run it once."""
+        """Load an export on the provider, without refinement, which runs on the CPU; and run it once."""
         pipeline = MatchPipeline(
-            export.folder, self.provider, IMAGE_SIZE, cuda_graph=cuda_graph and export.info.is_static
+            export.folder,
+            self.provider,
+            IMAGE_SIZE,
+            refine="none",
+            cuda_graph=cuda_graph and export.info.is_static,
         )
         if warm_up:
             pipeline.warm_up()
