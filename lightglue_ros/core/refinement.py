@@ -33,8 +33,8 @@ MOST_DETAIL = 2
 # Side of the square that is compared, in pixels of the compared images. 9 to 15 are equally right; time grows
 # with the area.
 _WINDOW = 11
-# A keypoint that would move further, in pixels of the canvas, stays where it is: its match is wrong, or the
-# surroundings have no texture.
+# A keypoint that would move further, in pixels of the canvas, or out of its image, stays where it is: its
+# match is wrong, or the surroundings have no texture.
 _LONGEST_MOVE = 2.0
 # Back from the second image, a checked match ends this close to its first keypoint, in pixels of the images.
 _CHECK_TOLERANCE = 0.5
@@ -160,8 +160,11 @@ def refine(
     moved, is_found = _flow(*images, points0, points1)
     is_near = is_found & (np.linalg.norm(moved - points1, axis=1) <= _LONGEST_MOVE * detail)
     back, is_found_back = _flow(*images[::-1], moved, points0)
-    checked = is_near & is_found_back & (np.linalg.norm(back - points0, axis=1) <= _CHECK_TOLERANCE)
-    keypoints1 = np.where(is_near[:, None], (moved + 0.5) / second.scale - 0.5, matches.keypoints1)
+    ends = (moved + 0.5) / second.scale - 0.5
+    is_inside = ((ends >= 0) & (ends <= np.subtract(second.size, 1))).all(axis=1)
+    is_good = is_near & is_inside
+    checked = is_good & is_found_back & (np.linalg.norm(back - points0, axis=1) <= _CHECK_TOLERANCE)
+    keypoints1 = np.where(is_good[:, None], ends, matches.keypoints1)
     return replace(matches, keypoints1=keypoints1.astype(np.float32), checked=checked)
 
 

@@ -66,6 +66,20 @@ def test_wrong_matches_stay_within_two_pixels_of_the_canvas_and_fail_the_check(i
     assert found.checked.mean() < 0.05
 
 
+def test_refined_matches_stay_inside_of_the_image(images):
+    """Points at the left edge, which the second image shows further left, outside of it."""
+    first = np.stack([np.zeros(40), np.arange(20, 220, 5)], axis=1).astype(np.float32)
+    indices = np.arange(40, dtype=np.int32)
+    matches = PairMatches(first, first, np.ones(40, np.float32), indices, indices, 6)
+    left = cv2.warpAffine(images[0], np.array([[1, 0, -1.4], [0, 1, 0]]), (320, 240))
+    found = refine(matches, *(GreyImage.of(image, CANVAS) for image in (images[0], left)), CANVAS)
+    assert found.keypoints1.min() >= 0
+    mirrored = [GreyImage.of(image[:, ::-1].copy(), CANVAS) for image in (images[0], left)]
+    edge = first + np.array([319, 0], np.float32)
+    matches = PairMatches(edge, edge, *list(vars(matches).values())[2:])
+    assert refine(matches, *mirrored, CANVAS).keypoints1[:, 0].max() <= 319
+
+
 def test_matches_on_images_without_texture_stay_as_they_are(matches):
     black = GreyImage.of(np.zeros((240, 320), np.uint8), CANVAS)
     found = refine(matches, black, black, CANVAS)
