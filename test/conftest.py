@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightglue_ros.core import store
+from lightglue_ros.core import MatchPipeline, store
+from lightglue_ros.core.device import DeviceRunner
 from lightglue_ros.core.image_files import read_image
 
 
@@ -47,3 +48,15 @@ def noise():
     """Makes uint8 [H, W, 3] of random bytes."""
     random = np.random.default_rng(0)
     return lambda height, width: random.integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.fixture(scope="session")
+def on_device():
+    """Makes a pipeline that runs as on a GPU, with the memory of the CPU in the place of the GPU's."""
+
+    def make(model, *arguments):
+        pipeline = MatchPipeline(model, "cpu", *arguments)
+        pipeline._runner = DeviceRunner(pipeline._sessions, "cpu")
+        return pipeline
+
+    return make

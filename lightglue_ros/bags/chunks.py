@@ -166,6 +166,8 @@ class ChunkMatcher:
             else:
                 self._take(time, result, matched)
                 self._take_keypoints(time, images, result, matched)
+                # The next frame would copy the features of a result that is still held from a GPU.
+                del result
         self._next = chunk.stop
         return matched
 

@@ -116,13 +116,17 @@ class Canvas:
         return groups
 
     def place(
-        self, images: Sequence[np.ndarray | None], canvas_size: tuple[int, int] | None = None
+        self,
+        images: Sequence[np.ndarray | None],
+        canvas_size: tuple[int, int] | None = None,
+        least_channels: int = 1,
     ) -> CanvasBatch:
         """Put each image on a canvas of its own.
 
         Args:
             images: uint8 [H, W] or [H, W, 1] grey, or [H, W, 3] RGB, of any sizes; None is a missing camera.
             canvas_size: (width, height) that holds the images after shrinking; None is `size`.
+            least_channels: with 3, a batch of grey images has 3 channels as well, unless it can have but 1.
 
         Raises:
             ImageError: an image has another type or shape.
@@ -131,7 +135,7 @@ class Canvas:
         for slot, image in enumerate(images):
             _check_image(image, slot)
         present = (_channels(image) for image in images if image is not None)
-        channels = self._channels or max(present, default=1)
+        channels = self._channels or max(least_channels, *present, 1)
         width, height = canvas_size or self.size
         # A new array for each batch: to keep it would save 0.1 ms for two images of 640 x 480 RGB.
         canvases = np.zeros((count, height, width, channels), np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -65,16 +66,110 @@ class Features:
     @classmethod
     def concatenate(cls, parts: Sequence[Features]) -> Features:
         """Join the images of at least one part, in their order; all parts are of one model."""
-        arrays = zip(*(vars(part).values() for part in parts), strict=True)
+        together = LazyFeatures.join(parts)
+        if together is not None:
+            return together
+        arrays = zip(*(part.by_name().values() for part in parts), strict=True)
         return cls(*map(np.concatenate, arrays))
 
     def of_image(self, slot: int) -> Features:
         """Return the features of one image, without a copy."""
-        return Features(*(array[slot : slot + 1] for array in vars(self).values()))
+        return self.of_images(slice(slot, slot + 1))
+
+    def of_images(self, slots: slice) -> Features:
+        """Return the features of some images, without a copy."""
+        return Features(*(array[slots] for array in self.by_name().values()))
 
     def copy(self) -> Features:
         """Copy the arrays."""
-        return Features(*(array.copy() for array in vars(self).values()))
+        return Features(*(array.copy() for array in self.by_name().values()))
+
+    @property
+    def num_images(self) -> int:
+        """N, the number of images."""
+        return len(self.keypoints)
+
+    def check(self, slots: int, width: int, model: str) -> None:
+        """Check that a model can match the features, with K = `slots` and D = `width`.
+
+        Raises:
+            ConfigError: they are of another model, or have an empty slot before a keypoint.
+        """
+        if self.descriptors.shape[1:] != (slots, width):
+            found = self.descriptors.shape
+            raise ConfigError(
+                f"the features have {found[1]} slots per image and descriptors of {found[2]} numbers",
+                allowed=f"{slots} and {width}, those of model {model}",
+                fix="extract them with the same model; Features.pad fills up slots",
+            )
+        # The matcher reads as many slots as the image with the most keypoints has.
+        if (self.mask[:, 1:] & ~self.mask[:, :-1]).any():
+            raise ConfigError(
+                "the mask of the features has an empty slot before a keypoint",
+                allowed="keypoints in the first slots, best score first",
+                fix="make them with Features.pad",
+            )
+
+    def by_name(self) -> dict[str, np.ndarray]:
+        """Return the arrays by their names among the tensors (see `contract`), in the order of the fields."""
+        return {tensor: getattr(self, field) for field, tensor in _TENSORS.items()}
+
+
+# Fields of Features, and the tensors of the contract that they hold.
+_TENSORS = {
+    "keypoints": "keypoints",
+    "scores": "keypoint_scores",
+    "mask": "keypoint_mask",
+    "descriptors": "descriptors",
+    "image_sizes": "image_sizes",
+}
+
+
+class FeatureSource(Protocol):
+    """Holder of the features of N images, such as a GPU's memory."""
+
+    def array(self, name: str) -> np.ndarray:
+        """Return a tensor of all N images by its name in the contract."""
+
+
+class LazyFeatures(Features):
+    """Features that lie elsewhere; an array is fetched when it is first asked for.
+
+    Args:
+        source: where they lie.
+        slots: which images of the source these are.
+    """
+
+    source: FeatureSource
+    slots: tuple[int, ...]
+
+    def __init__(self, source: FeatureSource, slots: Sequence[int]) -> None:
+        vars(self).update(source=source, slots=tuple(slots))
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        """Fetch an array, and keep it."""
+        if name not in _TENSORS:
+            raise AttributeError(name)
+        array = self.source.array(_TENSORS[name])[list(self.slots)]
+        vars(self)[name] = array
+        return array
+
+    @classmethod
+    def join(cls, parts: Sequence[Features]) -> LazyFeatures | None:
+        """Join parts that lie in the same place, without fetching them; None if they do not."""
+        lazy = [part for part in parts if isinstance(part, LazyFeatures)]
+        if len(lazy) < len(parts) or any(part.source is not lazy[0].source for part in lazy):
+            return None
+        return cls(lazy[0].source, [slot for part in lazy for slot in part.slots])
+
+    @property
+    def num_images(self) -> int:
+        """N, the number of images."""
+        return len(self.slots)
+
+    def of_images(self, slots: slice) -> Features:
+        """Return the features of some images, without fetching them."""
+        return LazyFeatures(self.source, self.slots[slots])
 
 
 # The arrays of PairMatches, which messages and files have under the same names.

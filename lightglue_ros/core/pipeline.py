@@ -20,11 +20,12 @@ from lightglue_ros.core.contract import (
     CANVAS_MARGINS,
     EXTRACTOR,
     MATCHER,
-    OUTPUTS,
     PIPELINE,
     GraphInfo,
 )
+from lightglue_ros.core.device import DeviceRunner
 from lightglue_ros.core.features import Features, PairMatches, pair_indices
+from lightglue_ros.core.host import HostRunner
 from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.core.stage_times import StageTimes
@@ -40,11 +41,17 @@ SPLIT = (EXTRACTOR, MATCHER)
 class MatchPipeline:
     """Extracts keypoints of N images and matches P pairs of them, each in one run.
 
-    Use it from one thread at a time. The first run is slow; `warm_up` does it on black images.
+    The first run is slow; `warm_up` does it on black images. Use a pipeline from one thread at a time, and on
+    a GPU make it, warm it up and run it in the same thread: CUDA graphs are kept per thread.
 
     With free shapes, XFeat and DISK run on the part of the canvas that the images need (see `canvas`), and
     `extract` runs once for all images that need the same part. A static export, a pipeline.onnx and the other
     models always run on the whole canvas.
+
+    On a GPU every run has the whole canvas and the numbers of images and pairs of `warm_up`, because each
+    change of a shape costs as much as many runs. Features stay there from `extract` to `match_features`, and
+    an array of them comes down when it is first asked for. Features of an earlier `extract`, as for pairs
+    through time, go through the memory of the host.
 
     Args:
         model: name in the model store, folder of a model, or path of a pipeline.onnx.
@@ -107,6 +114,12 @@ class MatchPipeline:
         self.match_threshold = match_threshold
         self.refiner = Refiner(refine, self.info.extractor)
         self._times = StageTimes()
+        is_on_gpu = all(it.provider in ("cuda", "tensorrt") for it in self._sessions.values())
+        runner = DeviceRunner if is_on_gpu else HostRunner
+        self._runner: DeviceRunner | HostRunner = runner(self._sessions)
+        # On a GPU, the least numbers of a run.
+        self._cameras = self._pairs = self._images = 0
+        self._warm_for: tuple[tuple[int, int], int, int, int] | None = None
 
     @property
     def provider(self) -> str:
@@ -220,23 +233,39 @@ class MatchPipeline:
         for session in self._sessions.values():
             session.cancel()
 
-    def warm_up(self, cameras: int = 2, pairs: int = 1) -> None:
+    def warm_up(self, cameras: int = 2, pairs: int = 1, images: int | None = None) -> None:
         """Run once on black images that fill the canvas, so that the first real frame is not slow.
 
-        The first run on another part of the canvas, or with another number of images, then takes 1 to 8 ms
-        longer than the next one. Later changes between them take 0.3 ms (XFeat on the CPU).
+        On a GPU all later runs have at least these numbers, and a run with less is filled up.
+
+        On a CPU, the first run on another part of the canvas, or with another number of images, then takes 1
+        to 8 ms longer than the next one. Later changes between them take 0.3 ms (XFeat).
+
+        Args:
+            cameras: number of images that are extracted at a time.
+            pairs: number of pairs that are matched at a time.
+            images: number of images that the pairs name, with those of past frames; None is `cameras`.
         """
+        images = cameras if images is None else images
+        self._warm_for = (self.image_size, cameras, pairs, images)
+        if self._runner.has_fixed_shapes:
+            self._cameras, self._pairs, self._images = cameras, pairs, images
         black = np.zeros((self.image_size[1], self.image_size[0]), np.uint8)
         cameras, pairs = min(cameras, self.info.batch or cameras), min(pairs, self.info.pairs or pairs)
-        images, of_pairs = [black] * cameras, [(0, cameras - 1)] * pairs
+        blacks, of_pairs = [black] * cameras, [(0, cameras - 1)] * pairs
         if not self.is_split:
-            self.match(images, of_pairs)
+            self.match(blacks, of_pairs)
             return
         features = self._no_features(cameras)
         if EXTRACTOR in self._sessions:
-            features = self.extract(images)
+            features = self.extract(blacks)
         if MATCHER in self._sessions:
             self.match_features(features, of_pairs)
+
+    def prepare(self, cameras: int, pairs: int, images: int) -> None:
+        """Warm up on a GPU if these numbers, or the canvas, are others than those of the last `warm_up`."""
+        if self._runner.has_fixed_shapes and self._warm_for != (self.image_size, cameras, pairs, images):
+            self.warm_up(cameras, pairs, images)
 
     def match(
         self, images: Sequence[np.ndarray | None], pairs: Sequence[tuple[int, int]]
@@ -264,11 +293,14 @@ class MatchPipeline:
         if self.is_split:
             return self.match_features(self.extract(images), pairs)
         indices = pair_indices(pairs, len(images))
-        if not len(images):
+        if not len(indices):
             return []
-        self.check(images=len(images))
+        self.check(images=len(images), pairs=len(indices))
         batch = self._place(images, self.image_size)
-        outputs = self._run("match", PIPELINE, vars(batch) | {"pairs": indices})
+        with self._times.measured("match"):
+            outputs = self._runner.run_pipeline(
+                batch, self._max_keypoints, indices, self._match_threshold, self._most_pairs(len(indices))
+            )
         return self._unpad(outputs["keypoints"], indices, outputs)
 
     def extract(self, images: Sequence[np.ndarray | None]) -> Features:
@@ -280,16 +312,16 @@ class MatchPipeline:
             ImageError: an image has another type or shape.
             ModelError: the extractor is not loaded.
         """
-        features = self._no_features(len(images))
         if not len(images):  # a matcher of features that came from elsewhere has no extractor
-            return features
+            return self._no_features(0)
         self._require(EXTRACTOR)
         self.check(images=len(images))
+        if self._runner.has_fixed_shapes:
+            return self._extract_batch(images, self.image_size).of_images(slice(len(images)))
+        features = self._no_features(len(images))
         for canvas_size, slots in self._canvas.group(images).items():
-            batch = self._place([images[slot] for slot in slots], canvas_size)
-            outputs = self._run("extract", EXTRACTOR, vars(batch))
-            arrays = (*(outputs[name] for name in OUTPUTS[EXTRACTOR]), batch.image_sizes)
-            for kept, array in zip(vars(features).values(), arrays, strict=True):
+            extracted = self._extract_batch([images[slot] for slot in slots], canvas_size)
+            for kept, array in zip(vars(features).values(), vars(extracted).values(), strict=True):
                 kept[slots] = array[: len(slots)]
         return features
 
@@ -301,39 +333,18 @@ class MatchPipeline:
             ModelError: the matcher is not loaded.
         """
         self._require(MATCHER)
-        self._check_features(features)
-        count = len(features.keypoints)
+        count = features.num_images
         indices = pair_indices(pairs, count)
-        if not count:
+        # The features that the runner holds are its own, and a look at them would copy them.
+        if not self._runner.holds(features):
+            features.check(self.info.max_keypoints, self.info.descriptor_dim, self.info.model)
+        if not len(indices):
             return []
-        self.check(images=count)
-        empty = (self.info.batch or count) - count
-        filled = Features.concatenate([features, self._no_features(empty)]) if empty else features
-        tensors = {
-            "keypoints": filled.keypoints,
-            "keypoint_scores": filled.scores,
-            "keypoint_mask": filled.mask,
-            "descriptors": filled.descriptors,
-            "image_sizes": filled.image_sizes,
-            "pairs": indices,
-        }
-        return self._unpad(features.keypoints, indices, self._run("match", MATCHER, tensors))
-
-    def _check_features(self, features: Features) -> None:
-        shape, expected = features.descriptors.shape[1:], (self.info.max_keypoints, self.info.descriptor_dim)
-        if shape != expected:
-            raise ConfigError(
-                f"the features have {shape[0]} slots per image and descriptors of {shape[1]} numbers",
-                allowed=f"{expected[0]} and {expected[1]}, those of model {self.info.model}",
-                fix="extract them with the same model; Features.pad fills up slots",
-            )
-        # The matcher reads as many slots as the image with the most keypoints has.
-        if (features.mask[:, 1:] & ~features.mask[:, :-1]).any():
-            raise ConfigError(
-                "the mask of the features has an empty slot before a keypoint",
-                allowed="keypoints in the first slots, best score first",
-                fix="make them with Features.pad",
-            )
+        self.check(images=count, pairs=len(indices))
+        shape = self.info.batch or max(self._images, count), self._most_pairs(len(indices))
+        with self._times.measured("match"):
+            outputs = self._runner.match(features, indices, self._match_threshold, shape)
+        return self._unpad(features.keypoints, indices, outputs)
 
     def _new_canvas(self, image_size: tuple[int, int]) -> Canvas:
         # One run of a pipeline.onnx takes all images, and a pair must not depend on the size of the others.
@@ -349,21 +360,18 @@ class MatchPipeline:
             )
         return canvas
 
+    def _most_pairs(self, count: int) -> int:
+        return self.info.pairs or max(self._pairs, count)
+
     def _place(self, images: Sequence[np.ndarray | None], canvas_size: tuple[int, int]) -> CanvasBatch:
         with self._times.measured("canvas"):
-            empty = (self.info.batch or len(images)) - len(images)
-            return self._canvas.place([*images, *[None] * empty], canvas_size)
+            empty = (self.info.batch or max(self._cameras, len(images))) - len(images)
+            return self._canvas.place([*images, *[None] * empty], canvas_size, self._runner.least_channels)
 
-    def _run(self, stage: str, graph: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run a graph with the settings; a static export gets as many pairs as it was exported for."""
-        values = dict(tensors)
-        values["max_keypoints"], values["match_threshold"] = self._max_keypoints, self._match_threshold
-        if "pairs" in values:
-            count = len(values["pairs"])
-            self.check(pairs=count)
-            values["pairs"] = np.pad(values["pairs"], ((0, (self.info.pairs or count) - count), (0, 0)))
-        with self._times.measured(stage):
-            return self._sessions[graph].run(values)
+    def _extract_batch(self, images: Sequence[np.ndarray | None], canvas_size: tuple[int, int]) -> Features:
+        batch = self._place(images, canvas_size)
+        with self._times.measured("extract"):
+            return self._runner.extract(batch, self._max_keypoints)
 
     def _unpad(
         self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]

@@ -55,6 +55,10 @@ _CAUSES = (
         "set cuda_graph to false",
     ),
 )
+# cudaStreamPerThread, CUDA's default stream of the calling thread. The runs of all sessions of a thread
+# follow each other in this stream, and CUDA's blocking copies wait for it. A session's own stream has no such
+# order, and each run would have to wait for the GPU.
+_STREAM = {"user_compute_stream": "2"}
 # Of ONNX Runtime's log; it begins with the first one.
 _LOG_WARNINGS, LOG_ERRORS, LOG_FATAL_ERRORS = 2, 3, 4
 
@@ -138,6 +142,7 @@ def provider_options(
         "cudnn_conv_use_max_workspace": "0",
         "arena_extend_strategy": "kSameAsRequested",
         "enable_cuda_graph": "1" if cuda_graph else "0",
+        **_STREAM,
     }
     if provider == "cuda":
         return [(ORT_NAMES["cuda"], cuda), ORT_NAMES["cpu"]]
@@ -150,6 +155,7 @@ def provider_options(
         "trt_timing_cache_path": str(engines),
         # With 1, TensorRT may use float16 also where an fp16 export keeps float32, such as for positions.
         "trt_fp16_enable": "0",
+        **_STREAM,
     }
     return [(ORT_NAMES["tensorrt"], tensorrt), (ORT_NAMES["cuda"], cuda), ORT_NAMES["cpu"]]
 

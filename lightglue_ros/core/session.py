@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,13 +18,6 @@ from lightglue_ros.errors import ConfigError, ModelError, ProviderError
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-_TYPES = {
-    "tensor(bool)": np.bool_,
-    "tensor(float)": np.float32,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(uint8)": np.uint8,
-}
 _CPU_SETTINGS = {
     # Denormal numbers make a frame take 1.5 times as long, see `denormals`.
     "session.set_denormal_as_zero": "1",
@@ -39,6 +32,13 @@ _SPIN_MICROSECONDS = "5"
 _SPINS_SHORTLY_SINCE = "1.26"
 
 
+class DeviceTensors(Protocol):
+    """Inputs and outputs of graphs, at addresses of a device."""
+
+    def bind(self, binding: ort.IOBinding, graph: str) -> None:
+        """Bind the inputs and outputs of a graph to their addresses."""
+
+
 class GraphSession:
     """One of our graphs, checked and loaded.
 
@@ -48,8 +48,8 @@ class GraphSession:
             engines are built for minutes at the first start and kept in the model store) or ``openvino``.
         num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core).
         allow_fallback: use the CPU if a provider that was asked for by name cannot run the graph.
-        cuda_graph: with cuda, record the first run as a CUDA graph and replay it; ignored with other
-            providers. For static exports.
+        cuda_graph: with cuda, record the first run on the device as a CUDA graph and replay it; ignored with
+            other providers. For static exports.
         spin_threads: threads of the CPU provider spin for as long as they wait for the next operation of a
             run. By default they spin for 5 µs and then sleep (before ONNX Runtime 1.26 they sleep at once).
 
@@ -84,12 +84,18 @@ class GraphSession:
         if num_threads < 0:
             raise ConfigError(f"num_threads is {num_threads}", allowed="0 (one per core) or more")
         self.path = path
+        self._session: ort.InferenceSession
+        self._bound: DeviceTensors | None = None
         self.info = GraphInfo.from_metadata(read_metadata(path), str(path))
         self._check(graph, cuda_graph)
         self._threads = num_threads, spin_threads
-        self._run_options = onnxruntime().RunOptions()
-        # An error that is raised need not be logged as well, nor a run that was cancelled.
-        self._run_options.log_severity_level = providers.LOG_FATAL_ERRORS
+        self._run_options, self._device_options = onnxruntime().RunOptions(), onnxruntime().RunOptions()
+        for options in (self._run_options, self._device_options):
+            # An error that is raised need not be logged as well, nor a run that was cancelled.
+            options.log_severity_level = providers.LOG_FATAL_ERRORS
+        # A CUDA graph would replay the run with addresses that only this run had.
+        self._run_options.add_run_config_entry("gpu_graph_id", "-1")
+        self._device_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self.provider = "cuda" if provider == "auto" else provider
         self.fallback_reason, self.fallback_is_expected = "", False
         problem = self._open(cuda_graph)
@@ -109,17 +115,27 @@ class GraphSession:
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph on its inputs among `tensors`, named and typed as in `contract`."""
-        if self._cuda_graph is not None:
-            return self._cuda_graph.run(tensors, self._run_options)
         inputs = {name: tensors[name] for name in INPUTS[self.info.graph]}
         names = OUTPUTS[self.info.graph]
         with flushed_denormals():
             values = self._session.run(list(names), inputs, self._run_options)
         return dict(zip(names, values, strict=True))
 
+    def run_on_device(self, tensors: DeviceTensors) -> None:
+        """Run the graph on tensors of a device; return before the device has done the work.
+
+        Run it in one thread only: each thread has a stream and CUDA graphs of its own.
+        """
+        if tensors is not self._bound:
+            self._binding = self._session.io_binding()
+            tensors.bind(self._binding, self.info.graph)
+            self._bound = tensors
+        with flushed_denormals():
+            self._session.run_with_iobinding(self._binding, self._device_options)
+
     def cancel(self) -> None:
         """End the present run and refuse all later ones, which raise; from any thread."""
-        self._run_options.terminate = True
+        self._run_options.terminate = self._device_options.terminate = True
 
     def _check(self, graph: str, cuda_graph: bool) -> None:
         """Check that the file holds the graph, and that it runs here."""
@@ -143,7 +159,6 @@ class GraphSession:
 
     def _open(self, cuda_graph: bool) -> Problem | None:
         """Open a session of the provider; return the reason if it cannot run the graph."""
-        self._cuda_graph: CudaGraphRunner | None = None
         if self.provider == "cpu":
             self._session = self._load_on_cpu()
             return None
@@ -155,8 +170,6 @@ class GraphSession:
                 self._session = self._create(cuda_graph, providers.LOG_FATAL_ERRORS)
                 if ORT_NAMES[self.provider] not in self._session.get_providers():
                     return Problem("its libraries load, but ONNX Runtime does not use it", "")
-                if cuda_graph and self.provider == "cuda":
-                    self._cuda_graph = CudaGraphRunner(self._session, "cuda")
                 # Only a run shows that cuDNN is missing, or that the build has no code for the GPU.
                 self.run(empty_inputs(self.info))
         # ONNX Runtime's exceptions have no common base below RuntimeError and Exception.
@@ -195,35 +208,3 @@ class GraphSession:
         with restored_floating_point():
             # Its own fallback would open the session on the CPU, also in the middle of a run, without a word.
             return ort.InferenceSession(str(self.path), options, providers=chosen, enable_fallback=0)
-
-
-class CudaGraphRunner:
-    """A session of a static export whose inputs and outputs stay at the same addresses on a device.
-
-    A CUDA graph replays a run with the addresses that the run had. So inputs and outputs are bound once. Each
-    run copies its inputs to them and its outputs from them; images are copied as bytes.
-
-    Args:
-        device: the device that holds the tensors, ``cuda`` or ``cpu``.
-    """
-
-    def __init__(self, session: ort.InferenceSession, device: str) -> None:
-        self._session = session
-        self._binding = session.io_binding()
-        self._inputs = {it.name: self._allocate(it, device) for it in session.get_inputs()}
-        self._outputs = {it.name: self._allocate(it, device) for it in session.get_outputs()}
-        for name, value in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
-        for name, value in self._outputs.items():
-            self._binding.bind_ortvalue_output(name, value)
-
-    def run(self, tensors: Mapping[str, np.ndarray], options: ort.RunOptions) -> dict[str, np.ndarray]:
-        """Run the graph on all its inputs, with its shapes and types; return copies of all outputs."""
-        for name, value in self._inputs.items():
-            value.update_inplace(np.ascontiguousarray(tensors[name]))
-        self._session.run_with_iobinding(self._binding, options)
-        return {name: np.array(value.numpy()) for name, value in self._outputs.items()}
-
-    @staticmethod
-    def _allocate(tensor: ort.NodeArg, device: str) -> ort.OrtValue:
-        return onnxruntime().OrtValue.ortvalue_from_shape_and_type(tensor.shape, _TYPES[tensor.type], device)

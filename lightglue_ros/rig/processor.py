@@ -58,7 +58,7 @@ class FrameProcessor(Generic[ImageT]):
     ) -> FrameResult[ImageT]:
         """Match a frame; past images keep their data for pictures of pairs through time if `keep_pixels`."""
         before = self._pipeline.times
-        self._apply(settings)
+        self.apply(settings)
         images, decoded, rejected = _decode(frame.images, settings.mono16)
         features = self._extract(decoded)  # each image once
         if all(image is None for image in images):
@@ -73,7 +73,7 @@ class FrameProcessor(Generic[ImageT]):
 
     def add_to_history(self, frame: RigFrame[ImageT], settings: FrameSettings) -> Sequence[Features | None]:
         """Extract a frame without matching it, as one of the past of later frames; returns its features."""
-        self._apply(settings)
+        self.apply(settings)
         images, decoded, _ = _decode(frame.images, settings.mono16)
         features = self._extract(decoded)
         if any(image is not None for image in images):
@@ -82,8 +82,8 @@ class FrameProcessor(Generic[ImageT]):
             self.history.add(present, frame.between)
         return features
 
-    def _apply(self, settings: FrameSettings) -> None:
-        """Take over settings that have changed since the last frame."""
+    def apply(self, settings: FrameSettings) -> None:
+        """Take over settings that have changed since the last frame, and prepare the pipeline for them."""
         if settings is self._settings:
             return
         if self._settings is None or settings.image_size != self._settings.image_size:
@@ -91,7 +91,9 @@ class FrameProcessor(Generic[ImageT]):
         self._pipeline.max_keypoints = settings.max_keypoints or self._pipeline.info.max_keypoints
         self._pipeline.match_threshold = settings.match_threshold
         self._refiner = Refiner(settings.refine, self._pipeline.info.extractor)
-        self.history.set_rig(settings.rig)
+        rig = settings.rig
+        self._pipeline.prepare(len(rig.cameras), len(rig.pairs), rig.most_images)
+        self.history.set_rig(rig)
         self._settings = settings
 
     def _forget_if_time_was_set_back(self, frame: RigFrame[ImageT]) -> None:
@@ -102,13 +104,15 @@ class FrameProcessor(Generic[ImageT]):
 
     def _extract(self, decoded: Sequence[np.ndarray | Features | None]) -> list[Features | None]:
         """Extract all images; features that were extracted elsewhere stay as they are."""
-        images = {slot: image for slot, image in enumerate(decoded) if isinstance(image, np.ndarray)}
-        self.extracted += len(images)
+        images = [image if isinstance(image, np.ndarray) else None for image in decoded]
         features = [image if isinstance(image, Features) else None for image in decoded]
-        if images:  # a node that is given features loads no extractor
-            extracted = self._pipeline.extract(list(images.values()))
-            for row, slot in enumerate(images):
-                features[slot] = extracted.of_image(row)
+        slots = [slot for slot, image in enumerate(images) if image is not None]
+        self.extracted += len(slots)
+        if slots:  # a node that is given features loads no extractor
+            # A camera keeps its slot when another one is missing.
+            extracted = self._pipeline.extract(images)
+            for slot in slots:
+                features[slot] = extracted.of_image(slot)
         return features
 
     def _extracted_images(

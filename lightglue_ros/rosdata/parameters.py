@@ -278,7 +278,7 @@ class MatcherParameters(CameraParameters):
             graphs=self.graphs,
         )
         self.check_model(pipeline)
-        pipeline.warm_up(len(self.cameras), len(self.frame.rig.pairs))
+        pipeline.warm_up(len(self.cameras), len(self.frame.rig.pairs), self.frame.rig.most_images)
         return pipeline
 
     def check_model(self, pipeline: MatchPipeline) -> None:

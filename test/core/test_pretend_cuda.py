@@ -1,10 +1,13 @@
-"""What is said where something of CUDA is missing, with ONNX Runtime's GPU build over libraries of that name.
+"""ONNX Runtime's GPU build over libraries with CUDA's names: what is said where something is missing.
+
+Of frames: how often they wait for the GPU.
 
 The libraries compute nothing. See CONTRIBUTING.md for what the two environment variables name.
 """
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +124,74 @@ def test_the_match_command_says_in_a_line_why_it_runs_on_the_cpu(model_folder, m
     status, lines = run(words, "-nodnn", {})
     assert status == 0
     assert [line for line in lines if "the model runs on cpu: cuDNN is missing; fix: " in line] == lines[1:2]
+
+
+FRAMES = """
+import ctypes, sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from lightglue_ros.core import Features, MatchPipeline
+
+model, cuda_graph = sys.argv[1:]
+runtime = ctypes.CDLL("libcudart.so.13")
+images = list(np.random.default_rng(0).integers(0, 256, (2, 256, 320, 3), np.uint8))
+
+def make():
+    pipeline = MatchPipeline(model, "cuda", (320, 256), cuda_graph=cuda_graph == "True")
+    pipeline.warm_up(cameras=2, pairs=1)
+    return pipeline
+
+def match(name, left, right):
+    runtime.gpustub_log(b"##### %s", name.encode())
+    extracted = pipeline.extract([left, right])
+    present = [extracted.of_image(slot) for slot, image in enumerate([left, right]) if image is not None]
+    if len(present) == 2:
+        pipeline.match_features(Features.concatenate(present), [(0, 1)])
+    return [int(features.mask.sum()) for features in present]
+
+with ThreadPoolExecutor(1) as inference:
+    pipeline = inference.submit(make).result()
+    for name in ("first", "second", "both", "left", "both", "right", "both"):
+        shown = [None if name == "right" else images[0], None if name == "left" else images[1]]
+        inference.submit(match, name, *shown).result()
+    pipeline.max_keypoints, pipeline.match_threshold = 30, 0.5
+    for name in ("changed", "both"):
+        inference.submit(match, name, *images).result()
+"""
+
+
+@pytest.fixture(scope="module", params=[("static", True), ("static", False), ("dynamic", False)], ids=str)
+def frames(request, tmp_path_factory):
+    """The calls of CUDA for each frame, and those before the first one."""
+    pytest.importorskip("torch", reason="no PyTorch here to export with")
+    shapes, cuda_graph = request.param
+    folder = tmp_path_factory.mktemp(shapes)
+    words = ["export", "xfeat", "--split", "--target", "gpu", "--max-keypoints", "256", "-o", str(folder)]
+    words += ["--image-size", "320x256"] if shapes == "static" else []
+    subprocess.run([sys.executable, "-m", "lightglue_ros", *words], check=True, capture_output=True)
+    log = folder / "calls"
+    assert run(["-c", FRAMES, folder, cuda_graph], "", {"GPUSTUB_LOG": str(log)}) == (0, [])
+    before, *later = log.read_text().split("##### ")
+    return before.splitlines(), [frame.splitlines() for frame in later]
+
+
+def blocking(calls):
+    return [call for call in calls if call.startswith(("memcpy ", "sync"))]
+
+
+def planned(calls):
+    return [call for call in calls if "buildplan" in call or "heuristicquery" in call or "capture" in call]
+
+
+def test_a_stereo_frame_waits_three_times_at_most_also_with_a_camera_that_comes_and_goes(frames):
+    steady = [calls for name, *calls in frames[1] if name in ("both", "left", "right")]
+    assert len(steady) == 6
+    for calls in steady:
+        assert 0 < len(blocking(calls)) <= 3
+
+
+def test_nothing_is_planned_or_captured_again_after_the_warm_up(frames):
+    before, later = frames
+    assert planned(before)
+    assert [planned(calls) for calls in later] == [[]] * len(later)
+    assert sum("begincapture" in call for call in before) in (0, 2)

@@ -2,15 +2,12 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from gpus import has_gpu
 
 from lightglue_ros.core import ConfigError, MatchPipeline
-from lightglue_ros.core.canvas import Canvas
-from lightglue_ros.core.contract import OUTPUTS, GraphInfo
-from lightglue_ros.core.session import CudaGraphRunner
+from lightglue_ros.core.contract import GraphInfo
 from lightglue_ros.export import exporter, tensorrt
 from lightglue_ros.export.graphs import CompactMatcher
 from lightglue_ros.export.options import ExportOptions
@@ -96,22 +93,17 @@ def test_a_static_export_takes_fewer_images_and_pairs_but_not_more(fp16_export, 
         pipeline.set_image_size((320, 240))
 
 
-def test_tensors_that_stay_where_they_are_hold_the_results_of_each_run(fp16_export, motorcycle):
+def test_a_static_export_keeps_its_tensors_on_a_device_where_they_are(fp16_export, on_device, motorcycle):
     """CUDA graphs need this; here it is tested on the CPU."""
-    path = fp16_export / "extractor.onnx"
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    bound = CudaGraphRunner(session, "cpu")
-    canvas = Canvas((640, 480), channels=1, divisor=32)
-    results = []
+    plain, device = MatchPipeline(fp16_export, "cpu"), on_device(fp16_export)
+    device.warm_up()
+    tensors = device._runner._tensors
     for images in ([*motorcycle, None], [None, *motorcycle]):
-        tensors = vars(canvas.place(images)) | {"max_keypoints": np.array([100])}
-        tensors.pop("image_sizes")
-        results.append(bound.run(tensors, onnxruntime.RunOptions()))
-        expected = session.run(None, tensors)
-        for name, array in zip(OUTPUTS["extractor"], expected, strict=True):
-            np.testing.assert_array_equal(results[-1][name], array)
-    counts = [result["keypoint_mask"].sum(axis=1).tolist() for result in results]
-    assert counts == [[100, 100, 0], [0, 100, 100]]
+        pairs = [(0, 1), (2, 1)]
+        for found, expected in zip(device.match(images, pairs), plain.match(images, pairs), strict=True):
+            for name, array in vars(expected).items():
+                np.testing.assert_array_equal(getattr(found, name), array)
+    assert device._runner._tensors is tensors
 
 
 def test_a_cuda_graph_wants_fixed_shapes(split_export):
