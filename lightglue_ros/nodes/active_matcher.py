@@ -6,7 +6,9 @@ Two threads, so that nothing queues and no callback waits:
   never waits for inference, so that the middleware's buffers do not overflow.
 - The inference thread matches the newest frame and publishes. Frames that were overtaken meanwhile are
   dropped and counted. So a result is published at most one inference and one camera period after its images
-  were taken.
+  were taken. The thread lives from configure to cleanup, longer than this object, because the model is loaded
+  and warmed up in the thread that runs it: CUDA graphs are kept per thread. Changed settings that need other
+  shapes on a GPU are prepared between two frames.
 
 The threads share the inference thread's one-item mailbox, the status, the newest CameraInfo of each camera
 and the settings. The executor replaces the settings as a whole, and a frame is matched with one of them.
@@ -26,6 +28,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -63,12 +66,15 @@ from lightglue_ros.rosdata.parameters import MatcherParameters
 class ActiveMatcher:
     """Subscribes, assembles frames, matches them and publishes; see the head of this module.
 
-    `tracker` may have given ids before, which are not given again.
+    Args:
+        inference: executor of the inference thread, in which the pipeline was made.
+        tracker: may have given ids before, which are not given again.
     """
 
     def __init__(
         self,
         node: LifecycleNode,
+        inference: Executor,
         pipeline: MatchPipeline,
         settings: MatcherParameters,
         publishers: MatcherPublishers,
@@ -108,6 +114,8 @@ class ActiveMatcher:
                 self._match,
                 self._on_error,
                 overtakes=lambda new, waiting: bool(new.present & waiting.present),
+                before=lambda: self._processor.apply(self._settings.frame),
+                executor=inference,
             )
             closing.callback(lambda: self._inference.stop(self._interrupt))
             self._camera_infos = CameraInfoSubscriptions(node, calibration, settings.needs_camera_info)
@@ -124,9 +132,10 @@ class ActiveMatcher:
         if settings.takes_features and settings.refine != "none":
             work += " without refinement, which needs images"
         node.get_logger().info(f"{work}; waiting for {settings.input} on {topics}")
+        self._inference.wake()  # settings may have changed since configure
 
     def close(self, *, cancel: bool = False) -> None:
-        """Unsubscribe, finish the frame in work and end the threads.
+        """Unsubscribe, finish the frame in work and end the threads that were begun here.
 
         `cancel` ends the frame in work at once; the pipeline cannot be used again.
         """
@@ -140,6 +149,7 @@ class ActiveMatcher:
         self._assembler.rig = settings.frame.rig
         self._assembler.fixed_slop = settings.sync_slop
         self._assembler.timeout = settings.camera_timeout
+        self._inference.wake()
         self._camera_infos.follow(settings.needs_camera_info)
         if self._drawer is not None:
             self._drawer.style = settings.style

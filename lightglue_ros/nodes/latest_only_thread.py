@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class LatestOnlyThread(Generic[T]):
-    """Runs `work` on the newest submitted item, in a thread of its own.
+    """Runs `work` on the newest submitted item, in a thread of its own or in that of an executor.
 
     Args:
         work: called with one item at a time. Its exceptions go to `on_error`; the thread lives on.
+        name: name of the thread.
         overtakes: says whether a new item replaces one that waits; by default each does.
+        before: called in the thread before it takes an item, and after `wake`; items that come meanwhile
+            overtake each other. Its exceptions go to `on_error`.
+        executor: has one thread, and is not shut down by `stop`; None is an executor of its own.
 
     Attributes:
         dropped: number of items that were overtaken by a newer one.
@@ -32,51 +37,64 @@ class LatestOnlyThread(Generic[T]):
         on_error: Callable[[Exception], None],
         name: str = "inference",
         overtakes: Callable[[T, T], bool] = lambda new, waiting: True,
+        *,
+        before: Callable[[], None] = lambda: None,
+        executor: Executor | None = None,
     ) -> None:
         self.dropped = 0
         self._overtakes = overtakes
         self._work = work
         self._on_error = on_error
+        self._before = before
         self._waiting: list[T] = []
         self._stopping = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._changing = threading.Lock()
+        self._own = ThreadPoolExecutor(1, name) if executor is None else None
+        self._executor: Executor = executor or self._own
 
     def submit(self, item: T) -> None:
         """Hand over an item and return at once."""
-        with self._changed:
+        with self._changing:
+            if self._stopping:
+                return
             overtaken = [place for place, old in enumerate(self._waiting) if self._overtakes(item, old)]
             self.dropped += len(overtaken)
             # The item takes the place of the first, so that each has its turn.
             self._waiting.insert(overtaken[0] if overtaken else len(self._waiting), item)
             for place in reversed(overtaken):
                 del self._waiting[place + 1]
-            self._changed.notify_all()
+        if not overtaken:
+            self.wake()
+
+    def wake(self) -> None:
+        """Call `before` as soon as the thread is free, and return at once."""
+        self._executor.submit(self._run)
 
     def stop(self, interrupt: Callable[[], None] = lambda: None) -> None:
-        """End the thread after the item that it is working on.
+        """Wait until the work on the present item has ended; no other item is worked on.
 
         `interrupt` ends the work on that item; what `work` raises then is ignored.
         """
-        with self._changed:
+        with self._changing:
             self._stopping = True
-            self._changed.notify_all()
+            self._waiting.clear()
         interrupt()
-        self._thread.join()
+        # The executor calls one after the other.
+        self._executor.submit(lambda: None).result()
+        if self._own is not None:
+            self._own.shutdown()
 
     def _run(self) -> None:
-        while (item := self._take()) is not None:
-            try:
+        """Work on an item, if there is one."""
+        try:
+            if self._stopping:
+                return
+            self._before()
+            with self._changing:
+                item = self._waiting.pop(0) if self._waiting else None
+            if item is not None and not self._stopping:
                 self._work(item)
-            # A frame that fails must not end the thread: the next one may succeed.
-            except Exception as error:
-                if not self._stopping:
-                    self._on_error(error)
-            # Without this the item, and the images in it, would be kept until the next one comes.
-            del item
-
-    def _take(self) -> T | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
-            return None if self._stopping else self._waiting.pop(0)
+        # A frame that fails must not end the thread: the next one may succeed.
+        except Exception as error:
+            if not self._stopping:
+                self._on_error(error)

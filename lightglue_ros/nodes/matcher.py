@@ -3,8 +3,9 @@
 With `publish_features` it publishes features as well; without `publish_matches` only these, as an extractor
 on the computer of a camera. A matcher elsewhere takes features in place of images (`input: features`).
 
-The node is managed (lifecycle). Configure loads and warms up the model and makes the publishers, activate
-subscribes (see `active_matcher` for what happens then), deactivate unsubscribes, cleanup frees the model.
+The node is managed (lifecycle). Configure loads and warms up the model in the thread that runs it, and makes
+the publishers, activate subscribes (see `active_matcher` for what happens then), deactivate unsubscribes,
+cleanup frees the model and ends the thread.
 With `autostart` the node configures and activates itself, and the process ends with status 1 if it cannot. A
 transition that fails for a reason that the user can fix leaves the state as it was (FAILURE). Any other error
 goes through ErrorProcessing, which puts everything away, to Unconfigured.
@@ -16,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import wraps
 from typing import Any
@@ -83,16 +85,20 @@ class Matcher(LifecycleNode):
         self._settings = ros_parameters.read(self, MatcherParameters)
         self.get_logger().info(f"loading model {self._settings.model}")
         start = time.monotonic()
-        pipeline = self._settings.load()
-        self._results = MatcherPublishers(self, self._settings)
-        self._closing.callback(self._results.destroy)
-        self._pipeline = pipeline
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._closing.callback(self.destroy_publisher, self._diagnostics)
-        # The steady clock goes on when simulated time stands still.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        timer = self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=steady)
-        self._closing.callback(self.destroy_timer, timer)
+        with ExitStack() as closing:
+            self._inference = ThreadPoolExecutor(1, "inference")
+            closing.callback(self._inference.shutdown)
+            pipeline = self._pipeline = self._inference.submit(self._settings.load).result()
+            closing.callback(lambda: self._inference.submit(self._free_pipeline).result())
+            self._results = MatcherPublishers(self, self._settings)
+            closing.callback(self._results.destroy)
+            self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+            closing.callback(self.destroy_publisher, self._diagnostics)
+            # The steady clock goes on when simulated time stands still.
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            timer = self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=steady)
+            closing.callback(self.destroy_timer, timer)
+            self._closing = closing.pop_all()
         canvas = _canvas_text(pipeline, self._settings.frame.image_size)
         self.get_logger().info(
             f"model {pipeline.info.model} on {pipeline.provider}, {canvas}, at most {pipeline.max_keypoints} "
@@ -102,12 +108,17 @@ class Matcher(LifecycleNode):
             self.get_logger().warning(pipeline.fallback_warning)
         elif pipeline.fallback_reason:
             self.get_logger().info(pipeline.fallback_reason)
+        if pipeline.provider in ("cuda", "tensorrt") and pipeline.info.target == "cpu":
+            command = f"lightglue_ros export {pipeline.info.model} --split --target gpu"
+            self.get_logger().info(f"the model was exported for CPUs; on a GPU this is faster: {command}")
         return super().on_configure(state)
 
     @logs_errors
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the images."""
-        self._active = ActiveMatcher(self, self._pipeline, self._settings, self._results, self._tracker)
+        self._active = ActiveMatcher(
+            self, self._inference, self._pipeline, self._settings, self._results, self._tracker
+        )
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -143,6 +154,9 @@ class Matcher(LifecycleNode):
     def _release(self) -> None:
         self._deactivate()
         self._closing.close()
+
+    def _free_pipeline(self) -> None:
+        """Free the model."""
         self._pipeline = None
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:

@@ -1,5 +1,6 @@
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
 
@@ -76,4 +77,29 @@ def test_an_item_is_let_go_before_the_next_one_comes_and_stop_ends_an_idle_threa
     del item
     assert gone.wait(DEADLINE)
     thread.stop()
-    assert "inference" not in [thread.name for thread in threading.enumerate()]
+    assert not any(thread.name.startswith("inference") for thread in threading.enumerate())
+
+
+def test_work_is_prepared_in_its_thread_before_the_newest_item_is_taken():
+    prepared = Gate()
+    done = []
+    with ThreadPoolExecutor(1) as executor:
+        worker = executor.submit(threading.get_ident).result()
+        thread = LatestOnlyThread(
+            lambda item: done.append((item, threading.get_ident())),
+            on_error=lambda error: None,
+            before=lambda: prepared(threading.get_ident()),
+            executor=executor,
+        )
+        thread.wake()
+        assert prepared.begun.acquire(timeout=DEADLINE)
+        for item in (1, 2):
+            thread.submit(item)
+        prepared.go.release(2)
+        assert prepared.begun.acquire(timeout=DEADLINE)
+        executor.submit(lambda: None).result()
+        thread.stop()
+        assert executor.submit(threading.get_ident).result() == worker  # stop leaves the thread alone
+    assert done == [(2, worker)]
+    assert prepared.done == [worker, worker]
+    assert thread.dropped == 1
