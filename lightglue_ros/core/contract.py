@@ -66,11 +66,11 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 
 # Zeros that an image needs right of it and below it, in pixels of the canvas, by extractor. Results depend on
 # the size of the canvas: near the end of an image through convolutions, everywhere through normalisation over
-# the canvas. With these margins, 640 x 193 pixels on a canvas of 640 x 480 give 0.96 to 1.1 times as many
+# the canvas. With these margins, 640 x 193 pixels on a canvas of 640 x 480 give 0.93 to 1.1 times as many
 # right matches as on the whole canvas. ALIKED needs the whole canvas: it enlarges its coarse features with
 # corners at pixel centres, which shifts them more on a small canvas, and loses a third of its matches. For
 # SuperPoint nothing was measured. See bench/canvas.py.
-CANVAS_MARGINS = {"xfeat": 32, "disk": 128}
+CANVAS_MARGINS = {"xfeat": 24, "disk": 128}
 
 
 @dataclass(frozen=True)
