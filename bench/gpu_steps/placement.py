@@ -26,13 +26,12 @@ def checks(job: Job) -> Checks:
 def placement(job: Job, export: Export, graph: str) -> Outcome:
     """Count nodes and copies; a static graph for GPUs must lie wholly on the GPU."""
     log = logged(lambda: raw_session(job, export.file(graph), log=True))
-    placed, provider, kinds = defaultdict(list), "", Counter()
+    placed, provider = defaultdict(list), ""
     for line in log.splitlines():
         if found := re.search(r"(?:All nodes|Node\(s\)) placed on \[(\w+)\]", line):
             provider = found[1]
         elif provider and (found := re.search(r"VerifyEachNode\w*\]?\s+(\w[\w.]*) \((.*)\)$", line)):
             placed[provider].append(found[1])
-            kinds[found[1]] += 1
     whole = re.search(r"All nodes placed on \[(\w+)\]\. Number of nodes: (\d+)", log)
     counts = {name: len(nodes) for name, nodes in placed.items()}
     if whole:
@@ -47,7 +46,6 @@ def placement(job: Job, export: Export, graph: str) -> Outcome:
         "nodes_elsewhere": others,
         "to_host": copies["ToHost"],
         "from_host": copies["FromHost"],
-        "attention_nodes": kinds["MultiHeadAttention"] + kinds["Attention"],
         "elsewhere": ", ".join(f"{count} {kind}" for kind, count in elsewhere.items()),
     }
     return Outcome(is_whole if export.info.is_static else None, figures)
