@@ -108,11 +108,11 @@ def outputs(session: GraphSession, tensors: Tensors) -> Tensors:
 
 
 def batch(job: Job, export: Export) -> Outcome:
-    """A pair alone equals the same pair among eight (on a CPU, three)."""
+    """A pair alone equals the same pair among eight (on a CPU, two)."""
     if export.info.is_static:
         return Outcome(None, {"pairs": "fixed by the export"})
     pipeline = job.pipeline(export)
-    count = 3 if job.provider == "cpu" else 8
+    count = 2 if job.provider == "cpu" else 8
     images = (job.images * count)[:count]
     features = pipeline.extract(images)
     pairs = [(slot, (slot + 1) % count) for slot in range(count)]
