@@ -24,7 +24,7 @@ class LatestOnlyThread(Generic[T]):
         name: name of the thread.
         overtakes: says whether a new item replaces one that waits; by default each does.
         before: called in the thread before it takes an item, and after `wake`; items that come meanwhile
-            overtake each other. Its exceptions go to `on_error`.
+            overtake each other. Its exceptions go to `on_error`, and the item is lost.
         executor: has one thread, and is not shut down by `stop`; None is an executor of its own.
 
     Attributes:
@@ -89,9 +89,13 @@ class LatestOnlyThread(Generic[T]):
         try:
             if self._stopping:
                 return
-            self._before()
-            with self._changing:
-                item = self._waiting.pop(0) if self._waiting else None
+            try:
+                self._before()
+            finally:
+                # Also after an error: an item that stayed would be overtaken by all later ones, none of which
+                # would wake the thread.
+                with self._changing:
+                    item = self._waiting.pop(0) if self._waiting else None
             if item is not None and not self._stopping:
                 self._work(item)
         # A frame that fails must not end the thread: the next one may succeed.

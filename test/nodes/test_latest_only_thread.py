@@ -103,3 +103,24 @@ def test_work_is_prepared_in_its_thread_before_the_newest_item_is_taken():
     assert done == [(2, worker)]
     assert prepared.done == [worker, worker]
     assert thread.dropped == 1
+
+
+def test_an_item_whose_preparation_failed_is_lost_and_the_next_one_is_worked_on():
+    prepared, gate = Gate(), Gate()
+    errors = []
+    items = ["broken", "whole"]
+    with ThreadPoolExecutor(1) as executor:
+        thread = LatestOnlyThread(
+            gate, on_error=errors.append, before=lambda: prepared(items.pop(0)), executor=executor
+        )
+        thread.submit(1)
+        assert prepared.begun.acquire(timeout=DEADLINE)
+        thread.submit(2)  # overtakes the first
+        prepared.go.release(2)
+        executor.submit(lambda: None).result()
+        thread.submit(3)
+        gate.go.release()
+        assert gate.begun.acquire(timeout=DEADLINE)
+        thread.stop()
+    assert gate.done == [3]
+    assert [str(error) for error in errors] == ["broken"]
