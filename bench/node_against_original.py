@@ -71,6 +71,7 @@ def main() -> None:
         rounds["original"].append((1 / spent, 1.0, 1e3 * spent, 1e3 * spent, 0.0, 0.0))
         for node in arguments.nodes:
             parameters = {"model": node, "image_width": width, "image_height": height}
+            parameters["refine"] = "none"  # the original does not refine
             with running_matcher(parameters, images) as matcher:
                 found = matcher.measure(arguments.frames)
                 memory = resident_memory(matcher.listener.processes[0].pid)
