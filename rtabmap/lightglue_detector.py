@@ -52,8 +52,9 @@ def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Keypoints, float32 [N, 3], rows of (x, y, score), best score first; and descriptors, float32 [N, D].
     """
+    # The arrays as well, because on a GPU they come down when they are asked for.
     with _lock:
         features = _pipeline.extract([image])
-    mask = features.mask[0]
-    keypoints = np.column_stack([features.keypoints[0], features.scores[0]])[mask]
-    return keypoints, features.descriptors[0][mask]
+        mask = features.mask[0]
+        keypoints = np.column_stack([features.keypoints[0], features.scores[0]])[mask]
+        return keypoints, features.descriptors[0][mask]
