@@ -210,7 +210,7 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
 }
 
 # What may follow the model in the name of a folder such as disk-k512-int8, in the order of the exporter's
-# ExportOptions.suffixes, and the option of the command that it stands for.
+# ExportOptions.stored_name, and the option of the command that it stands for.
 _OPTIONS = {
     r"-k(\d+)": "--max-keypoints",
     r"-(fp16|int8)": "--precision",

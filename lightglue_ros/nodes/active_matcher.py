@@ -284,7 +284,8 @@ class ActiveMatcher:
         if self._annotator is not None and self._annotator.is_due():
             self._annotator.submit((result.settings.rig, message))
         if self._points is not None and self._points.is_due():
-            self._points.submit(result)
+            # Without features, which would have to come down from a GPU while somebody holds them.
+            self._points.submit(replace(result, features=[]))
 
     def _publish_tracks(self, frame: RigFrame[CameraImage], result: FrameResult[CameraImage]) -> None:
         if self._publishers.tracks is not None:

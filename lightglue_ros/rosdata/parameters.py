@@ -63,7 +63,7 @@ class MatcherParameters(CameraParameters):
     spin_threads: bool = parameter(
         False,
         "Threads of the CPU provider spin for as long as they wait for each other, and not only for 5 µs. "
-        "This gains little on a machine with no other work, and is much slower next to another busy process.",
+        "This is a tenth faster on a machine with no other work, and much slower next to a busy process.",
     )
     image_width: int = parameter(
         640,
