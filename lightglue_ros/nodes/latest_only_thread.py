@@ -3,7 +3,8 @@
 Inference takes longer than a camera period on small machines, and an executor callback must not wait for it.
 So a callback submits a frame and returns at once. The thread takes the newest frame when it is done with the
 last one. A frame that is overtaken before its work began is dropped and counted: nothing queues. Cameras
-whose clocks differ make frames of their own, which do not overtake those of the others.
+whose clocks differ make frames of their own, which do not overtake those of the others. A node that is faster
+than its cameras lets frames wait that come at once; at most `MOST_WAITING` do.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+MOST_WAITING = 8  # as many as there can be cameras whose clocks differ
 
 
 class LatestOnlyThread(Generic[T]):
@@ -63,6 +66,9 @@ class LatestOnlyThread(Generic[T]):
             self._waiting.insert(overtaken[0] if overtaken else len(self._waiting), item)
             for place in reversed(overtaken):
                 del self._waiting[place + 1]
+            if len(self._waiting) > MOST_WAITING:
+                del self._waiting[0]
+                self.dropped += 1
         if not overtaken:
             self.wake()
 

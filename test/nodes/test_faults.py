@@ -90,6 +90,20 @@ def test_silent_cameras_are_an_error_that_names_the_topics_and_slow_ones_are_not
     assert (values["model"], values["provider"]) == ("xfeat", "cpu")
 
 
+def test_frames_that_come_in_a_burst_are_all_matched_where_the_node_is_faster_than_the_cameras(robot, images):
+    """As from a middleware that sends lost images again."""
+    stereo = robot(camera_timeout=5.0, **TINY)
+    small = {camera: np.ascontiguousarray(image[::4, ::4]) for camera, image in images.items()}
+    for moment in range(3):
+        stereo.match_at(HOUR + moment, small)
+        stereo.wait_for_diagnostics()  # once per second
+    stereo.clear()
+    for moment in range(3, 7):
+        stereo.show_at(HOUR + moment, small)
+    stereo.wait_for_matches(4)
+    assert [message.header.stamp.sec - HOUR for message in stereo.messages] == [3, 4, 5, 6]
+
+
 def test_time_that_jumps_back_an_hour_starts_anew(robot, images):
     """As a bag that loops: what was kept of the time before is not matched with what comes after."""
     stereo = robot(pairs=["left:right", "left@-1:left"])

@@ -52,6 +52,21 @@ def test_items_that_do_not_overtake_each_other_wait_in_turn():
     assert thread.dropped == 4
 
 
+def test_at_most_eight_items_wait_and_the_oldest_goes_first():
+    gate = Gate()
+    thread = LatestOnlyThread(gate, on_error=lambda error: None, overtakes=lambda new, old: False)
+    thread.submit(0)
+    assert gate.begun.acquire(timeout=DEADLINE)
+    for item in range(1, 12):
+        thread.submit(item)
+    gate.go.release(9)
+    for _ in range(8):
+        assert gate.begun.acquire(timeout=DEADLINE)
+    thread.stop()
+    assert gate.done == [0, *range(4, 12)]
+    assert thread.dropped == 3
+
+
 def test_an_error_is_reported_and_the_next_item_is_worked_on():
     gate = Gate()
     errors = []
