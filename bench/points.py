@@ -28,7 +28,8 @@ from lightglue_ros.core.image_files import read_image
 from lightglue_ros.core.refinement import GreyImage, refine
 from lightglue_ros.export.weights import PinnedFile, WheelMember, fetch, motorcycle_pair
 from lightglue_ros.rig.points import Points, StereoPair, triangulate
-from pose import DATA, Camera, area_under_curve, pose_error, read_camera
+from pose import DATA
+from pose_error import Camera, area_under_curve, pose_error, read_camera
 from tables import Table, keep, parser_of, print_head, print_table
 
 MOTORCYCLE_TRUTH = PinnedFile(

@@ -38,7 +38,7 @@ from lightglue_ros.rig.frame import FrameSettings, RigFrame
 from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rig.tracks import FrameKeypoints, Tracker
-from pose import Camera, read_camera
+from pose_error import Camera, read_camera
 from tables import Table, keep, parser_of, print_head, print_table
 
 TOLERANCE = 1.0  # pixels

@@ -68,8 +68,8 @@ def same_row_share(keypoints0: np.ndarray, keypoints1: np.ndarray, tolerance: fl
 
 def _play_and_listen(arguments: argparse.Namespace, paths: tuple[Path, Path]) -> PairMatches:
     """Run player and matcher, print a line per second, and return the last matches."""
-    from lightglue_ros.nodes.conversions import message_to_matches
     from lightglue_ros.nodes.listener import running_nodes
+    from lightglue_ros.rosdata.messages import message_to_matches
 
     player = {"images": [str(path.resolve()) for path in paths], "rate": arguments.rate}
     start = time.monotonic()

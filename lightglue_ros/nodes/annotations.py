@@ -20,9 +20,9 @@ from lightglue_ros.core import ConfigError
 from lightglue_ros.core.draw import OUTLIER_COLOUR, score_colours
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
-from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
 from lightglue_ros.nodes.lazy_publisher import LazyPublisher
 from lightglue_ros.rig.rig import Rig
+from lightglue_ros.rosdata.messages import message_to_inliers, message_to_matches
 
 # Number of colours from red to green: each colour is a message of its own.
 _COLOURS = 64

@@ -18,8 +18,6 @@ from lightglue_ros.rig.frame import FrameResult
 from lightglue_ros.rig.tracks import CameraTracks
 from lightglue_ros.rosdata import messages
 from lightglue_ros.rosdata.decoding import CameraImage
-from lightglue_ros.rosdata.messages import message_to_inliers as message_to_inliers
-from lightglue_ros.rosdata.messages import message_to_matches as message_to_matches
 
 
 def array_to_image(image: np.ndarray, header: Header) -> Image:

@@ -12,7 +12,7 @@ from lifecycle_msgs.msg import Transition
 
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import annotations, drawing
-from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
+from lightglue_ros.rosdata.messages import message_to_inliers, message_to_matches
 
 has_foxglove = pytest.mark.skipif(find_spec("foxglove_msgs") is None, reason="no foxglove_msgs here")
 

@@ -26,8 +26,8 @@ from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import qos
-from lightglue_ros.nodes.conversions import message_to_matches
 from lightglue_ros.rosdata.decoding import check_compressed_image
+from lightglue_ros.rosdata.messages import message_to_matches
 
 MUTATIONS = 1000
 MOST_GROWTH = 50  # MiB

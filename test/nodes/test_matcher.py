@@ -13,8 +13,9 @@ from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.msg import Matches, PairMatches
 from lightglue_ros.nodes import qos
-from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
+from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.rosdata.decoding import check_image
+from lightglue_ros.rosdata.messages import message_to_matches
 from lightglue_ros.rosdata.parameters import SPECS
 
 

@@ -17,9 +17,10 @@ from std_msgs.msg import Header
 from lightglue_ros.cli import main
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.msg import Matches, PairMatches
-from lightglue_ros.nodes.conversions import array_to_image, message_to_matches
+from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.rosdata.bag_writer import BagWriter, known_topic
 from lightglue_ros.rosdata.bags import Bag, metadata_of
+from lightglue_ros.rosdata.messages import message_to_matches
 from lightglue_ros.rosdata.recording import Message
 from lightglue_ros.rosdata.typestore import MATCHES_TYPE
 

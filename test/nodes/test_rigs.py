@@ -8,7 +8,7 @@ from ament_index_python.packages import get_package_share_directory
 
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.msg import PairMatches
-from lightglue_ros.nodes.conversions import message_to_matches
+from lightglue_ros.rosdata.messages import message_to_matches
 
 CONFIG = Path(get_package_share_directory("lightglue_ros")) / "config"
 OK, MISSING = PairMatches.STATUS_OK, PairMatches.STATUS_MISSING

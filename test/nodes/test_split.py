@@ -10,9 +10,9 @@ from std_msgs.msg import Header
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.msg import Features, PairMatches
 from lightglue_ros.nodes import qos
-from lightglue_ros.nodes.conversions import message_to_matches
 from lightglue_ros.nodes.features import features_to_message
 from lightglue_ros.nodes.processes import node_process
+from lightglue_ros.rosdata.messages import message_to_matches
 
 SIZE = {"image_width": 640, "image_height": 480}
 EXTRACTS = {"publish_features": True, "publish_matches": False}

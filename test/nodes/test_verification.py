@@ -13,8 +13,8 @@ from sensor_msgs.msg import CameraInfo
 from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes import qos
-from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
 from lightglue_ros.rig.verification import Intrinsics, verify_pair
+from lightglue_ros.rosdata.messages import message_to_inliers, message_to_matches
 
 # What skimage.data.stereo_motorcycle says of its two cameras.
 LEFT = np.array([[994.978, 0, 311.193], [0, 994.978, 254.877], [0, 0, 1]])

@@ -8,9 +8,9 @@ from std_msgs.msg import Header
 from lightglue_ros.core.draw import DrawnPair, draw_pairs
 from lightglue_ros.msg import Matches, PairMatches
 from lightglue_ros.nodes import drawing, qos
-from lightglue_ros.nodes.conversions import message_to_inliers, message_to_matches
 from lightglue_ros.nodes.processes import node_process
 from lightglue_ros.rosdata.drawing import LONGEST_SIDE
+from lightglue_ros.rosdata.messages import message_to_inliers, message_to_matches
 
 LARGE = np.full((960, 1280, 3), 128, np.uint8)
 LARGE_MIB = LARGE.nbytes / 2**20
