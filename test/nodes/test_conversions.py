@@ -8,17 +8,13 @@ from lightglue_ros.core import PairMatches
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.msg import Matches
 from lightglue_ros.msg import PairMatches as PairMatchesMsg
-from lightglue_ros.nodes.conversions import (
-    array_to_image,
-    message_to_inliers,
-    message_to_matches,
-    result_to_message,
-)
+from lightglue_ros.nodes.conversions import array_to_image, result_to_message
 from lightglue_ros.rig.frame import FrameResult, FrameSettings, RigPair
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rig.verification import Verification
 from lightglue_ros.rosdata import messages
 from lightglue_ros.rosdata.decoding import CameraImage
+from lightglue_ros.rosdata.messages import message_to_inliers, message_to_matches
 
 OK = PairMatchesMsg.STATUS_OK
 RGB = np.random.default_rng(0).integers(0, 256, (12, 7, 3), np.uint8)
