@@ -66,7 +66,7 @@ def test_the_foxglove_layout_shows_topics_that_the_matcher_has():
     assert sorted(panels_of(layout["layout"])) == sorted(layout["configById"])
     shown = set(re.findall(r'"/([a-z_/]+)"', json.dumps(layout["configById"])))
     pictures = {"left/image_rect", drawing.TOPIC, "matches/annotations/left"}
-    assert shown == {"diagnostics", "matches", *pictures}
+    assert shown == {"diagnostics", "matches", "points", *pictures}
 
 
 def panels_of(node):
