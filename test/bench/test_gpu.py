@@ -13,7 +13,7 @@ import gpu_pack
 from gpu_steps import STEPS
 from gpu_steps.attention import FORMS
 from gpu_steps.job import Export
-from gpu_steps.rows import read_rows
+from gpu_steps.rows import append, read_rows
 from lightglue_ros.core.image_files import write_image
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -69,6 +69,13 @@ def test_a_check_that_ends_its_process_is_a_row_and_the_next_one_runs(tmp_path, 
     rows = read_rows(tmp_path / "checks.jsonl")
     assert [(row["check"], row["ok"]) for row in rows] == [("dies", False), ("lives", True)]
     assert "ended with 7" in rows[0]["error"]
+
+
+def test_a_row_is_read_as_it_was_written_whatever_the_error_says(tmp_path):
+    row = {"error": "ValueError: mean: NaN", "figures": {"mean_error": float("nan"), "frames": [1, 2]}}
+    append(tmp_path / "rows", row)
+    (found,) = read_rows(tmp_path / "rows")
+    assert found == row | {"figures": {"mean_error": "nan", "frames": [1, 2]}}
 
 
 def test_a_pack_comes_out_of_its_parts_as_it_was_and_a_damaged_part_is_named(tmp_path):
