@@ -6,7 +6,7 @@ Two threads, so that nothing queues and no callback waits:
   never waits for inference, so that the middleware's buffers do not overflow.
 - The inference thread matches the newest frame and publishes. Frames that were overtaken meanwhile are
   dropped and counted. So a result is published at most one inference and one camera period after its images
-  were taken. Frames that come at once wait in turn if the node is fast enough (see `_overtakes`).
+  were taken; later only where frames that came at once wait in turn (see `_overtakes`).
 - The inference thread lives from configure to cleanup, longer than this object, because the model is loaded
   and warmed up in the thread that runs it: CUDA graphs are kept per thread. Changed settings that need other
   shapes on a GPU are prepared between two frames.
