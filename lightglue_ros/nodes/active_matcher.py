@@ -39,6 +39,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.nodes.annotations import Annotator
@@ -131,7 +132,7 @@ class ActiveMatcher:
         self._status = MatcherStatus(settings, self._input_watch)
         work = f"matching {', '.join(settings.pairs)}" if settings.publish_matches else "extracting features"
         topics = ", ".join(self._inputs.topics)
-        if settings.takes_features and settings.refine != "none":
+        if settings.takes_features and Refiner(settings.refine, pipeline.info.extractor).is_on:
             work += " without refinement, which needs images"
         node.get_logger().info(f"{work}; waiting for {settings.input} on {topics}")
         self._inference.wake()  # settings may have changed since configure
@@ -270,9 +271,10 @@ class ActiveMatcher:
         if result.first_image is None:
             return
         self._unverified = result.unverified
+        # First, because ids follow the history, which has this frame even if a publisher fails.
+        self._publish_tracks(frame, result)
         self._publish_features(result)
         self._publish_matches(result, draws)
-        self._publish_tracks(frame, result)
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
         age = (self._node.get_clock().now().nanoseconds - taken) * 1e-9
         outside = time.perf_counter() - start - result.inference
