@@ -24,6 +24,7 @@ from lightglue_ros.bags.recorded_images import check_image
 from lightglue_ros.bags.tally import Tally
 from lightglue_ros.core import Features, MatchPipeline, ModelError
 from lightglue_ros.core.store import find_model
+from lightglue_ros.rig.calibration_watch import RowErrors, row_errors
 from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rig.tracks import FrameKeypoints
@@ -59,6 +60,7 @@ class MatchedChunk:
         points: (time in nanoseconds, serialized PointCloud2) of each stereo pair, if points are wanted.
         counts: numbers of frames, pairs, missing pairs and matches.
         tally: findings about the frames.
+        row_errors: of each stereo pair, by its name.
         tracebacks: of frames that failed, each once.
     """
 
@@ -67,6 +69,7 @@ class MatchedChunk:
     points: list[tuple[int, bytes]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
+    row_errors: dict[str, RowErrors] = field(default_factory=dict)
     tracebacks: list[str] = field(default_factory=list)
 
 
@@ -177,6 +180,7 @@ class ChunkMatcher:
             message = result_to_message(message_types(), result, self.pipeline.info.model)
             matched.messages.append((time, bytes(typestore().serialize_cdr(message, MATCHES_TYPE))))
             self._take_points(time, result, matched)
+            self._take_row_errors(result, matched)
         matched.counts.update(
             frames=int(result.first_image is not None),
             pairs=len(result.pairs),
@@ -214,6 +218,12 @@ class ChunkMatcher:
             canvas, note = self.pipeline.image_size, partial(matched.tally.say, "note")
             for message in point_clouds(point_types(), result, self._calibration, canvas, note):
                 matched.points.append((time, bytes(typestore().serialize_cdr(message, POINTS_TYPE))))
+
+    def _take_row_errors(self, result: FrameResult[CameraImage], matched: MatchedChunk) -> None:
+        if self.source.settings.watches_calibration:
+            canvas = self.pipeline.image_size
+            for name, errors, pixel in row_errors(result, self._calibration, canvas):
+                matched.row_errors.setdefault(name, RowErrors()).add(errors, pixel)
 
     def _extract_past(self, first: int) -> None:
         """Extract as much of the past as the pairs need, as if all frames before had been matched."""

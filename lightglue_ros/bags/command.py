@@ -71,6 +71,9 @@ def match_bags(
         rows = [_row(job) for job in jobs]
         print(tabulate(rows, _HEADER, "plain", colalign=_ALIGNMENT, disable_numparse=True), flush=True)
     for job in done:
+        for pair, errors in job.summary.row_errors.items():
+            figures = f"row error p50 {errors['p50']:.2f} px, p95 {errors['p95']:.2f} px"
+            print(f"bag {job.name}: pair {pair}: {figures}", flush=True)
         for finding in job.summary.findings:
             print(f"bag {job.name}: {finding}", flush=True)
     if json_file is not None:

@@ -10,7 +10,7 @@ import heapq
 import json
 import pickle
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 from lightglue_ros.bags.chunks import ChunkSource, MatchedChunk
 from lightglue_ros.bags.frame_index import FrameIndex
 from lightglue_ros.bags.tally import Finding, Tally
+from lightglue_ros.rig.calibration_watch import RowErrors
 from lightglue_ros.rig.tracks import Tracker
 from lightglue_ros.rosdata.bag_writer import BagWriter, known_topic
 from lightglue_ros.rosdata.bags import Bag, metadata_of
@@ -65,6 +66,7 @@ class Summary:
         matches: number of matches.
         images: number of recorded images.
         findings: what was left out, and what else the user should know.
+        row_errors: p50 and p95 of the row errors of each stereo pair in pixels, by its name.
     """
 
     frames: int
@@ -73,6 +75,7 @@ class Summary:
     matches: int
     images: int
     findings: list[Finding]
+    row_errors: dict[str, dict[str, float]]
 
     @property
     def rejected(self) -> int:
@@ -110,6 +113,7 @@ def write_matched_bag(
     path = Path(tempfile.mkdtemp(dir=folder)) / output.path.name
     index: FrameIndex = pickle.loads(source.index.read_bytes())
     counts, tally = Counter[str](images=index.images), Tally()
+    errors = defaultdict[str, RowErrors](RowErrors)
     tally.update(index.tally)
     with (
         Bag(*source.bags, unpacked=source.unpacked) as bag,
@@ -117,7 +121,7 @@ def write_matched_bag(
     ):
         ours = _result_topics(source.settings)
         topics = {one: writer.add_topic(one) for one in ours}
-        results = _read_results(source.settings, chunks, ours, counts, tally)
+        results = _read_results(source.settings, chunks, ours, counts, tally, errors)
         recorded = iter(())
         if not output.matches_only:
             names = {one.name for one in ours}
@@ -133,7 +137,17 @@ def write_matched_bag(
         for line in index.damage if output.matches_only else bag.problems():
             tally.say("damaged", line)
         names = ("frames", "pairs", "missing", "matches", "images")
-        summary = Summary(**{name: counts[name] for name in names}, findings=tally.findings())
+        for name, of_pair in errors.items():
+            if problem := of_pair.problem(source.settings.calibration_limit):
+                tally.add("calibration", name, problem)
+        summary = Summary(
+            **{name: counts[name] for name in names},
+            findings=tally.findings(),
+            row_errors={
+                name: {f"p{percent}": round(of_pair.percentile(percent), 2) for percent in (50, 95)}
+                for name, of_pair in errors.items()
+            },
+        )
         writer.custom_data[_KEY] = key
         writer.custom_data[_SUMMARY] = json.dumps(asdict(summary))
     return path, summary
@@ -152,12 +166,15 @@ def _read_results(
     topics: Sequence[Topic],
     counts: Counter[str],
     tally: Tally,
+    errors: defaultdict[str, RowErrors],
 ) -> Iterator[Message]:
     tracker = Tracker()
     for file in chunks:
         chunk: MatchedChunk = pickle.loads(file.read_bytes())
         counts.update(chunk.counts)
         tally.update(chunk.tally)
+        for name, of_pair in chunk.row_errors.items():
+            errors[name].update(of_pair)
         # Without publish_tracks, a chunk has no keypoints.
         results = {
             MATCHES_TOPIC: chunk.messages,

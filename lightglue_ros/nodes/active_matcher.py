@@ -55,6 +55,7 @@ from lightglue_ros.nodes.publishers import MatcherPublishers
 from lightglue_ros.nodes.status import MatcherStatus
 from lightglue_ros.nodes.subscriptions import CameraInfoSubscriptions, InputSubscriptions
 from lightglue_ros.nodes.watch import ClockWatch, InputWatch, LoadWatch, MissingWatch
+from lightglue_ros.rig.calibration_watch import CalibrationWatch
 from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rig.missing import why_missing
@@ -97,7 +98,7 @@ class ActiveMatcher:
         self._interrupt: Callable[[], None] = lambda: None
         image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
         calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
-        self._calibration = calibration
+        self._calibration, self._calibration_watch = calibration, CalibrationWatch()
         self._processor = FrameProcessor[CameraImage](pipeline, settings.frame, calibration)
         self._assembler = FrameAssembler[CameraImage](
             settings.frame.rig, settings.sync_slop, settings.camera_timeout
@@ -154,6 +155,8 @@ class ActiveMatcher:
         self._assembler.timeout = settings.camera_timeout
         self._inference.wake()
         self._camera_infos.follow(settings.needs_camera_info)
+        if not settings.watches_calibration:
+            self._calibration_watch = CalibrationWatch()
         if self._drawer is not None:
             self._drawer.style = settings.style
         for lazy in (self._drawer, self._annotator):
@@ -182,6 +185,7 @@ class ActiveMatcher:
             "incompatible publishers": self._inputs.incompatible,
             "images lost": self._inputs.lost,
             "clock": self._clock_watch.look(),
+            "calibration": self._calibration_watch.problem(self._settings.calibration_limit),
         }
         if self._pipeline.fallback_warning:
             problems["provider fallback"] = self._pipeline.fallback_warning
@@ -194,7 +198,14 @@ class ActiveMatcher:
         self._missing_watch.log({self._settings.cameras[camera]: cause for camera, cause in causes.items()})
         self._log_pause()
         return self._status.report(
-            about, self._assembler, dropped, causes, problems, self._unverified, self._unheard
+            about,
+            self._assembler,
+            dropped,
+            causes,
+            problems,
+            self._unverified,
+            self._unheard,
+            self._calibration_watch.errors,
         )
 
     # The executor's thread.
@@ -276,6 +287,9 @@ class ActiveMatcher:
         self._publish_features(result)
         self._publish_matches(result, draws)
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
+        if self._settings.watches_calibration:
+            canvas = self._pipeline.image_size
+            self._calibration_watch.update(result, taken, self._calibration, canvas)
         age = (self._node.get_clock().now().nanoseconds - taken) * 1e-9
         outside = time.perf_counter() - start - result.inference
         self._status.count_match(result, frame.between, outside, age)

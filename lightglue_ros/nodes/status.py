@@ -3,9 +3,10 @@
 ERROR: no results for two camera timeouts, because no image comes, no images are in sync, or every frame
 fails.
 WARN: no results yet, an input has a problem (a publisher's QoS is incompatible, images are lost on the way,
-simulated time stands still), the CPU runs the model because the GPU cannot, a camera is missing, pairs could
-not be verified, or images were rejected or a frame failed since the last report. Frames dropped because the
-cameras are faster than inference are counted and are no reason to warn.
+simulated time stands still), the CPU runs the model because the GPU cannot, the calibration of a stereo pair
+does not hold, a camera is missing, pairs could not be verified, or images were rejected or a frame failed
+since the last report. Frames dropped because the cameras are faster than inference are counted and are no
+reason to warn.
 
 While nobody subscribes to a result and the node is `lazy`, the level is OK: a frame that was not matched for
 that reason counts as a result. Missing cameras and other problems of the inputs are reported as ever.
@@ -26,6 +27,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.nodes.watch import InputWatch
+from lightglue_ros.rig.calibration_watch import RowErrors
 from lightglue_ros.rig.frame import FrameResult
 from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rosdata.parameters import MatcherParameters
@@ -134,6 +136,7 @@ class MatcherStatus:
         problems: Mapping[str, str],
         unverified: str,
         unheard: str,
+        row_errors: Mapping[str, RowErrors],
     ) -> DiagnosticStatus:
         """Make the status; rates are those since the last report.
 
@@ -144,6 +147,7 @@ class MatcherStatus:
             problems: of the inputs, in words, by the name of their value; empty where there is none.
             unverified: reasons why pairs were not verified, in words.
             unheard: topics of the results if nobody subscribes to them and nothing is matched; else empty.
+            row_errors: of each stereo pair in the last minute.
         """
         now = time.monotonic()
         with self._lock:
@@ -185,6 +189,11 @@ class MatcherStatus:
                 for n, it in enumerate(self._cameras)
             },
             **self.numbers,
+            **{
+                f"{PAIR}{name} row error p{percent} (px)": f"{errors.percentile(percent):.2f}"
+                for name, errors in row_errors.items()
+                for percent in (50, 95)
+            },
         }
         # Allow for slow inference: a frame that is still being computed is not "no frames".
         patience = 2 * assembler.timeout + 2e-3 * inference[1]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lightglue_ros.errors import ConfigError
+from lightglue_ros.rig.calibration_watch import StereoRows
 from lightglue_ros.rig.points import StereoPair
 from lightglue_ros.rig.verification import Intrinsics
 from lightglue_ros.rosdata.decoding import COMPRESSED_SUFFIX
@@ -29,6 +30,7 @@ class CameraInfo(Protocol):
     distortion_model: str
     d: Any
     k: Any
+    r: Any
     p: Any
     binning_x: int
     binning_y: int
@@ -92,12 +94,33 @@ class RigCalibration:
                 f"the images of camera {raw[0]} are not rectified",
                 fix="match the topics left/image_rect and right/image_rect of stereo_image_proc",
             )
-        focal_lengths = [(camera.matrix[0, 0], camera.matrix[1, 1]) for camera in known]
-        # Where each camera stands along x, in metres (CameraInfo.msg: P[0, 3] = -fx * x).
-        positions = [
-            -info.p[3] / info.p[0] for info in (self._infos[it] for it in cameras) if info is not None
-        ]
+        baseline = self._baseline(cameras)
+        (x, y), centres = np.diag(known[0].matrix)[:2], [tuple(it.matrix[:2, 2].tolist()) for it in known]
+        return StereoPair((float(x), float(y)), centres[0], centres[1], baseline)
+
+    def stereo_rows(self, first: int, second: int, image_sizes: Sequence[tuple[int, int]]) -> StereoRows:
+        """Return how the rows of two cameras become the same; raw images are rectified by R.
+
+        Args:
+            image_sizes: (width, height) of both cameras' images.
+
+        Raises:
+            ConfigError: a camera has no CameraInfo that can be used, or the two are no stereo pair.
+        """
+        cameras = (first, second)
+        known = [self.intrinsics(*it) for it in zip(cameras, image_sizes, strict=True)]
+        self._baseline(cameras)
+        rotations = [np.eye(3) if self._is_rectified[it] else self._rotation(it) for it in cameras]
+        return StereoRows((known[0], known[1]), (rotations[0], rotations[1]))
+
+    def _baseline(self, cameras: tuple[int, int]) -> float:
+        """Return the metres from the first to the second camera of a stereo pair along x."""
+        projections = [np.array(info.p) for info in (self._infos[it] for it in cameras) if info is not None]
+        # CameraInfo.msg: P[0, 3] = -fx * x. A camera that is not rectified may have no P.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            positions = [-p[3] / p[0] for p in projections]
         baseline = float(positions[1] - positions[0])
+        focal_lengths = [p[[0, 5]] for p in projections]
         if baseline == 0.0 or not np.isfinite(baseline) or not np.allclose(*focal_lengths, rtol=1e-3):
             names = " and ".join(self.topics[camera] for camera in cameras)
             raise ConfigError(
@@ -105,8 +128,16 @@ class RigCalibration:
                 f"{focal_lengths[1][0]:.2f} px, baseline {baseline:g} m",
                 fix="calibrate the two cameras together, for example with camera_calibration",
             )
-        (x, y), centres = focal_lengths[0], [tuple(camera.matrix[:2, 2].tolist()) for camera in known]
-        return StereoPair((float(x), float(y)), centres[0], centres[1], baseline)
+        return baseline
+
+    def _rotation(self, camera: int) -> np.ndarray:
+        """Return the rotation from a camera to its rectified one, float64 [3, 3]."""
+        info = self._infos[camera]
+        rotation = np.zeros((3, 3)) if info is None else np.array(info.r, np.float64).reshape(3, 3)
+        if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
+            name = f"camera {self._cameras[camera]}: {self.topics[camera]}"
+            raise ConfigError(f"{name} has R that is no rotation")
+        return rotation
 
 
 def intrinsics_of(info: CameraInfo, is_rectified: bool, image_size: tuple[int, int]) -> Intrinsics:

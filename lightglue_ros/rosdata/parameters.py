@@ -102,8 +102,16 @@ class MatcherParameters(CameraParameters):
     camera_info_topics: list[str] = parameter(
         [""],
         "Topic of each camera's sensor_msgs/CameraInfo, used with verification: essential, for tracks and "
-        "points; empty is camera_info next to each of image_topics. Topics whose last component starts with "
-        "image_rect are treated as rectified (P is used, no distortion), all others as raw (K and D).",
+        "points, and to watch the calibration; empty is camera_info next to each of image_topics. Topics "
+        "whose last component starts with image_rect are treated as rectified (P is used, no distortion), "
+        "all others as raw (K and D).",
+    )
+    calibration_limit: float = parameter(
+        0.5,
+        "Warn on /diagnostics if the median row error of a stereo pair in the last minute exceeds this many "
+        "pixels of the images; needs CameraInfo; 0 does not watch the calibration.",
+        limits=(0.0, 100.0),
+        can_change=True,
     )
     sync_slop: float = parameter(
         0.0,
@@ -201,7 +209,14 @@ class MatcherParameters(CameraParameters):
     @property
     def needs_camera_info(self) -> bool:
         """True if the topics of CameraInfo are subscribed to."""
-        return self.verification == "essential" or self.publish_tracks or self.publish_points
+        is_wanted = self.verification == "essential" or self.publish_tracks or self.publish_points
+        return is_wanted or (self.watches_calibration and not self.takes_features)
+
+    @property
+    def watches_calibration(self) -> bool:
+        """True if the row errors of pairs of two cameras are counted, where CameraInfo is known."""
+        pairs = self.frame.rig.pairs
+        return self.calibration_limit > 0 and any(not (one.back or two.back) for one, two in pairs)
 
     @property
     def graphs(self) -> tuple[str, ...]:

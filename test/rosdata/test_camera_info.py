@@ -107,3 +107,21 @@ def test_p_of_both_cameras_is_the_geometry_of_a_stereo_pair_also_with_binning():
 def test_two_cameras_that_are_no_stereo_pair_are_named(right, topics, says):
     with pytest.raises(ConfigError, match=says):
         rig(camera_info(LEFT), right, topics).stereo_pair(0, 1, [SIZE, SIZE])
+
+
+def test_rows_of_raw_images_are_known_from_r_and_p_of_cameras_that_were_calibrated_together():
+    raw = ("/left/image_raw", "/right/image_raw")
+    left, right = camera_info(LEFT), moved(RIGHT, -994.978 * 0.193, k=RIGHT)
+    turn = np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]])
+    left.r, right.r = np.eye(3).ravel(), turn.ravel()
+    rows = rig(left, right, raw).stereo_rows(0, 1, [SIZE, SIZE])
+    np.testing.assert_array_equal(rows.rotations, [np.eye(3), turn])
+    np.testing.assert_array_equal([camera.matrix for camera in rows.cameras], [LEFT, RIGHT])
+    # Rectified images have been turned already.
+    np.testing.assert_array_equal(rig(left, right).stereo_rows(0, 1, [SIZE, SIZE]).rotations, [np.eye(3)] * 2)
+    right.r = np.zeros(9)
+    with pytest.raises(ConfigError, match=r"camera right: /right/camera_info has R that is no rotation"):
+        rig(left, right, raw).stereo_rows(0, 1, [SIZE, SIZE])
+    for alone in (camera_info(RIGHT), moved(np.zeros((3, 3)), 0.0)):
+        with pytest.raises(ConfigError, match="not those of a stereo pair"):
+            rig(left, alone, raw).stereo_rows(0, 1, [SIZE, SIZE])
