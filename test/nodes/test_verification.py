@@ -88,7 +88,7 @@ def test_essential_waits_for_camera_info_and_takes_each_cameras_own(robot, motor
     left, right = motorcycle
     views = cycle(({"left": left, "right": right}, {"left": right, "right": left}))
     infos = {"left/camera_info": camera_info(LEFT), "right/camera_info": camera_info(RIGHT)}
-    stereo = robot(pairs=["left:right", "right@-1:right"])
+    stereo = robot(pairs=["left:right", "right@-1:right"], calibration_limit=0.0)
     stereo.repeat_until(lambda: stereo.show(next(views)), lambda: stereo.messages, "matches")
     assert not any(map(stereo.count_subscribers, infos))
 
