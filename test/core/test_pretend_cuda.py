@@ -1,11 +1,14 @@
-"""ONNX Runtime's GPU build over libraries with CUDA's names: what is said where something is missing.
+"""ONNX Runtime's GPU build over libraries with CUDA's names.
 
-Of frames: how often they wait for the GPU.
+What is said where something is missing; where an export for GPUs lies, and which kernels it starts; how often
+a frame waits for the GPU.
 
 The libraries compute nothing. See CONTRIBUTING.md for what the two environment variables name.
 """
 
+import functools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -160,19 +163,98 @@ with ThreadPoolExecutor(1) as inference:
 """
 
 
-@pytest.fixture(scope="module", params=[("static", True), ("static", False), ("dynamic", False)], ids=str)
-def frames(request, tmp_path_factory):
-    """The calls of CUDA for each frame, and those before the first one."""
+PLACEMENT = """
+import sys
+import onnxruntime
+
+options = onnxruntime.SessionOptions()
+options.log_severity_level = options.log_verbosity_level = 0
+onnxruntime.InferenceSession(sys.argv[1], options, providers=["CUDAExecutionProvider"], enable_fallback=0)
+"""
+
+RUNS = """
+import ctypes, sys
+from pathlib import Path
+import numpy as np
+from lightglue_ros.core.contract import empty_inputs
+from lightglue_ros.core.session import GraphSession
+
+folder, *graphs = sys.argv[1:]
+runtime = ctypes.CDLL("libcudart.so.13")
+for graph in graphs:
+    session = GraphSession(Path(folder, f"{graph}.onnx"), graph, provider="cuda")
+    black = empty_inputs(session.info)
+    runs = {"black": black}
+    if graph == "matcher":
+        runs["keypoints"] = black | {"keypoint_mask": np.ones_like(black["keypoint_mask"])}
+        if not session.info.is_static:
+            runs["no pairs"] = black | {"pairs": black["pairs"][:0]}
+    for name, tensors in runs.items():
+        runtime.gpustub_log(b"##### %s", f"{graph}, {name}".encode())
+        session.run(tensors)
+"""
+
+
+@pytest.fixture(scope="module")
+def gpu_export(tmp_path_factory):
+    """Makes a small export of XFeat for GPUs once: static in fp16 or dynamic in fp32."""
     pytest.importorskip("torch", reason="no PyTorch here to export with")
+
+    @functools.cache
+    def make(shapes):
+        folder = tmp_path_factory.mktemp(shapes)
+        words = ["export", "xfeat", "--split", "--target", "gpu", "--max-keypoints", "256", "-o", str(folder)]
+        words += ["--image-size", "320x256", "--precision", "fp16"] if shapes == "static" else []
+        subprocess.run([sys.executable, "-m", "lightglue_ros", *words], check=True, capture_output=True)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("shapes", ["static", "dynamic"])
+@pytest.mark.parametrize("graph", ["extractor", "matcher"])
+def test_an_export_for_gpus_lies_on_cuda_and_nothing_comes_down_within_a_run(gpu_export, shapes, graph):
+    status, lines = run(["-c", PLACEMENT, gpu_export(shapes) / f"{graph}.onnx"], "", {})
+    log = "\n".join(lines)
+    assert status == 0
+    assert "placed on [CUDAExecutionProvider]" in log
+    if shapes == "static":
+        assert "placed on [CPUExecutionProvider]" not in log
+        assert "Add Memcpy" not in log
+    else:
+        # Only what computes shapes: ONNX Runtime itself moves that to the CPU.
+        shape_nodes = set(re.findall(r"Force fallback to CPU execution for node: (\S+)", log))
+        on_cpu = log.partition("placed on [CPUExecutionProvider]")[2].partition("placed on [")[0]
+        assert set(re.findall(r"VerifyEachNode\S+ +\S+ \((.+)\)$", on_cpu, re.MULTILINE)) <= shape_nodes
+        assert "Add MemcpyToHost" not in log
+
+
+@pytest.mark.parametrize("shapes", ["static", "dynamic"])
+def test_each_attention_is_one_fused_kernel_and_no_kernel_gets_nothing_to_do(gpu_export, shapes, tmp_path):
+    log = tmp_path / "calls"
+    words = ["-c", RUNS, gpu_export(shapes), "extractor", "matcher"]
+    assert run(words, "", {"GPUSTUB_LOG": str(log)}) == (0, [])
+    text = log.read_text()
+    assert "INVALIDCONFIG" not in text
+    runs = dict(part.split("\n", 1) for part in text.split("##### ")[1:])
+    assert len(runs) == (4 if shapes == "dynamic" else 3)
+    del runs["extractor, black"]
+    # Of ONNX Runtime and of cuDNN, which the matcher needs for nothing else.
+    fused = re.compile(
+        r"^launch .*attention_kernel|^launch .*flash_fwd(?!.*combine)|^cudnn execute", re.MULTILINE
+    )
+    # XFeat's matcher has 6 layers, each with attention within an image and between two.
+    assert {name: len(fused.findall(calls)) for name, calls in runs.items()} == dict.fromkeys(runs, 12)
+
+
+@pytest.fixture(scope="module", params=[("static", True), ("static", False), ("dynamic", False)], ids=str)
+def frames(request, gpu_export, tmp_path_factory):
+    """The number of CUDA graphs, the calls of CUDA before the first frame, and those of each frame."""
     shapes, cuda_graph = request.param
-    folder = tmp_path_factory.mktemp(shapes)
-    words = ["export", "xfeat", "--split", "--target", "gpu", "--max-keypoints", "256", "-o", str(folder)]
-    words += ["--image-size", "320x256"] if shapes == "static" else []
-    subprocess.run([sys.executable, "-m", "lightglue_ros", *words], check=True, capture_output=True)
-    log = folder / "calls"
-    assert run(["-c", FRAMES, folder, cuda_graph], "", {"GPUSTUB_LOG": str(log)}) == (0, [])
+    log = tmp_path_factory.mktemp("frames") / "calls"
+    assert run(["-c", FRAMES, gpu_export(shapes), cuda_graph], "", {"GPUSTUB_LOG": str(log)}) == (0, [])
     before, *later = log.read_text().split("##### ")
-    return before.splitlines(), [frame.splitlines() for frame in later]
+    return 2 * cuda_graph, before.splitlines(), [frame.splitlines() for frame in later]
 
 
 def blocking(calls):
@@ -184,14 +266,14 @@ def planned(calls):
 
 
 def test_a_stereo_frame_waits_three_times_at_most_also_with_a_camera_that_comes_and_goes(frames):
-    steady = [calls for name, *calls in frames[1] if name in ("both", "left", "right")]
+    steady = [calls for name, *calls in frames[2] if name in ("both", "left", "right")]
     assert len(steady) == 6
     for calls in steady:
         assert 0 < len(blocking(calls)) <= 3
 
 
 def test_nothing_is_planned_or_captured_again_after_the_warm_up(frames):
-    before, later = frames
+    graphs, before, later = frames
     assert planned(before)
     assert [planned(calls) for calls in later] == [[]] * len(later)
-    assert sum("begincapture" in call for call in before) in (0, 2)
+    assert sum("begincapture" in call for call in before) == graphs
