@@ -154,7 +154,7 @@ class GraphSession:
             raise ConfigError(
                 f"cuda_graph is on, and {self.path} has free shapes",
                 allowed="a model with fixed shapes",
-                fix=f"{export} --image-size 640x480",
+                fix=f"{export} --target gpu --image-size 640x480",
             )
 
     def _open(self, cuda_graph: bool) -> Problem | None:

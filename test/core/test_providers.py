@@ -57,7 +57,7 @@ def gpu_build(monkeypatch):
             r"for ONNX Runtime 99\.0 or later, and .*--opset 18",
         ),
         ({"graph": "matcher"}, {}, ModelError, "holds graph matcher; allowed: extractor"),
-        ({}, {"cuda_graph": True}, ConfigError, "cuda_graph is on, and .* has free shapes.* --image-size"),
+        ({}, {"cuda_graph": True}, ConfigError, "cuda_graph is on.* free shapes.* --target gpu --image-size"),
     ],
     ids=["newer", "other graph", "free shapes"],
 )
