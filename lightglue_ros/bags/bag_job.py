@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lightglue_ros import __version__
-from lightglue_ros.bags.chunks import ChunkSource, MatchedChunk, match_chunk
+from lightglue_ros.bags.chunks import ChunkSource, MatchedChunk, find_rotations, match_chunk
 from lightglue_ros.bags.engines import Engine, UnexpectedError, call
 from lightglue_ros.bags.frame_index import FrameIndex, build_frame_index
 from lightglue_ros.bags.matched_bag import Output, Summary, read_summary, write_matched_bag
@@ -20,6 +20,7 @@ from lightglue_ros.bags.tally import in_words
 from lightglue_ros.bags.video import write_video
 from lightglue_ros.bags.work_folder import INDEX, locked_work_folder
 from lightglue_ros.core.files import write_whole
+from lightglue_ros.core.rotation import AUTO
 from lightglue_ros.errors import ConfigError, LightGlueRosError
 from lightglue_ros.rosdata.bags import storage_files
 from lightglue_ros.rosdata.parameters import MatcherParameters
@@ -88,6 +89,7 @@ class BagJob:
             if self.output.path.exists():
                 return self._done_already(key)
             source, index = self._index(engine, folder)
+            source = self._with_rotations(engine, source)
             chunks = self._match(engine, folder, source, len(index.frames))
             path, summary = engine.submit(
                 write_matched_bag, source, chunks, self.output, key, folder
@@ -135,6 +137,16 @@ class BagJob:
                 self._log(line)
         settings = replace(self.settings, num_threads=self.settings.num_threads or engine.num_threads)
         return ChunkSource(bags, unpacked, file, settings, self.model_sha256), index
+
+    def _with_rotations(self, engine: Engine, source: ChunkSource) -> ChunkSource:
+        """Find out the rotations that are not given, once for all chunks, which then give the same."""
+        if AUTO not in source.settings.camera_rotations:
+            return source
+        rotations = engine.submit(find_rotations, source).result()
+        named = zip(source.settings.cameras, rotations, strict=True)
+        self._log(f"rotations in degrees: {', '.join(f'{name} {it}' for name, it in named)}")
+        settings = replace(source.settings, camera_rotations=[str(it) for it in rotations])
+        return replace(source, settings=settings)
 
     def _match(self, engine: Engine, folder: Path, source: ChunkSource, frames: int) -> Sequence[Path]:
         """Match the chunks that are not matched yet; returns the files of all chunks."""

@@ -106,19 +106,31 @@ def hash_model(model: str) -> tuple[Path, str]:
     return files.extractor.absolute().parent, digest.hexdigest()
 
 
+# First frames of a bag that are matched at most to find out the rotations of its cameras.
+MOST_SEARCHED_FRAMES = 100
+
 # Its model, bag and history serve the next chunk. A process serves one run, whose bags have the same model.
 _last: ChunkMatcher | None = None
 
 
 def match_chunk(source: ChunkSource, chunk: range) -> MatchedChunk:
     """Match the frames of a bag that have these numbers."""
+    return _matcher(source).match(chunk)
+
+
+def find_rotations(source: ChunkSource) -> tuple[int, ...]:
+    """Find out by matching the first frames of a bag how its cameras are turned."""
+    return _matcher(source).find_rotations()
+
+
+def _matcher(source: ChunkSource) -> ChunkMatcher:
     global _last
     if _last is None or _last.source != source:
         pipeline = _last.pipeline if _last else _load(source)
         if _last is not None:
             _last.close()
         _last = ChunkMatcher(source, pipeline)
-    return _last.match(chunk)
+    return _last
 
 
 def _load(source: ChunkSource) -> MatchPipeline:
@@ -148,6 +160,16 @@ class ChunkMatcher:
     def close(self) -> None:
         """Close the bag."""
         self._bag.close()
+
+    def find_rotations(self) -> tuple[int, ...]:
+        """Match the first frames until the rotations are found; see `find_rotations`."""
+        self._next = None
+        for _, frame in self._index.frames[:MOST_SEARCHED_FRAMES]:
+            with suppress(Exception):  # such a frame fails in its chunk, too
+                self._processor.process(self._read(frame), replace(self._settings, geometry="none"))
+            if not self._processor.rotations.is_searching:
+                break
+        return self._processor.rotations.rotations
 
     def match(self, chunk: range) -> MatchedChunk:
         """Match the frames of a chunk; see `match_chunk`."""

@@ -15,6 +15,7 @@ from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.draw import COLOURINGS, MOST_LINES, Style
 from lightglue_ros.core.image_files import find_images
 from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD, SPLIT
+from lightglue_ros.core.rotation import AUTO
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.verification import GEOMETRIES, Intrinsics
 
@@ -30,6 +31,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--match-threshold", type=float, default=DEFAULT_MATCH_THRESHOLD, metavar="SCORE", help=score)
     refine = "auto, none or lucas_kanade: move matches to fractions of a pixel (auto)"
     add("--refine", default="auto", metavar="METHOD", help=refine)
+    rotations = "auto: try the second image of each pair in four orientations, for images turned by any angle"
+    add("--rotations", metavar="HOW", help=rotations)
     verify = (
         "mark the matches that agree with one fundamental, homography or essential matrix, within a "
         "pixel of the canvas"
@@ -61,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     style = _style(arguments.colour, arguments.lines)
     outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, arguments.h5, style)
     outputs.check(paths)
+    turns = _turns(arguments.rotations, arguments.h5)
     ensure_model(arguments.model)
     pipeline = MatchPipeline(
         arguments.model,
@@ -69,13 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
         max_keypoints=arguments.max_keypoints,
         match_threshold=arguments.match_threshold,
         refine=arguments.refine,
-        graphs=SPLIT if arguments.h5 else None,  # whose features the files keep
+        graphs=SPLIT if arguments.h5 or turns else None,  # whose features are kept
     )
     width, height = pipeline.image_size
     print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}", flush=True)
     if pipeline.fallback_warning:
         print(pipeline.fallback_warning, flush=True)
-    return matching.match_and_write(pipeline, paths, pairs, outputs, geometry)
+    return matching.match_and_write(pipeline, paths, pairs, outputs, geometry, turns)
 
 
 def _pairs(text: str | None, images: int) -> list[tuple[int, int]]:
@@ -88,6 +92,17 @@ def _pairs(text: str | None, images: int) -> list[tuple[int, int]]:
     if not all(number in range(images) for pair in pairs for number in pair):
         raise ConfigError(f"--pairs is '{text}'", allowed=f"numbers of images, from 0 to {images - 1}")
     return pairs
+
+
+def _turns(rotations: str | None, h5: Path | None) -> bool:
+    if rotations not in (None, AUTO):
+        raise ConfigError(f"--rotations is '{rotations}'", allowed=AUTO)
+    if rotations and h5:
+        raise ConfigError(
+            "--rotations auto and --h5 do not go together, because hloc has one set of keypoints per image",
+            fix="turn the images before, or leave one of the two out",
+        )
+    return rotations is not None
 
 
 def _style(colouring: str, most_lines: int) -> Style:

@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from lightglue_ros.cli.formats import MatchedPair, hloc_files, hloc_names, json_file, npz_file
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
+from lightglue_ros.core.best_rotation import match_turned
 from lightglue_ros.core.draw import Style, draw_matches
 from lightglue_ros.core.files import Writer, require_file_name, require_parent_folder, written_whole
 from lightglue_ros.core.image_files import read_image, require_image_name, write_image
 from lightglue_ros.core.refinement import GreyImage
+from lightglue_ros.core.rotation import ROTATIONS, turned_size
 from lightglue_ros.errors import ConfigError, LightGlueRosError
 from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
 
@@ -108,6 +110,7 @@ def match_and_write(
     pairs: Sequence[tuple[int, int]],
     outputs: Outputs,
     geometry: Geometry | None = None,
+    turns: bool = False,
 ) -> int:
     """Match pairs of image files as `FileMatcher` does, print a line for each and write the outputs.
 
@@ -122,7 +125,7 @@ def match_and_write(
     left_out = LeftOut()
     done = 0
     with written_whole(outputs.writers(paths, pipeline.image_size)) as add:
-        matched = FileMatcher(pipeline, paths, left_out, geometry).match(pairs)
+        matched = FileMatcher(pipeline, paths, left_out, geometry, turns=turns).match(pairs)
         # Only on a terminal.
         for pair in tqdm(matched, total=len(pairs), unit=" pairs", leave=False, disable=None):
             with tqdm.external_write_mode():
@@ -177,6 +180,7 @@ class FileMatcher:
         left_out: called for each image that fails, and for each pair that fails although its images do not.
         geometry: None is no verification.
         most_held: images whose features are kept; the last ones used stay.
+        turns: try the second image of each pair in four orientations, which are all kept.
     """
 
     def __init__(
@@ -186,21 +190,24 @@ class FileMatcher:
         left_out: Callable[[str, Exception], None],
         geometry: Geometry | None = None,
         most_held: int = MOST_HELD,
+        turns: bool = False,
     ) -> None:
+        self._turns = ROTATIONS if turns else (0,)
         self._pipeline = pipeline
         self._paths = paths
         self._left_out = left_out
         self._geometry = geometry
         self._most_held = most_held if pipeline.is_split else IMAGES_PER_RUN
         # The last ones used stand at the end.
-        self._held: dict[int, tuple[Features, GreyImage | None] | np.ndarray] = {}
+        # Features and grey image in each orientation, or an image.
+        self._held: dict[int, list[tuple[Features, GreyImage | None]] | np.ndarray] = {}
         self._failed: set[int] = set()
 
     def match(self, pairs: Sequence[tuple[int, int]]) -> Iterator[MatchedPair]:
         """Match pairs (first, second), indices of images, in their order; those that fail are left out."""
         last_pair = {image: number for number, pair in enumerate(pairs) for image in pair}
         begin = 0
-        for of_run in _runs(pairs, self._pipeline):
+        for of_run in _runs(pairs, self._pipeline, turns=len(self._turns) > 1):
             self._load({image for pair in of_run for image in pair} - self._failed)
             whole = {
                 number: pair for number, pair in enumerate(of_run, begin) if not self._failed & set(pair)
@@ -211,7 +218,9 @@ class FileMatcher:
                     self._left_out(f"{self._paths[first]} {self._paths[second]}", result)
                     continue
                 both = self._held[first], self._held[second]
-                features = tuple(features for features, _ in both) if self._pipeline.is_split else None
+                features = None
+                if self._pipeline.is_split:
+                    features = both[0][0][0], both[1][result[2]][0]
                 yield MatchedPair(number, first, second, result[0], features, result[1])
             begin += len(of_run)
             needed = [image for image in self._held if last_pair[image] >= begin]
@@ -239,41 +248,63 @@ class FileMatcher:
         self._failed.add(image)
         self._left_out(str(self._paths[image]), error)
 
-    def _extract(self, images: Sequence[np.ndarray]) -> list[tuple[Features, GreyImage | None]]:
-        features, prepare = self._pipeline.extract(images), self._pipeline.refiner.prepare
-        # Copied, because a view would keep the features of all images of the run in memory.
-        return [
-            (features.of_image(slot).copy(), prepare(image, self._pipeline.image_size))
-            for slot, image in enumerate(images)
-        ]
+    def _extract(self, images: Sequence[np.ndarray]) -> list[list[tuple[Features, GreyImage | None]]]:
+        canvas, prepare = self._pipeline.image_size, self._pipeline.refiner.prepare
+        held: list[list[tuple[Features, GreyImage | None]]] = [[] for _ in images]
+        for rotation in self._turns:
+            features = self._pipeline.extract(images, [rotation] * len(images))
+            for slot, image in enumerate(images):
+                # Copied, because a view would keep the features of all images of the run in memory.
+                held[slot].append((features.of_image(slot).copy(), prepare(image, canvas, rotation)))
+        return held
 
-    def _match_held(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[PairMatches, Verification | None]]:
+    def _match_held(
+        self, pairs: Sequence[tuple[int, int]]
+    ) -> list[tuple[PairMatches, Verification | None, int]]:
+        """Return the matches of pairs, their verification, and the orientation of each second image."""
         images = sorted({image for pair in pairs for image in pair})
         held = [self._held[image] for image in images]
         slots = [(images.index(first), images.index(second)) for first, second in pairs]
         canvas = self._pipeline.image_size
         if self._pipeline.is_split:
-            features = Features.concatenate([features for features, _ in held])
-            matches, sizes = self._pipeline.match_features(features, slots), features.image_sizes
+            turned = [
+                Features.concatenate([orientations[number][0] for orientations in held])
+                for number in range(len(self._turns))
+            ]
+            matches, rotations = match_turned(self._pipeline, turned, slots)
+            turns = [rotation // 90 for rotation in rotations]
+            sizes = turned[0].image_sizes
             matches = [
-                self._pipeline.refiner.refine(of_pair, held[first][1], held[second][1], canvas)
-                for of_pair, (first, second) in zip(matches, slots, strict=True)
+                self._pipeline.refiner.refine(of_pair, held[first][0][1], held[second][turn][1], canvas)
+                for of_pair, turn, (first, second) in zip(matches, turns, slots, strict=True)
             ]
         else:
             matches, sizes = self._pipeline.match(held, slots), [image.shape[1::-1] for image in held]
+            turns = [0] * len(slots)
         if self._geometry is None:
-            return [(of_pair, None) for of_pair in matches]
+            return [(of_pair, None, turn) for of_pair, turn in zip(matches, turns, strict=True)]
         name, intrinsics = self._geometry.name, self._geometry.intrinsics
         return [
-            (of_pair, verify_pair(of_pair, name, (sizes[first], sizes[second]), canvas, intrinsics))
-            for of_pair, (first, second) in zip(matches, slots, strict=True)
+            (of_pair, verify_pair(of_pair, name, _sizes(sizes, pair, turn), canvas, intrinsics), turn)
+            for of_pair, turn, pair in zip(matches, turns, slots, strict=True)
         ]
 
 
-def _runs(pairs: Sequence[tuple[int, int]], pipeline: MatchPipeline) -> Iterator[list[tuple[int, int]]]:
+def _sizes(
+    sizes: Sequence[Sequence[float]], pair: tuple[int, int], turn: int
+) -> tuple[Sequence[float], tuple[int, int]]:
+    """Return the sizes of both images as they lay on the canvas."""
+    return sizes[pair[0]], turned_size(sizes[pair[1]], 90 * turn)
+
+
+def _runs(
+    pairs: Sequence[tuple[int, int]], pipeline: MatchPipeline, turns: bool = False
+) -> Iterator[list[tuple[int, int]]]:
     """Group consecutive pairs into runs. The first pair runs alone, so that its matches are printed soon."""
     most_images = min(IMAGES_PER_RUN, pipeline.info.batch or IMAGES_PER_RUN)
     most_pairs = min(IMAGES_PER_RUN, pipeline.info.pairs or IMAGES_PER_RUN)
+    if turns:  # an image that is first and second goes in twice
+        most_pairs = min(most_pairs, max(1, most_images // 2))
     of_run: list[tuple[int, int]] = []
     is_first = True
     for pair in pairs:

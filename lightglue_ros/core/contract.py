@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from lightglue_ros.errors import ModelError
+from lightglue_ros.errors import ConfigError, ModelError
 
 CONTRACT_VERSION = 4
 METADATA_PREFIX = "lightglue_ros."
@@ -118,6 +118,26 @@ class GraphInfo:
     tensorrt: bool
     min_onnxruntime: str
     contract_version: int = CONTRACT_VERSION
+
+    def check(self, images: int, pairs: int, max_keypoints: int | None) -> None:
+        """Raise a ConfigError if a run with these numbers does not fit; None is not checked."""
+        for name, count, length, option in (
+            ("images", images, self.batch, "--batch"),
+            ("pairs", pairs, self.pairs, "--pairs"),
+        ):
+            if length is not None and count > length:
+                raise ConfigError(
+                    f"{count} {name} do not fit a model exported for {length}",
+                    allowed=f"up to {length}",
+                    fix=f"export it with {option} {count}, or without --image-size for any number",
+                )
+        slots = self.max_keypoints
+        if max_keypoints is not None and max_keypoints not in range(1, slots + 1):
+            raise ConfigError(
+                f"max_keypoints is {max_keypoints}",
+                allowed=f"1 to {slots}, the keypoint slots of this model",
+                fix=f"lightglue_ros export {self.model} --split --max-keypoints {max(max_keypoints, 1)}",
+            )
 
     @property
     def is_static(self) -> bool:

@@ -185,7 +185,7 @@ class DeviceRunner:
 
     def _upload_features(self, features: Features) -> None:
         """Put features from the host in the place of extracted ones, because the addresses stay."""
-        arrays = features.by_name()
+        arrays = features.inputs()
         self._bring_down()
         tensors, count = self._tensors, len(arrays["keypoints"])
         tensors.settings.host["image_sizes"][:count] = arrays["image_sizes"]

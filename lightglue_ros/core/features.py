@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from lightglue_ros.core.rotation import turn_points, turn_points_back, turned_size
 from lightglue_ros.errors import ConfigError
 
 
@@ -21,6 +22,8 @@ class Features:
         mask: bool [N, K], True in slots that hold a keypoint.
         descriptors: float32 [N, K, D], unit length, 0 in padded slots.
         image_sizes: float32 [N, 2], (width, height) of the original images.
+        rotations: for each image the degrees clockwise by which it was turned before extraction (see
+            `rotation`); None if no image was.
     """
 
     keypoints: np.ndarray
@@ -28,6 +31,7 @@ class Features:
     mask: np.ndarray
     descriptors: np.ndarray
     image_sizes: np.ndarray
+    rotations: tuple[int, ...] | None = None
 
     @classmethod
     def empty(cls, images: int, slots: int, width: int) -> Features:
@@ -70,7 +74,7 @@ class Features:
         if together is not None:
             return together
         arrays = zip(*(part.by_name().values() for part in parts), strict=True)
-        return cls(*map(np.concatenate, arrays))
+        return _features(map(np.concatenate, arrays), _joined_rotations(parts))
 
     def of_image(self, slot: int) -> Features:
         """Return the features of one image, without a copy."""
@@ -78,11 +82,22 @@ class Features:
 
     def of_images(self, slots: slice) -> Features:
         """Return the features of some images, without a copy."""
-        return Features(*(array[slots] for array in self.by_name().values()))
+        arrays = (array[slots] for array in self.by_name().values())
+        return _features(arrays, self.rotations and self.rotations[slots])
 
     def copy(self) -> Features:
         """Copy the arrays."""
-        return Features(*(array.copy() for array in self.by_name().values()))
+        return _features((array.copy() for array in self.by_name().values()), self.rotations)
+
+    def turned_back(self, rotations: Sequence[int]) -> Features:
+        """Return features of turned images in the pixels of the originals.
+
+        Args:
+            rotations: degrees clockwise by which each image was turned.
+        """
+        sizes = _turned_sizes(self.image_sizes, rotations)
+        keypoints = _turned_keypoints(turn_points_back, self.keypoints, self.mask, rotations, sizes)
+        return replace(self, keypoints=keypoints, image_sizes=sizes, rotations=tuple(rotations))
 
     @property
     def num_images(self) -> int:
@@ -114,6 +129,47 @@ class Features:
         """Return the arrays by their names among the tensors (see `contract`), in the order of the fields."""
         return {tensor: getattr(self, field) for field, tensor in _TENSORS.items()}
 
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Return the arrays by name as the matcher takes them: as if the turned images were the originals.
+
+        The matcher compares positions, and would find no match between an upright image and one on its head.
+        """
+        arrays = self.by_name()
+        if self.rotations is not None:
+            arrays["keypoints"] = _turned_keypoints(
+                turn_points, self.keypoints, self.mask, self.rotations, self.image_sizes
+            )
+            arrays["image_sizes"] = _turned_sizes(self.image_sizes, self.rotations)
+        return arrays
+
+
+def _features(arrays: Iterable[np.ndarray], rotations: tuple[int, ...] | None) -> Features:
+    keypoints, scores, mask, descriptors, image_sizes = arrays
+    return Features(keypoints, scores, mask, descriptors, image_sizes, rotations)
+
+
+def _turned_sizes(sizes: np.ndarray, rotations: Sequence[int]) -> np.ndarray:
+    pairs = [turned_size(size, rotation) for size, rotation in zip(sizes, rotations, strict=True)]
+    return np.array(pairs, np.float32).reshape(-1, 2)
+
+
+def _turned_keypoints(
+    move: Callable[[np.ndarray, int, Sequence[float]], np.ndarray],
+    keypoints: np.ndarray,
+    mask: np.ndarray,
+    rotations: Sequence[int],
+    sizes: np.ndarray,
+) -> np.ndarray:
+    """Move the keypoints [N, K, 2] of N images; padded slots stay 0."""
+    moved = [move(*of_image) for of_image in zip(keypoints, rotations, sizes, strict=True)]
+    return np.where(mask[..., None], np.array(moved).reshape(keypoints.shape), np.float32(0))
+
+
+def _joined_rotations(parts: Sequence[Features]) -> tuple[int, ...] | None:
+    if all(part.rotations is None for part in parts):
+        return None
+    return tuple(it for part in parts for it in part.rotations or (0,) * part.num_images)
+
 
 # Fields of Features, and the tensors of the contract that they hold.
 _TENSORS = {
@@ -138,19 +194,26 @@ class LazyFeatures(Features):
     Args:
         source: where they lie.
         slots: which images of the source these are.
+        rotations: see `Features`; the source has the keypoints in the pixels of the turned images.
     """
 
     source: FeatureSource
     slots: tuple[int, ...]
 
-    def __init__(self, source: FeatureSource, slots: Sequence[int]) -> None:
-        vars(self).update(source=source, slots=tuple(slots))
+    def __init__(
+        self, source: FeatureSource, slots: Sequence[int], rotations: tuple[int, ...] | None = None
+    ) -> None:
+        vars(self).update(source=source, slots=tuple(slots), rotations=rotations)
 
     def __getattr__(self, name: str) -> np.ndarray:
         """Fetch an array, and keep it."""
         if name not in _TENSORS:
             raise AttributeError(name)
         array = self.source.array(_TENSORS[name])[list(self.slots)]
+        if self.rotations is not None and name == "image_sizes":
+            array = _turned_sizes(array, self.rotations)
+        if self.rotations is not None and name == "keypoints":
+            array = _turned_keypoints(turn_points_back, array, self.mask, self.rotations, self.image_sizes)
         vars(self)[name] = array
         return array
 
@@ -160,7 +223,7 @@ class LazyFeatures(Features):
         lazy = [part for part in parts if isinstance(part, LazyFeatures)]
         if len(lazy) < len(parts) or any(part.source is not lazy[0].source for part in lazy):
             return None
-        return cls(lazy[0].source, [slot for part in lazy for slot in part.slots])
+        return cls(lazy[0].source, [slot for part in lazy for slot in part.slots], _joined_rotations(lazy))
 
     @property
     def num_images(self) -> int:
@@ -169,7 +232,11 @@ class LazyFeatures(Features):
 
     def of_images(self, slots: slice) -> Features:
         """Return the features of some images, without fetching them."""
-        return LazyFeatures(self.source, self.slots[slots])
+        return LazyFeatures(self.source, self.slots[slots], self.rotations and self.rotations[slots])
+
+    def turned_back(self, rotations: Sequence[int]) -> Features:
+        """Return features of turned images in the pixels of the originals, without fetching them."""
+        return LazyFeatures(self.source, self.slots, tuple(rotations))
 
 
 # The arrays of PairMatches, which messages and files have under the same names.
@@ -202,6 +269,17 @@ class PairMatches:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @classmethod
+    def of_outputs(
+        cls, outputs: Mapping[str, np.ndarray], number: int, keypoints0: np.ndarray, keypoints1: np.ndarray
+    ) -> PairMatches:
+        """Take pair `number` out of the outputs of a matcher; keypoints [K, 2] are those of both images."""
+        partners = outputs["matches"][number]
+        indices0 = np.flatnonzero(partners >= 0).astype(np.int32)
+        indices1 = partners[indices0]
+        scores, layers = outputs["match_scores"][number][indices0], int(outputs["layers"][number])
+        return cls(keypoints0[indices0], keypoints1[indices1], scores, indices0, indices1, layers)
 
     @classmethod
     def empty(cls) -> PairMatches:

@@ -52,7 +52,7 @@ class HostRunner:
         count, slots, width = features.descriptors.shape
         empty = shape[0] - count
         filled = Features.concatenate([features, Features.empty(empty, slots, width)]) if empty else features
-        tensors = filled.by_name() | {"pairs": _filled(pairs, shape[1]), "match_threshold": threshold}
+        tensors = filled.inputs() | {"pairs": _filled(pairs, shape[1]), "match_threshold": threshold}
         return self._sessions[MATCHER].run(tensors)
 
     def run_pipeline(

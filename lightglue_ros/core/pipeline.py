@@ -27,6 +27,7 @@ from lightglue_ros.core.device import DeviceRunner
 from lightglue_ros.core.features import Features, PairMatches, pair_indices
 from lightglue_ros.core.host import HostRunner
 from lightglue_ros.core.refinement import Refiner
+from lightglue_ros.core.rotation import turn_all, turn_points_back, turned_size
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.core.stage_times import StageTimes
 from lightglue_ros.core.store import find_model
@@ -206,23 +207,7 @@ class MatchPipeline:
         Raises:
             ConfigError: one of them cannot be set, or is too large for a static export.
         """
-        for name, count, length, option in (
-            ("images", images or 0, self.info.batch, "--batch"),
-            ("pairs", pairs or 0, self.info.pairs, "--pairs"),
-        ):
-            if length is not None and count > length:
-                raise ConfigError(
-                    f"{count} {name} do not fit a model exported for {length}",
-                    allowed=f"up to {length}",
-                    fix=f"export it with {option} {count}, or without --image-size for any number",
-                )
-        slots = self.info.max_keypoints
-        if max_keypoints is not None and max_keypoints not in range(1, slots + 1):
-            raise ConfigError(
-                f"max_keypoints is {max_keypoints}",
-                allowed=f"1 to {slots}, the keypoint slots of this model",
-                fix=f"lightglue_ros export {self.info.model} --split --max-keypoints {max(max_keypoints, 1)}",
-            )
+        self.info.check(images or 0, pairs or 0, max_keypoints)
         if match_threshold is not None and not 0.0 <= match_threshold <= 1.0:
             raise ConfigError(f"match_threshold is {match_threshold}", allowed="0 to 1")
         if image_size is not None:
@@ -268,13 +253,18 @@ class MatchPipeline:
             self.warm_up(cameras, pairs, images)
 
     def match(
-        self, images: Sequence[np.ndarray | None], pairs: Sequence[tuple[int, int]]
+        self,
+        images: Sequence[np.ndarray | None],
+        pairs: Sequence[tuple[int, int]],
+        rotations: Sequence[int] | None = None,
     ) -> list[PairMatches]:
         """Match pairs of images; each image is extracted once.
 
         Args:
             images: uint8 [H, W] grey or [H, W, 3] RGB, any sizes; None for a missing camera.
             pairs: (first, second), indices into `images`.
+            rotations: degrees clockwise, 0, 90, 180 or 270, by which each image is turned so that it is
+                upright; None is no rotation. Keypoints are in pixels of the image as it is given.
 
         Returns:
             One `PairMatches` per pair, empty if one of its images is missing.
@@ -283,30 +273,39 @@ class MatchPipeline:
             ImageError: an image has another type or shape.
             ConfigError: a pair names an image that is not there.
         """
-        matches = self._match_images(images, pairs)
+        matches = self._match_images(images, pairs, rotations)
         with self._times.measured("refine"):
-            return self.refiner.refine_images(matches, images, pairs, self.image_size)
+            return self.refiner.refine_images(matches, images, pairs, self.image_size, rotations)
 
     def _match_images(
-        self, images: Sequence[np.ndarray | None], pairs: Sequence[tuple[int, int]]
+        self,
+        images: Sequence[np.ndarray | None],
+        pairs: Sequence[tuple[int, int]],
+        rotations: Sequence[int] | None,
     ) -> list[PairMatches]:
         if self.is_split:
-            return self.match_features(self.extract(images), pairs)
+            return self.match_features(self.extract(images, rotations), pairs)
         indices = pair_indices(pairs, len(images))
         if not len(indices):
             return []
         self.check(images=len(images), pairs=len(indices))
-        batch = self._place(images, self.image_size)
+        batch = self._place(turn_all(images, rotations), self.image_size)
         with self._times.measured("match"):
             outputs = self._runner.run_pipeline(
                 batch, self._max_keypoints, indices, self._match_threshold, self._most_pairs(len(indices))
             )
-        return self._unpad(outputs["keypoints"], indices, outputs)
+        keypoints = outputs["keypoints"]
+        if rotations is not None:
+            sizes = [turned_size(size, it) for size, it in zip(batch.image_sizes, rotations, strict=False)]
+            keypoints = np.array(list(map(turn_points_back, keypoints, rotations, sizes)))
+        return self._unpad(keypoints, indices, outputs)
 
-    def extract(self, images: Sequence[np.ndarray | None]) -> Features:
+    def extract(
+        self, images: Sequence[np.ndarray | None], rotations: Sequence[int] | None = None
+    ) -> Features:
         """Extract keypoints and descriptors, in one run for all images that need a canvas of the same size.
 
-        For the images see `match`.
+        For the images and their rotations see `match`. The turned image is shrunk to fit the canvas.
 
         Raises:
             ImageError: an image has another type or shape.
@@ -316,13 +315,18 @@ class MatchPipeline:
             return self._no_features(0)
         self._require(EXTRACTOR)
         self.check(images=len(images))
+        images = turn_all(images, rotations)
+        features = self._extract_all(images)
+        return features if rotations is None or not any(rotations) else features.turned_back(rotations)
+
+    def _extract_all(self, images: Sequence[np.ndarray | None]) -> Features:
         if self._runner.has_fixed_shapes:
             return self._extract_batch(images, self.image_size).of_images(slice(len(images)))
         features = self._no_features(len(images))
         for canvas_size, slots in self._canvas.group(images).items():
             extracted = self._extract_batch([images[slot] for slot in slots], canvas_size)
-            for kept, array in zip(vars(features).values(), vars(extracted).values(), strict=True):
-                kept[slots] = array[: len(slots)]
+            for name, array in extracted.by_name().items():
+                features.by_name()[name][slots] = array[: len(slots)]
         return features
 
     def match_features(self, features: Features, pairs: Sequence[tuple[int, int]]) -> list[PairMatches]:
@@ -376,17 +380,12 @@ class MatchPipeline:
     def _unpad(
         self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]
     ) -> list[PairMatches]:
-        results = []
         with self._times.measured("unpad"):
             # A static export may have matched more pairs than were asked for.
-            for number, (first, second) in enumerate(pairs):
-                partners = outputs["matches"][number]
-                indices0 = np.flatnonzero(partners >= 0).astype(np.int32)
-                indices1 = partners[indices0]
-                points = keypoints[first][indices0], keypoints[second][indices1]
-                scores, layers = outputs["match_scores"][number][indices0], int(outputs["layers"][number])
-                results.append(PairMatches(*points, scores, indices0, indices1, layers))
-        return results
+            return [
+                PairMatches.of_outputs(outputs, number, keypoints[first], keypoints[second])
+                for number, (first, second) in enumerate(pairs)
+            ]
 
     def _no_features(self, images: int) -> Features:
         return Features.empty(images, self.info.max_keypoints, self.info.descriptor_dim)

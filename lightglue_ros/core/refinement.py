@@ -21,6 +21,7 @@ import numpy as np
 
 from lightglue_ros.core.canvas import canvas_pixel, fitted_size, shrink
 from lightglue_ros.core.features import PairMatches
+from lightglue_ros.core.rotation import turn, turn_points, turn_points_back, turned_size
 from lightglue_ros.errors import ConfigError
 
 REFINEMENTS = ("auto", "none", "lucas_kanade")
@@ -49,20 +50,32 @@ class GreyImage:
 
     Attributes:
         pixels: uint8 [h, w].
-        size: (width, height) of the original image.
+        size: (width, height) of the image in full size, turned.
+        rotation: degrees clockwise by which the original image was turned so that it is upright: patches
+            of an upright and an unturned image do not look alike.
     """
 
     pixels: np.ndarray
     size: tuple[int, int]
+    rotation: int = 0
 
     @classmethod
-    def of(cls, image: np.ndarray, canvas_size: tuple[int, int]) -> GreyImage:
+    def of(cls, image: np.ndarray, canvas_size: tuple[int, int], rotation: int = 0) -> GreyImage:
         """Make it of an image, uint8 [H, W] grey or [H, W, 3] RGB; a small grey image is not copied."""
-        size = (image.shape[1], image.shape[0])
         if image.ndim == 3:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[..., 0]
+        image = turn(image, rotation)
+        size = (image.shape[1], image.shape[0])
         most = (MOST_DETAIL * canvas_size[0], MOST_DETAIL * canvas_size[1])
-        return cls(image, size)._shrunk(fitted_size(size, most))
+        return cls(image, size, rotation)._shrunk(fitted_size(size, most))
+
+    def turned(self, keypoints: np.ndarray) -> np.ndarray:
+        """Move keypoints [M, 2] of the original image to the pixels of the turned one."""
+        return turn_points(keypoints, self.rotation, turned_size(self.size, self.rotation))
+
+    def turned_back(self, keypoints: np.ndarray) -> np.ndarray:
+        """Move keypoints [M, 2] of the turned image to the pixels of the original."""
+        return turn_points_back(keypoints, self.rotation, turned_size(self.size, self.rotation))
 
     def detail(self, canvas_size: tuple[int, int]) -> float:
         """Return the number of its pixels for one of the canvas, along a side; at least 1."""
@@ -84,7 +97,7 @@ class GreyImage:
     def _shrunk(self, size: tuple[int, int]) -> GreyImage:
         if size == self.pixels.shape[1::-1]:
             return self
-        return GreyImage(shrink(self.pixels, size), self.size)
+        return replace(self, pixels=shrink(self.pixels, size))
 
 
 class Refiner:
@@ -106,9 +119,14 @@ class Refiner:
             raise ConfigError(f"refine is '{method}'", allowed=", ".join(REFINEMENTS))
         self.is_on = method == "lucas_kanade" or (method == "auto" and extractor in WHOLE_PIXELS)
 
-    def prepare(self, image: np.ndarray | None, canvas_size: tuple[int, int]) -> GreyImage | None:
-        """Make what `refine` takes of an image, uint8 [H, W] grey or [H, W, 3] RGB; None if it is off."""
-        return GreyImage.of(image, canvas_size) if self.is_on and image is not None else None
+    def prepare(
+        self, image: np.ndarray | None, canvas_size: tuple[int, int], rotation: int = 0
+    ) -> GreyImage | None:
+        """Make what `refine` takes of an image, uint8 [H, W] grey or [H, W, 3] RGB; None if it is off.
+
+        `rotation` is that of its extraction.
+        """
+        return GreyImage.of(image, canvas_size, rotation) if self.is_on and image is not None else None
 
     def refine(
         self,
@@ -128,12 +146,14 @@ class Refiner:
         images: Sequence[np.ndarray | None],
         pairs: Sequence[tuple[int, int]],
         canvas_size: tuple[int, int],
+        rotations: Sequence[int] | None = None,
     ) -> list[PairMatches]:
-        """Refine the matches of pairs (first, second) of images."""
+        """Refine the matches of pairs (first, second) of images; for the rotations see `GreyImage`."""
         if not self.is_on:
             return list(matches)
         needed = {image for pair in pairs for image in pair}
-        greys = {image: self.prepare(images[image], canvas_size) for image in needed}
+        rotations = rotations or [0] * len(images)
+        greys = {it: self.prepare(images[it], canvas_size, rotations[it]) for it in needed}
         return [
             self.refine(of_pair, greys[first], greys[second], canvas_size)
             for of_pair, (first, second) in zip(matches, pairs, strict=True)
@@ -155,8 +175,8 @@ def refine(
     detail = min(first.detail(canvas_size), second.detail(canvas_size))
     first, second = first.at(detail, canvas_size), second.at(detail, canvas_size)
     images = _of_one_size(first.pixels, second.pixels)
-    points0 = (matches.keypoints0 + 0.5) * first.scale - 0.5
-    points1 = (matches.keypoints1 + 0.5) * second.scale - 0.5
+    points0 = (first.turned(matches.keypoints0) + 0.5) * first.scale - 0.5
+    points1 = (second.turned(matches.keypoints1) + 0.5) * second.scale - 0.5
     moved, is_found = _flow(*images, points0, points1)
     is_near = is_found & (np.linalg.norm(moved - points1, axis=1) <= _LONGEST_MOVE * detail)
     back, is_found_back = _flow(*images[::-1], moved, points0)
@@ -164,7 +184,7 @@ def refine(
     is_inside = ((ends >= 0) & (ends <= np.subtract(second.size, 1))).all(axis=1)
     is_good = is_near & is_inside
     checked = is_good & is_found_back & (np.linalg.norm(back - points0, axis=1) <= _CHECK_TOLERANCE)
-    keypoints1 = np.where(is_good[:, None], ends, matches.keypoints1)
+    keypoints1 = np.where(is_good[:, None], second.turned_back(ends), matches.keypoints1)
     return replace(matches, keypoints1=keypoints1.astype(np.float32), checked=checked)
 
 

@@ -94,7 +94,9 @@ class ActiveMatcher:
         self._unheard = ""
         self._is_paused, self._pauses = False, 0
         self._errors: set[str] = set()
-        self._formats = ImageFormats(node, pipeline, settings.cameras)
+        self._formats = ImageFormats(
+            node, pipeline, settings.cameras, lambda: self._processor.rotations.rotations
+        )
         self._interrupt: Callable[[], None] = lambda: None
         image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
         calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
@@ -284,6 +286,7 @@ class ActiveMatcher:
         self._unverified = result.unverified
         # First, because ids follow the history, which has this frame even if a publisher fails.
         self._publish_tracks(frame, result)
+        self._log_rotations()
         self._publish_features(result)
         self._publish_matches(result, draws)
         taken = min(stamp for stamp in frame.stamps if stamp is not None)
@@ -293,6 +296,16 @@ class ActiveMatcher:
         age = (self._node.get_clock().now().nanoseconds - taken) * 1e-9
         outside = time.perf_counter() - start - result.inference
         self._status.count_match(result, frame.between, outside, age)
+
+    def _log_rotations(self) -> None:
+        """Log the rotations that were found by matching."""
+        found = self._processor.rotations.found
+        for camera, rotation in found.items():
+            name = self._settings.cameras[camera]
+            self._node.get_logger().info(
+                f"camera {name}: its images are turned by {rotation} degrees clockwise, found by matching"
+            )
+        found.clear()
 
     def _publish_features(self, result: FrameResult[CameraImage]) -> None:
         info, precision = self._pipeline.info, self._settings.features_precision

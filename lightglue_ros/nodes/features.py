@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from std_msgs.msg import Header
 from lightglue_ros.core import Features
 from lightglue_ros.core.contract import GraphInfo
 from lightglue_ros.core.mono16 import Mono16Range
+from lightglue_ros.core.rotation import ROTATIONS
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
 from lightglue_ros.rosdata.decoding import CameraImage
@@ -32,6 +34,7 @@ def features_to_message(
     width, height = features.image_sizes[0]
     kind = _TYPE_OF[precision]
     message = FeaturesMsg(header=header, camera=camera, width=int(width), height=int(height))
+    message.rotation = features.rotations[0] if features.rotations else 0
     message.model, message.weights_sha256 = info.model, info.weights_sha256[0]
     message.keypoints = array.array("f", features.keypoints[0, :count].tobytes())
     message.scores = array.array("f", features.scores[0, :count].tobytes())
@@ -80,6 +83,12 @@ def _check_sizes(message: FeaturesMsg) -> None:
             f"features are of an empty image ({message.width}x{message.height})",
             allowed="a width and a height of at least 1 pixel",
         )
+    if message.rotation not in ROTATIONS:
+        raise RejectedImageError(
+            "unknown_rotation",
+            f"features have the rotation {message.rotation}",
+            allowed=", ".join(map(str, ROTATIONS)),
+        )
     kind = _TYPES.get(message.descriptor_type)
     if kind is None:
         raise RejectedImageError(
@@ -106,4 +115,5 @@ def _decode(message: FeaturesMsg, max_keypoints: int, slots: int, _: Mono16Range
     arrays = [values[:max_keypoints] for values in (keypoints, scores, descriptors)]
     if not all(np.isfinite(values).all() for values in arrays):
         raise RejectedImageError("not_finite", "features have numbers that are infinite or NaN")
-    return Features.pad(*arrays, (message.width, message.height), slots)
+    features = Features.pad(*arrays, (message.width, message.height), slots)
+    return replace(features, rotations=(message.rotation,)) if message.rotation else features

@@ -5,10 +5,14 @@ Everything here is called in the executor's thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.canvas import Placement
+from lightglue_ros.core.rotation import turned_size
 from lightglue_ros.msg import Features
 from lightglue_ros.nodes.status import PAIR, MatcherStatus, keypoints_of
 from lightglue_ros.nodes.watch import InputWatch
@@ -21,12 +25,23 @@ _FEATURES = "features"
 
 
 class ImageFormats:
-    """Knows the size and the encoding of each camera's newest image."""
+    """Knows the size and the encoding of each camera's newest image.
 
-    def __init__(self, node: Node, pipeline: MatchPipeline, cameras: list[str]) -> None:
+    Args:
+        rotations: returns how the cameras' images are turned before extraction; empty if none is.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        pipeline: MatchPipeline,
+        cameras: list[str],
+        rotations: Callable[[], Sequence[int]],
+    ) -> None:
         self._node = node
         self._pipeline = pipeline
         self._cameras = cameras
+        self._rotations = rotations
         self._formats: dict[int, tuple[int, int, str]] = {}
         self._was_complete = self._is_logged = False
         self._looks = 0
@@ -42,12 +57,20 @@ class ImageFormats:
         """Return the values for `/diagnostics`: the largest canvas, and that of each camera's images."""
         used = {
             f"camera {self._cameras[camera]} canvas": _size(
-                self._pipeline.placement((width, height)).canvas_size
+                self._placement(camera, width, height).canvas_size
             )
             for camera, (width, height, encoding) in sorted(self._formats.items())
             if encoding != _FEATURES
         }
-        return {"canvas": _size(self._pipeline.image_size), **used}
+        rotations = {
+            f"camera {name} rotation (degrees)": str(rotation)
+            for name, rotation in zip(self._cameras, self._rotations(), strict=False)
+        }
+        return {"canvas": _size(self._pipeline.image_size), **used, **rotations}
+
+    def _placement(self, camera: int, width: int, height: int) -> Placement:
+        rotations = self._rotations()
+        return self._pipeline.placement(turned_size((width, height), rotations[camera] if rotations else 0))
 
     def log_first_frame(self, status: MatcherStatus, inputs: InputWatch) -> None:
         """Log once what the cameras send and what was matched, a second after the first frame.
@@ -83,7 +106,7 @@ class ImageFormats:
         if period:
             text += f" at {1.0 / period:.1f} Hz"
         if encoding != _FEATURES:
-            placement = self._pipeline.placement((width, height))
+            placement = self._placement(camera, width, height)
             text += f" on a canvas of {_size(placement.canvas_size)} ({100 * placement.used:.0f}% used)"
         return text
 

@@ -81,6 +81,8 @@ class FrameSettings:
         mono16: conversion of 16-bit images to 8 bits.
         geometry: fundamental, homography or essential verifies the matches; none does not.
         refine: method that refines the matches, see `Refiner`.
+        rotations: for each camera the degrees clockwise by which its images are turned so that they are
+            upright, 0, 90, 180 or 270; None is found out. Empty is no rotation.
     """
 
     rig: Rig
@@ -90,6 +92,7 @@ class FrameSettings:
     mono16: Mono16Range
     geometry: str = "none"
     refine: str = "auto"
+    rotations: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +105,7 @@ class RigPair(Generic[T]):
         verification: None if the matches were not verified.
         num_keypoints0: number of keypoints in the first image; 0 if it is missing. So is `num_keypoints1`.
         unverified: why they could not be verified, in words.
+        rotations: of both images before extraction.
     """
 
     image0: T | None
@@ -111,6 +115,7 @@ class RigPair(Generic[T]):
     num_keypoints0: int = 0
     num_keypoints1: int = 0
     unverified: str = ""
+    rotations: tuple[int, int] = (0, 0)
 
     @property
     def is_missing(self) -> bool:

@@ -30,6 +30,11 @@ class ExtractedImage(Generic[T]):
     grey: GreyImage | None = None
 
     @property
+    def rotation(self) -> int:
+        """Degrees clockwise by which the image was turned before extraction."""
+        return self.features.rotations[0] if self.features.rotations else 0
+
+    @property
     def num_keypoints(self) -> int:
         """Number of keypoints in the image."""
         return int(np.count_nonzero(self.features.mask))

@@ -11,10 +11,12 @@ import numpy as np
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.core.refinement import Refiner
+from lightglue_ros.core.rotation import turned_size
 from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.frame import FrameResult, FrameSettings, ImageT, RigFrame, RigPair
 from lightglue_ros.rig.history import ExtractedImage, History
 from lightglue_ros.rig.rig import Rig, View
+from lightglue_ros.rig.rotations import RotationFinder
 from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
 
 
@@ -40,6 +42,7 @@ class FrameProcessor(Generic[ImageT]):
     Attributes:
         extracted: number of images extracted so far.
         history: past images; whoever jumps to another frame clears it and fills it by `add_to_history`.
+        rotations: of the cameras' images before extraction.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class FrameProcessor(Generic[ImageT]):
         self._pipeline = pipeline
         self._calibration = calibration
         self.history: History[ImageT] = History(settings.rig)
+        self.rotations = RotationFinder(settings.rig, settings.rotations)
         self._settings: FrameSettings | None = None
         self._refiner = Refiner(settings.refine, pipeline.info.extractor)
         self._epochs: tuple[int, ...] = (0,) * len(settings.rig.cameras)
@@ -60,12 +64,21 @@ class FrameProcessor(Generic[ImageT]):
         before = self._pipeline.times
         self.apply(settings)
         images, decoded, rejected = _decode(frame.images, settings.mono16)
+        self.rotations.search(
+            self._pipeline, [image if isinstance(image, np.ndarray) else None for image in decoded]
+        )
         features = self._extract(decoded)  # each image once
         if all(image is None for image in images):
             return FrameResult(settings, images, features, rejected)
         self._forget_if_time_was_set_back(frame)
         present = self._extracted_images(images, features, decoded, settings.rig, keep_pixels)
         pairs = self._match(present, settings.rig)  # all pairs in one run; then they are refined
+        cameras = [(first.camera, second.camera) for first, second in settings.rig.pairs]
+        self.rotations.take(
+            (*of_pair, len(pair.matches))
+            for of_pair, pair in zip(cameras, pairs, strict=True)
+            if not pair.is_missing
+        )
         pairs, unverified = self._verify(pairs, settings)
         self.history.add(present, frame.between)
         inference = (self._pipeline.times - before).inference
@@ -91,6 +104,9 @@ class FrameProcessor(Generic[ImageT]):
         self._pipeline.max_keypoints = settings.max_keypoints or self._pipeline.info.max_keypoints
         self._pipeline.match_threshold = settings.match_threshold
         self._refiner = Refiner(settings.refine, self._pipeline.info.extractor)
+        if settings.rotations != self.rotations.given:
+            self.rotations = RotationFinder(settings.rig, settings.rotations)
+        self.rotations.set_rig(settings.rig)
         rig = settings.rig
         self._pipeline.prepare(len(rig.cameras), len(rig.pairs), rig.most_images)
         self.history.set_rig(rig)
@@ -110,7 +126,7 @@ class FrameProcessor(Generic[ImageT]):
         self.extracted += len(slots)
         if slots:  # a node that is given features loads no extractor
             # A camera keeps its slot when another one is missing.
-            extracted = self._pipeline.extract(images)
+            extracted = self._pipeline.extract(images, self.rotations.rotations or None)
             for slot in slots:
                 features[slot] = extracted.of_image(slot)
         return features
@@ -131,7 +147,9 @@ class FrameProcessor(Generic[ImageT]):
             grey = None
             # Features from elsewhere come without an image, and their matches stay as they are.
             if isinstance(pixels, np.ndarray) and camera in in_pairs:
-                grey = self._refiner.prepare(pixels, self._pipeline.image_size)
+                rotations = self.rotations.rotations
+                rotation = rotations[camera] if rotations else 0
+                grey = self._refiner.prepare(pixels, self._pipeline.image_size, rotation)
             kept = image if keep_pixels else image.without_pixels()
             present[camera] = ExtractedImage(kept, found, grey)
         return present
@@ -150,6 +168,7 @@ class FrameProcessor(Generic[ImageT]):
                 PairMatches.empty() if first is None or second is None else next(matches),
                 num_keypoints0=0 if first is None else first.num_keypoints,
                 num_keypoints1=0 if second is None else second.num_keypoints,
+                rotations=(first.rotation if first else 0, second.rotation if second else 0),
             )
             for first, second in pairs
         ]
@@ -194,7 +213,8 @@ class FrameProcessor(Generic[ImageT]):
         if geometry == "essential" and self._calibration is not None:
             known = self._calibration.intrinsics
             intrinsics = known(views[0].camera, sizes[0]), known(views[1].camera, sizes[1])
-        return verify_pair(pair.matches, geometry, sizes, self._pipeline.image_size, intrinsics)
+        turned = list(map(turned_size, sizes, pair.rotations))  # as they lay on the canvas
+        return verify_pair(pair.matches, geometry, turned, self._pipeline.image_size, intrinsics)
 
 
 def _decode(

@@ -16,6 +16,7 @@ from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER
 from lightglue_ros.core.providers import PROVIDERS
 from lightglue_ros.core.refinement import REFINEMENTS
+from lightglue_ros.core.rotation import AUTO, ROTATIONS
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.frame import FrameSettings
 from lightglue_ros.rig.rig import Rig
@@ -91,6 +92,12 @@ class MatcherParameters(CameraParameters):
         "(xfeat, disk, superpoint). Features that come in place of images are not refined.",
         choices=REFINEMENTS,
         can_change=True,
+    )
+    camera_rotations: list[str] = parameter(
+        [""],
+        "For each camera the angle in degrees CLOCKWISE by which its images are turned before extraction so "
+        "that they are upright: 0, 90, 180, 270, or auto; empty is 0 for all. Results stay in pixels of the "
+        "images as they come. A turned image is shrunk to fit the canvas.",
     )
     verification: str = parameter(
         "none",
@@ -193,8 +200,25 @@ class MatcherParameters(CameraParameters):
                 allowed="one topic for each camera, in the same order, or none",
                 fix="camera_info_topics: [left/camera_info, right/camera_info]",
             )
+        self._check_rotations()
         super()._check_together()
         _ = self.frame
+
+    def _check_rotations(self) -> None:
+        given = [it for it in self.camera_rotations if it]
+        allowed = [*map(str, ROTATIONS), AUTO]
+        if given and (len(given) != len(self.cameras) or not set(given) <= set(allowed)):
+            raise ConfigError(
+                f"parameter camera_rotations is {self.camera_rotations} for {len(self.cameras)} cameras",
+                allowed=f"{', '.join(allowed)}, one for each camera, or none",
+                fix='camera_rotations: ["0", "180"]',
+            )
+        if given and self.takes_features:
+            raise ConfigError(
+                "parameter camera_rotations is set and input is features, which come without images",
+                allowed="rotations where the images are extracted",
+                fix="set camera_rotations of the matcher that publishes the features",
+            )
 
     @property
     def takes_features(self) -> bool:
@@ -272,6 +296,7 @@ class MatcherParameters(CameraParameters):
             mono16=self.mono16,
             geometry=self.verification if self.publish_matches else "none",
             refine=self.refine,
+            rotations=tuple(None if it == AUTO else int(it) for it in self.camera_rotations if it),
         )
 
     def load(self) -> MatchPipeline:

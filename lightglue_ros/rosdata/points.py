@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lightglue_ros.core.rotation import turned_size
 from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.frame import FrameResult
 from lightglue_ros.rig.points import Points, triangulate
@@ -64,7 +65,8 @@ def point_clouds(
             on_problem(f"no points of {rig.name_of(views)}: {error}")
             continue
         inliers = None if pair.verification is None else pair.verification.inliers
-        points = triangulate(pair.matches, inliers, stereo, sizes, canvas_size)
+        turned = list(map(turned_size, sizes, pair.rotations))  # as they lay on the canvas
+        points = triangulate(pair.matches, inliers, stereo, turned, canvas_size)
         # The pair's own image has lost its pixels unless pictures are drawn.
         colours = points.colours(_pixels(result, views[0].camera))
         yield _message(types, first.header, points, colours)

@@ -119,6 +119,26 @@ def test_matches_are_verified_and_give_points_with_the_camera_info_of_the_bag(
     assert [pair.verification for pair in found[-1].pairs] == [0, 3]
 
 
+def test_a_camera_on_its_head_is_found_in_a_bag_and_matched_as_if_it_were_given(
+    motorcycle, match_here, tmp_path
+):
+    def mounted(picture, camera, stamp):
+        return image_message(picture[::-1, ::-1].copy() if camera == "right" else picture, camera, stamp)
+
+    bag = write_bag(tmp_path / "bag", "mcap", stereo(motorcycle, mounted, frames=4))
+    found = []
+    for right in ("auto", "180"):
+        words = (f'camera_rotations:=["0", "{right}"]', "image_width:=320", "image_height:=224")
+        options = [word for each in (*words, "max_keypoints:=200") for word in ("-p", each)]
+        status, out, said = match_here(bag, "-o", tmp_path / right, *options)
+        assert status == 0, said
+        assert ("rotations in degrees: left 0, right 180" in out + said) == (right == "auto")
+        found.append(read_bag(tmp_path / right))
+    assert found[0] == found[1]
+    matches = decoded_matches(tmp_path / "auto")
+    assert np.median([len(message.pairs[0].scores) for message in matches]) > 20
+
+
 def stamp_of_header(header):
     return header.stamp.sec, header.stamp.nanosec, header.frame_id
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from unusual_files import turned
 
+from lightglue_ros.cli import main
 from lightglue_ros.cli.demo import same_row_share
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.features import MATCH_ARRAYS
-from lightglue_ros.core.image_files import find_images, read_image
+from lightglue_ros.core.image_files import find_images, read_image, write_image
 from lightglue_ros.core.mono16 import Mono16Range
 
 NO_H5PY = "no h5py here (pip install h5py)"
@@ -211,3 +212,19 @@ def test_a_sequence_is_matched_as_its_pairs_are_alone(match, shared_data, model_
         of_pair = arrays["pair_of_match"] == number
         assert_same_matches({name: arrays[name][of_pair] for name in MATCH_ARRAYS}, alone)
     assert np.bincount(arrays["pair_of_match"]).min() > 200
+
+
+def test_rotations_auto_matches_an_image_on_its_side(folder, motorcycle, tmp_path, capsys):
+    side = tmp_path / "side.png"
+    write_image(side, np.rot90(motorcycle[1]).copy())
+    words = ["match", folder / "a.png", side, "--rotations", "auto", "--image-size", "320x320"]
+    files = ["--draw", tmp_path / "drawn.png", "--json", tmp_path / "pairs.json", "--verify", "fundamental"]
+    assert main([*map(str, [*words, *files]), "--provider", "cpu"]) == 0
+    (entry,) = json.loads((tmp_path / "pairs.json").read_text())
+    x0, y0 = np.array(entry["keypoints0"]).T
+    x1, _ = np.array(entry["keypoints1"]).T
+    assert len(x0) > 100
+    # On the same row, which is a column of the image on its side.
+    assert np.mean(np.abs(x1 - y0) < 5) > 0.8
+    assert main([*map(str, words), "--h5", str(tmp_path / "h5")]) == 1
+    assert "--rotations auto and --h5 do not go together" in capsys.readouterr().err

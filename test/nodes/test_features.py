@@ -37,6 +37,18 @@ def test_features_come_out_of_a_message_as_they_went_in(pipeline, features, mess
         np.testing.assert_array_equal(getattr(found, field), getattr(features, field))
 
 
+def test_features_of_a_turned_image_are_matched_elsewhere_as_turned(pipeline, motorcycle):
+    mounted = [motorcycle[0], motorcycle[1][::-1, ::-1].copy()]
+    features = pipeline.extract(mounted, [0, 180])
+    sent = features_to_message(features.of_image(1), Header(), "right", pipeline.info, "fp32")
+    assert sent.rotation == 180
+    received = check_features(sent, pipeline.info, pipeline.max_keypoints).decode(None)
+    together = type(received).concatenate([features.of_image(0), received])
+    (found,), (expected,) = (pipeline.match_features(it, [(0, 1)]) for it in (together, features))
+    assert len(found) > 50
+    np.testing.assert_array_equal(found.indices1, expected.indices1)
+
+
 def test_half_precision_halves_the_descriptors_and_keeps_the_rest(pipeline, features, message):
     half = features_to_message(features, Header(), "left", pipeline.info, "fp16")
     assert 2 * len(half.descriptors) == len(message.descriptors)
@@ -59,6 +71,7 @@ def test_the_cap_on_keypoints_holds_for_features(pipeline, features, message):
         ("weights_sha256", "0" * 64, "other_weights", "give extractors and matcher the same model"),
         ("descriptor_dim", 128, "other_descriptors", "descriptor_dim '128'; allowed: '64'"),
         ("width", 0, "empty_image", "0x500"),
+        ("rotation", 45, "unknown_rotation", "rotation 45; allowed: 0, 90, 180, 270"),
         ("descriptor_type", 9, "unknown_descriptor_type", "descriptor_type 9; allowed: FLOAT32, FLOAT16"),
         ("descriptor_type", FeaturesMsg.FLOAT16, "wrong_size", "bytes of descriptors; allowed"),
         ("keypoints", [1.0, 2.0, 3.0], "wrong_size", "3 coordinates"),
