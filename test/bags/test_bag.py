@@ -24,6 +24,7 @@ from recordings import (
     TEXT,
     camera_info,
     decoded_matches,
+    image_message,
     matches_of,
     pictures,
     read_bag,

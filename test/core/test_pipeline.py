@@ -111,7 +111,7 @@ def test_each_image_gets_the_features_that_it_gets_alone_whatever_the_sizes_of_t
     together = pipeline.extract(images)
     for slot, image in enumerate(images):
         alone, of_image = pipeline.extract([image]), together.of_image(slot)
-        for found, expected in zip(vars(of_image).values(), vars(alone).values(), strict=True):
+        for found, expected in zip(of_image.by_name().values(), alone.by_name().values(), strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-4)
     assert not together.mask[2].any()
     assert together.image_sizes.tolist() == [[741, 500], [741, 200], [1, 1], [741, 500], [50, 40]]
@@ -324,7 +324,7 @@ def test_features_with_holes_in_their_mask_or_of_another_model_are_refused(pipel
     fewer = features.copy()
     fewer.mask[1, 5:] = False
     assert len(pipeline.match_features(fewer, [(0, 1)])[0]) <= 5
-    half = Features(*(array[:, :512] for array in vars(features).values()))
+    half = Features(*(array[:, :512] for array in features.by_name().values()))
     with pytest.raises(
         ConfigError, match=r"512 slots per image .*allowed: 1024 and 64, those of model xfeat"
     ):
