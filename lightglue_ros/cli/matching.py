@@ -197,7 +197,7 @@ class FileMatcher:
         self._paths = paths
         self._left_out = left_out
         self._geometry = geometry
-        self._most_held = most_held if pipeline.is_split else IMAGES_PER_RUN
+        self._most_held = most_held // len(self._turns) if pipeline.is_split else IMAGES_PER_RUN
         # The last ones used stand at the end.
         # Features and grey image in each orientation, or an image.
         self._held: dict[int, list[tuple[Features, GreyImage | None]] | np.ndarray] = {}
