@@ -49,7 +49,8 @@ def main() -> None:
     parts, folder = Path(sys.argv[1]), Path(sys.argv[2])
     stream = io.BufferedReader(Parts(parts))
     with tarfile.open(fileobj=stream, mode="r|") as tar:
-        tar.extractall(folder, filter="data")
+        # Python 3.10 and 3.11 of Debian and Ubuntu have no filters.
+        tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     wheels = sorted(map(str, (folder / "wheels").glob("*.whl")))
     site = folder / "site"
     if wheels:
