@@ -1,7 +1,8 @@
 """Runs graphs on tensors that stay in a GPU's memory.
 
 The images of a frame go up in one copy, and the results of all its graphs come down in one. Features lie
-where the extractor wrote them, and the matcher reads them there.
+where the extractor wrote them, and the matcher reads them there. A copy of an image's features, for pairs
+through time, has memory of its own, and is copied next to those of the present frame to be matched.
 
 All runs and copies of a thread follow each other in one stream (see `provider_options`), and a run returns
 before the GPU has done its work. So a frame waits for the GPU where its results come down, and nowhere else.
@@ -14,77 +15,23 @@ had.
 
 from __future__ import annotations
 
-import ctypes
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightglue_ros.core.canvas import CanvasBatch
-from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER, OUTPUTS, PIPELINE, GraphInfo
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER, OUTPUTS, PIPELINE, GraphInfo
+from lightglue_ros.core.device_memory import DESCRIPTORS, FRAME, KEPT, Block, Shapes, Tensors
 from lightglue_ros.core.features import Features, LazyFeatures
-from lightglue_ros.core.providers import onnxruntime
 
 if TYPE_CHECKING:
-    import onnxruntime as ort
-
     from lightglue_ros.core.session import GraphSession
 
-_Layout = Mapping[str, tuple[Any, str]]
 
-# Types and shapes of the tensors, as in `contract`. N images are extracted and M are matched; R is the larger
-# of the two. The tensors of a block are copied together.
-_FRAME: _Layout = {
-    "images": (np.uint8, "NHWC"),
-    "sizes": (np.float32, "N2"),
-    "scales": (np.float32, "N2"),
-    "valid": (np.bool_, "N"),
-    "max_keypoints": (np.int64, "1"),
-}
-_SETTINGS: _Layout = {
-    "image_sizes": (np.float32, "M2"),
-    "pairs": (np.int64, "P2"),
-    "match_threshold": (np.float32, "1"),
-}
-_RESULTS: _Layout = {
-    "keypoints": (np.float32, "RK2"),
-    "keypoint_scores": (np.float32, "RK"),
-    "keypoint_mask": (np.bool_, "RK"),
-    "matches": (np.int32, "PK"),
-    "match_scores": (np.float32, "PK"),
-    "layers": (np.int32, "P"),
-}
-_DESCRIPTORS: _Layout = {"descriptors": (np.float32, "RKD")}
-
-# Bytes. CUDA's own allocations begin at multiples of this.
-_ALIGNMENT = 256
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Numbers of images and pairs of a run, and its canvas; 0 where no run has told yet.
-
-    Attributes:
-        extracted: N, images of a run of the extractor.
-        matched: M, images of a run of the matcher.
-        pairs: P, pairs of a run of the matcher.
-        canvas: (height, width, channels) of the images.
-    """
-
-    extracted: int = 0
-    matched: int = 0
-    pairs: int = 0
-    canvas: tuple[int, int, int] = (0, 0, 0)
-
-    @classmethod
-    def of(cls, info: GraphInfo) -> Shapes:
-        """Return the shapes of a static export, which no run may change, or zeros."""
-        if info.batch is None or info.pairs is None or info.image_size is None or info.channels is None:
-            return cls()
-        width, height = info.image_size
-        return cls(info.batch, info.batch, info.pairs, (height, width, info.channels))
+_OF_IMAGES = {"image_sizes", *KEPT}
 
 
 class DeviceRunner:
@@ -104,8 +51,10 @@ class DeviceRunner:
         self._sessions = sessions
         self._device = device
         self._info: GraphInfo = next(iter(sessions.values())).info
-        self._tensors = _Tensors(Shapes.of(self._info), self._info, device)
+        self._tensors = Tensors(Shapes.of(self._info), self._info, device)
         self._extracted: weakref.ref[_Extracted] | None = None
+        # Memory of kept features that nobody needs any more.
+        self._unused: list[Block] = []
 
     @property
     def least_channels(self) -> int:
@@ -113,16 +62,19 @@ class DeviceRunner:
         return max(1, self._tensors.shapes.canvas[2])
 
     def holds(self, features: Features) -> bool:
-        """Return True if the features are those of the newest extraction."""
-        return self._source_of(features) is not None
+        """Return True if the features come from this runner."""
+        return isinstance(features, LazyFeatures) and all(
+            isinstance(source, (_Extracted, _Kept)) and source.unused is self._unused
+            for source, _ in features.places
+        )
 
     def extract(self, batch: CanvasBatch, max_keypoints: np.ndarray) -> LazyFeatures:
         """Begin to extract the images; the features come down from the device when they are asked for."""
         tensors = self._upload_frame(batch, max_keypoints)
         self._sessions[EXTRACTOR].run_on_device(tensors)
-        extracted = _Extracted(tensors, batch)
+        extracted = _Extracted(tensors, batch, self._unused)
         self._extracted = weakref.ref(extracted)
-        return LazyFeatures(extracted, range(len(batch.valid)))
+        return LazyFeatures([(extracted, slot) for slot in range(len(batch.valid))])
 
     def match(
         self, features: Features, pairs: np.ndarray, threshold: np.ndarray, shape: tuple[int, int]
@@ -130,31 +82,30 @@ class DeviceRunner:
         """Match pairs of images; return the outputs of the matcher for these pairs.
 
         Args:
-            features: of the newest extraction, which the matcher reads where they lie, or any others.
+            features: of the newest extraction, which the matcher reads where they lie, kept ones, which are
+                copied next to them, or any others, which go up.
             pairs: int64 [p, 2], images of `features`.
             threshold: float32 [1], the input match_threshold.
             shape: (M, P) of the run; M is at least the number of images, P that of the pairs.
         """
-        extracted = self._source_of(features)
-        if isinstance(features, LazyFeatures) and extracted is not None:
-            slots = np.array(features.slots)[pairs]
-            images = max(shape[0], len(extracted.valid))
-        else:
-            slots, images = pairs, shape[0]
+        newest = self._newest()
+        places = self._rows_of(features, newest, shape[0])
+        extracted = self._tensors.shapes.extracted if places else 0
+        images = max(shape[0], extracted, *(row + 1 for row in places))
         tensors = self._tensors_of(matched=images, pairs=shape[1])
-        if extracted is None or extracted.tensors is not tensors:
-            # Features from elsewhere or from the past, or the first run with this number of pairs.
-            slots, extracted = pairs, None
-            self._upload_features(features)
+        if isinstance(features, LazyFeatures) and places and self._newest() is not None:
+            slots = np.array(places)[pairs]
+            self._join_kept(features, places)
         else:
-            tensors.settings.host["image_sizes"][: len(extracted.valid)][extracted.valid] = (
-                extracted.image_sizes[extracted.valid]
-            )
+            # Features from elsewhere, or the first run with these numbers of images and pairs.
+            slots = pairs
+            self._upload_features(features)
         rows = self._upload_settings(slots, threshold)
         self._sessions[MATCHER].run_on_device(tensors)
         results = tensors.results.download()
-        if extracted is not None:
-            extracted.arrays.update(results)
+        newest = self._newest()
+        if newest is not None:
+            newest.arrays.update(results)
         return {name: results[name][rows] for name in OUTPUTS[MATCHER]}
 
     def run_pipeline(
@@ -173,12 +124,12 @@ class DeviceRunner:
         results = tensors.results.download()
         return results | {name: results[name][rows] for name in OUTPUTS[MATCHER]}
 
-    def _upload_frame(self, batch: CanvasBatch, max_keypoints: np.ndarray) -> _Tensors:
+    def _upload_frame(self, batch: CanvasBatch, max_keypoints: np.ndarray) -> Tensors:
         images, *canvas = batch.images.shape
         tensors = self._tensors_of(extracted=images, canvas=tuple(canvas))
         self._bring_down()
         for name, array in (vars(batch) | {"max_keypoints": max_keypoints}).items():
-            if name in _FRAME:
+            if name in FRAME:
                 tensors.frame.host[name][...] = array
         tensors.frame.upload()
         return tensors
@@ -211,17 +162,43 @@ class DeviceRunner:
         rows = held.tolist()
         return [rows.index(pair) for pair in wanted]
 
-    def _source_of(self, features: Features) -> _Extracted | None:
-        """Return the newest extraction if the features are of it."""
-        newest = self._newest()
-        return newest if isinstance(features, LazyFeatures) and features.source is newest else None
+    def _rows_of(self, features: Features, newest: _Extracted | None, matched: int) -> list[int]:
+        """Find rows on the device for images of the newest extraction and kept ones.
 
-    def _tensors_of(self, **changes: Any) -> _Tensors:
+        Returns:
+            The row of each image; empty if there are others among them, or no rows for the kept ones.
+        """
+        if newest is None or not isinstance(features, LazyFeatures) or not self.holds(features):
+            return []
+        extracted = len(newest.valid)
+        free = [*range(extracted, matched), *np.flatnonzero(~newest.valid)]
+        rows: dict[int, int] = {}
+        for source, _ in features.places:
+            if isinstance(source, _Kept) and id(source) not in rows:
+                if free:
+                    rows[id(source)] = int(free.pop(0))
+                elif self._info.is_static:
+                    return []
+                else:
+                    rows[id(source)] = max(extracted, matched, 1 + max(rows.values(), default=0))
+            elif isinstance(source, _Extracted) and source is not newest:
+                return []
+        return [rows.get(id(source), slot) for source, slot in features.places]
+
+    def _join_kept(self, features: LazyFeatures, rows: list[int]) -> None:
+        """Copy kept features next to those of the newest extraction, and set the sizes of all images."""
+        tensors, sizes = self._tensors, self._tensors.settings.host["image_sizes"]
+        for (source, slot), row in zip(features.places, rows, strict=True):
+            sizes[row] = source.array("image_sizes")[slot]
+            if isinstance(source, _Kept):
+                source.copy_to(tensors, row)
+
+    def _tensors_of(self, **changes: Any) -> Tensors:
         """Return the tensors for the present shapes with changes, newly made if there are any."""
         shapes = replace(self._tensors.shapes, **changes)
         if shapes != self._tensors.shapes:
             self._bring_down()
-            self._tensors = _Tensors(shapes, self._info, self._device)
+            self._tensors = Tensors(shapes, self._info, self._device)
         return self._tensors
 
     def _newest(self) -> _Extracted | None:
@@ -238,17 +215,28 @@ class DeviceRunner:
 class _Extracted:
     """Features of one extraction, which lie on the device until somebody asks for them."""
 
-    def __init__(self, tensors: _Tensors, batch: CanvasBatch) -> None:
-        self.tensors: _Tensors | None = tensors
-        self.valid, self.image_sizes = batch.valid, batch.image_sizes
+    def __init__(self, tensors: Tensors, batch: CanvasBatch, unused: list[Block]) -> None:
+        self.tensors: Tensors | None = tensors
+        self.valid, self.image_sizes, self.unused = batch.valid, batch.image_sizes, unused
         self.arrays: dict[str, np.ndarray] = {"image_sizes": batch.image_sizes}
 
     def array(self, name: str) -> np.ndarray:
         """Return a tensor of all images, which comes down with the other tensors of its block."""
         if name not in self.arrays and self.tensors is not None:
-            block = self.tensors.descriptors if name in _DESCRIPTORS else self.tensors.results
+            block = self.tensors.descriptors if name in DESCRIPTORS else self.tensors.results
             self.arrays.update(block.download())
         return self.arrays[name]
+
+    def keep(self, slot: int) -> _Kept | None:
+        """Copy an image's features to memory of their own on the device."""
+        if self.tensors is None or self.tensors.copy is None:
+            return None
+        block = self.unused.pop() if self.unused else self.tensors.new_kept()
+        for name in KEPT:
+            address, size = self.tensors.image(name, slot)
+            self.tensors.copy(block.address(name), address, size)
+        known = {name: self.arrays[name][slot : slot + 1].copy() for name in _OF_IMAGES & self.arrays.keys()}
+        return _Kept(block, known, self.unused)
 
     def bring_down(self) -> None:
         """Bring everything down to the host, because the device memory will be used again."""
@@ -257,106 +245,26 @@ class _Extracted:
         self.tensors = None
 
 
-class _Block:
-    """Tensors that lie one after the other on the device, and are copied as one.
+class _Kept:
+    """Features of one image in device memory of their own, which no later image overwrites."""
 
-    Attributes:
-        host: arrays of the host, by the name of the tensor; `upload` copies them.
-    """
+    def __init__(self, block: Block, arrays: dict[str, np.ndarray], unused: list[Block]) -> None:
+        self._block, self._arrays, self.unused = block, arrays, unused
+        weakref.finalize(self, unused.append, block).atexit = False
 
-    def __init__(self, tensors: _Layout, lengths: Mapping[str, int], device: str) -> None:
-        self._places = {}
-        size = 0
-        for name, (dtype, letters) in tensors.items():
-            shape = _shape(letters, lengths)
-            end = size + int(np.prod(shape)) * np.dtype(dtype).itemsize
-            self._places[name] = size, end, dtype, shape
-            size = -(-end // _ALIGNMENT) * _ALIGNMENT
-        self._staging = np.zeros(max(size, 1), np.uint8)
-        self._sent: np.ndarray | None = None
-        self._value: ort.OrtValue = onnxruntime().OrtValue.ortvalue_from_numpy(self._staging.copy(), device)
-        self.host = self._views(self._staging)
+    def array(self, name: str) -> np.ndarray:
+        """Return a tensor of the image, which comes down with all others if it has not come before."""
+        if name not in self._arrays:
+            self._arrays.update(self._block.download())
+        return self._arrays[name]
 
-    def pin(self) -> None:
-        """Lock the memory of the host arrays, from which the GPU then copies without a detour.
+    def keep(self, slot: int) -> _Kept:
+        """Return the same: nothing overwrites it."""
+        return self
 
-        Without the driver's function, as on some Jetsons, `upload` takes longer.
-        """
-        try:
-            driver = ctypes.CDLL("libcuda.so.1")
-            lock, unlock = driver.cuMemHostRegister_v2, driver.cuMemHostUnregister
-        except (OSError, AttributeError):
-            return
-        address = ctypes.c_void_p(self._staging.ctypes.data)
-        if lock(address, ctypes.c_size_t(self._staging.nbytes), 0) == 0:
-            weakref.finalize(self._staging, unlock, address).atexit = False
-
-    def address(self, name: str) -> int:
-        """Return the address of a tensor on the device."""
-        return int(self._value.data_ptr()) + self._places[name][0]
-
-    def upload(self) -> None:
-        """Copy the arrays of the host to the device."""
-        self._value.update_inplace(self._staging)
-
-    def upload_changes(self) -> None:
-        """Copy the arrays of the host to the device, unless they are the same as last time."""
-        if self._sent is None or not np.array_equal(self._sent, self._staging):
-            self.upload()
-            self._sent = self._staging.copy()
-
-    def download(self) -> dict[str, np.ndarray]:
-        """Copy the tensors to new arrays; waits for the runs before."""
-        return self._views(np.array(self._value.numpy()))
-
-    def _views(self, buffer: np.ndarray) -> dict[str, np.ndarray]:
-        return {
-            name: buffer[start:end].view(dtype).reshape(shape)
-            for name, (start, end, dtype, shape) in self._places.items()
-        }
-
-
-class _Tensors:
-    """All tensors of a frame on a device."""
-
-    def __init__(self, shapes: Shapes, info: GraphInfo, device: str) -> None:
-        self.shapes = shapes
-        height, width, channels = shapes.canvas
-        self._lengths = {
-            "N": shapes.extracted,
-            "M": shapes.matched,
-            "R": max(shapes.extracted, shapes.matched),
-            "P": shapes.pairs,
-            "K": info.max_keypoints,
-            "D": info.descriptor_dim,
-            "H": height,
-            "W": width,
-            "C": channels,
-        }
-        self._device = device
-        blocks = (_FRAME, _SETTINGS, _RESULTS, _DESCRIPTORS)
-        self.frame, self.settings, self.results, self.descriptors = (
-            _Block(tensors, self._lengths, device) for tensors in blocks
-        )
-        if device == "cuda":
-            self.frame.pin()
-        self._places = {
-            name: (block, *place)
-            for block, tensors in zip(
-                (self.frame, self.settings, self.results, self.descriptors), blocks, strict=True
-            )
-            for name, place in tensors.items()
-        }
-
-    def bind(self, binding: ort.IOBinding, graph: str) -> None:
-        """Bind the inputs and outputs of a graph to the addresses of the tensors."""
-        rows = "M" if graph == MATCHER else "N"
-        for names, bind in ((INPUTS, binding.bind_input), (OUTPUTS, binding.bind_output)):
-            for name in names[graph]:
-                block, dtype, letters = self._places[name]
-                shape = _shape(letters.replace("R", rows), self._lengths)
-                bind(name, self._device, 0, dtype, shape, block.address(name))
-
-
-def _shape(letters: str, lengths: Mapping[str, int]) -> list[int]:
-    return [lengths[letter] if letter in lengths else int(letter) for letter in letters]
+    def copy_to(self, tensors: Tensors, row: int) -> None:
+        """Copy the features to a row of the tensors of a frame, on the device."""
+        for name in KEPT:
+            address, size = tensors.image(name, row)
+            if tensors.copy is not None:
+                tensors.copy(address, self._block.address(name), size)

@@ -187,29 +187,30 @@ class FeatureSource(Protocol):
     def array(self, name: str) -> np.ndarray:
         """Return a tensor of all N images by its name in the contract."""
 
+    def keep(self, slot: int) -> FeatureSource | None:
+        """Copy an image's features to where they stay, as the only ones there; None if there is no place."""
+
 
 class LazyFeatures(Features):
     """Features that lie elsewhere; an array is fetched when it is first asked for.
 
     Args:
-        source: where they lie.
-        slots: which images of the source these are.
-        rotations: see `Features`; the source has the keypoints in the pixels of the turned images.
+        places: of each image, where its features lie, and which image of that source it is.
+        rotations: see `Features`; the sources have the keypoints in the pixels of the turned images.
     """
 
-    source: FeatureSource
-    slots: tuple[int, ...]
+    places: tuple[tuple[FeatureSource, int], ...]
 
     def __init__(
-        self, source: FeatureSource, slots: Sequence[int], rotations: tuple[int, ...] | None = None
+        self, places: Iterable[tuple[FeatureSource, int]], rotations: tuple[int, ...] | None = None
     ) -> None:
-        vars(self).update(source=source, slots=tuple(slots), rotations=rotations)
+        vars(self).update(places=tuple(places), rotations=rotations)
 
     def __getattr__(self, name: str) -> np.ndarray:
         """Fetch an array, and keep it."""
         if name not in _TENSORS:
             raise AttributeError(name)
-        array = self.source.array(_TENSORS[name])[list(self.slots)]
+        array = np.array([source.array(_TENSORS[name])[slot] for source, slot in self.places])
         if self.rotations is not None and name == "image_sizes":
             array = _turned_sizes(array, self.rotations)
         if self.rotations is not None and name == "keypoints":
@@ -219,24 +220,32 @@ class LazyFeatures(Features):
 
     @classmethod
     def join(cls, parts: Sequence[Features]) -> LazyFeatures | None:
-        """Join parts that lie in the same place, without fetching them; None if they do not."""
+        """Join parts that lie elsewhere, without fetching them; None if one does not."""
         lazy = [part for part in parts if isinstance(part, LazyFeatures)]
-        if len(lazy) < len(parts) or any(part.source is not lazy[0].source for part in lazy):
+        if len(lazy) < len(parts):
             return None
-        return cls(lazy[0].source, [slot for part in lazy for slot in part.slots], _joined_rotations(lazy))
+        return cls([place for part in lazy for place in part.places], _joined_rotations(lazy))
 
     @property
     def num_images(self) -> int:
         """N, the number of images."""
-        return len(self.slots)
+        return len(self.places)
 
     def of_images(self, slots: slice) -> Features:
         """Return the features of some images, without fetching them."""
-        return LazyFeatures(self.source, self.slots[slots], self.rotations and self.rotations[slots])
+        return LazyFeatures(self.places[slots], self.rotations and self.rotations[slots])
+
+    def copy(self) -> Features:
+        """Copy the features to where later ones do not overwrite them, without fetching them if possible."""
+        kept = [source.keep(slot) for source, slot in self.places]
+        sources = [source for source in kept if source is not None]
+        if len(sources) < len(kept):
+            return super().copy()
+        return LazyFeatures([(source, 0) for source in sources], self.rotations)
 
     def turned_back(self, rotations: Sequence[int]) -> Features:
         """Return features of turned images in the pixels of the originals, without fetching them."""
-        return LazyFeatures(self.source, self.slots, tuple(rotations))
+        return LazyFeatures(self.places, tuple(rotations))
 
 
 # The arrays of PairMatches, which messages and files have under the same names.

@@ -51,8 +51,8 @@ class MatchPipeline:
 
     On a GPU every run has the whole canvas and the numbers of images and pairs of `warm_up`, because each
     change of a shape costs as much as many runs. Features stay there from `extract` to `match_features`, and
-    an array of them comes down when it is first asked for. Features of an earlier `extract`, as for pairs
-    through time, go through the memory of the host.
+    an array of them comes down when it is first asked for. What `Features.copy` returns stays there, too, and
+    is matched with the features of later images, as for pairs through time.
 
     Args:
         model: name in the model store, folder of a model, or path of a pipeline.onnx.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lightglue_ros.core import Features, MatchPipeline
+from lightglue_ros.core.features import LazyFeatures
 
 SIZE = (160, 128)
 ARRAYS = ("keypoints", "scores", "mask", "descriptors", "image_sizes")
@@ -84,6 +85,42 @@ def test_pairs_through_time_and_more_images_than_the_warm_up_had(plain, device, 
     more, pairs = [*images, None, images[0]], [(0, 1), (1, 3), (2, 3)]
     for some in ((more, pairs), (images, [(0, 1)])):
         assert_same_matches(device.match(*some), plain.match(*some))
+
+
+def test_kept_features_stay_on_the_device_and_are_matched_there_with_those_of_later_images(
+    plain, device, images
+):
+    """As of pairs through time, also while a camera is missing or turned."""
+    left, right = images
+    upside_down = np.ascontiguousarray(right[::-1, ::-1])
+    moments = [(left, right), (right, left), (left, None), (right, upside_down), (left, right)]
+    turns = [None, None, None, (0, 180), None]
+    found = []
+    for pipeline in (plain, device):
+        pipeline.warm_up(cameras=2, pairs=2, images=4)
+        before, results = None, []
+        for moment, rotations in zip(moments, turns, strict=True):
+            present = pipeline.extract(moment, rotations)
+            images_of = [slot for slot in (0, 1) if moment[slot] is not None]
+            parts = [present.of_image(slot) for slot in images_of]
+            if before is not None:
+                together = Features.concatenate([*parts, *before])
+                count = len(images_of)
+                pairs = [(slot, count + slot) for slot in range(min(count, len(before)))]
+                results += pipeline.match_features(together, pairs)
+                if pipeline is device:
+                    assert all("descriptors" not in vars(part) for part in before)
+            before = [part.copy() for part in parts]
+        found.append(results)
+        if pipeline is device:
+            assert isinstance(before[0], LazyFeatures)
+            assert_same_features(before[0], plain.extract([left]))
+    assert sum(map(len, found[0])) > 100
+    for of_device, expected in zip(found[1], found[0], strict=True):
+        np.testing.assert_array_equal(of_device.indices0, expected.indices0)
+        np.testing.assert_array_equal(of_device.indices1, expected.indices1)
+        # Positions in a turned image are rounded when they come down and go up again.
+        np.testing.assert_allclose(of_device.scores, expected.scores, atol=3e-4)
 
 
 def test_features_stay_on_the_device_until_an_array_is_asked_for(device, images):

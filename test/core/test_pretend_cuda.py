@@ -162,6 +162,28 @@ with ThreadPoolExecutor(1) as inference:
         inference.submit(match, name, *images).result()
 """
 
+THROUGH_TIME = """
+import ctypes, sys
+import numpy as np
+from lightglue_ros.core import Features, MatchPipeline
+
+model, cuda_graph = sys.argv[1:]
+runtime = ctypes.CDLL("libcudart.so.13")
+image = np.random.default_rng(0).integers(0, 256, (256, 320, 3), np.uint8)
+pipeline = MatchPipeline(model, "cuda", (320, 256), cuda_graph=cuda_graph == "True")
+pipeline.warm_up(cameras=1, pairs=1, images=2)
+
+def match(before):
+    present = pipeline.extract([image]).of_image(0)
+    if before is not None:
+        pipeline.match_features(Features.concatenate([before, present]), [(0, 1)])
+    return present.copy()
+
+kept = None
+for number in range(6):
+    runtime.gpustub_log(b"##### %d", number)
+    kept = match(kept)
+"""
 
 PLACEMENT = """
 import sys
@@ -270,6 +292,20 @@ def test_a_stereo_frame_waits_three_times_at_most_also_with_a_camera_that_comes_
     assert len(steady) == 6
     for calls in steady:
         assert 0 < len(blocking(calls)) <= 3
+
+
+@pytest.mark.parametrize("shapes", ["static", "dynamic"])
+def test_a_frame_that_is_matched_with_the_one_before_waits_three_times_at_most(gpu_export, shapes, tmp_path):
+    log = tmp_path / "calls"
+    words = ["-c", THROUGH_TIME, gpu_export(shapes), shapes == "static"]
+    assert run(words, "", {"GPUSTUB_LOG": str(log)}) == (0, [])
+    frames = [frame.splitlines() for frame in log.read_text().split("##### ")[1:]]
+    # The first two take the memory for kept features.
+    for calls in frames[3:]:
+        assert 0 < len(blocking(calls)) <= 3
+        assert planned(calls) == []
+        # To keep the features of an image and to match them later: four tensors each.
+        assert sum("memcpyasync" in call for call in calls) >= 8
 
 
 def test_nothing_is_planned_or_captured_again_after_the_warm_up(frames):
