@@ -16,13 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from lightglue_ros.core.canvas import Canvas, CanvasBatch, Placement
-from lightglue_ros.core.contract import (
-    CANVAS_MARGINS,
-    EXTRACTOR,
-    MATCHER,
-    PIPELINE,
-    GraphInfo,
-)
+from lightglue_ros.core.contract import CANVAS_MARGINS, EXTRACTOR, MATCHER, PIPELINE, GraphInfo
 from lightglue_ros.core.device import DeviceRunner
 from lightglue_ros.core.features import Features, PairMatches, pair_indices
 from lightglue_ros.core.host import HostRunner
@@ -66,6 +60,7 @@ class MatchPipeline:
         spin_threads: see `GraphSession`.
         allow_fallback: use the CPU if a provider that was asked for by name cannot run the model.
         cuda_graph: see `GraphSession`.
+        gpu_memory_limit: of each graph, see `GraphSession`.
         graphs: which graphs of a split model to load, ``("extractor", "matcher")`` or one of them, for a
             process that only extracts, or matches features from elsewhere. None loads a split model whole,
             or else a pipeline.onnx, which can only `match`.
@@ -87,6 +82,7 @@ class MatchPipeline:
         spin_threads: bool = False,
         allow_fallback: bool = False,
         cuda_graph: bool = False,
+        gpu_memory_limit: int = 0,
         graphs: Sequence[str] | None = None,
     ) -> None:
         files = find_model(model)
@@ -103,6 +99,7 @@ class MatchPipeline:
                 spin_threads=spin_threads,
                 allow_fallback=allow_fallback,
                 cuda_graph=cuda_graph,
+                gpu_memory_limit=gpu_memory_limit,
             )
             for graph in graphs
         }

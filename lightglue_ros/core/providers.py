@@ -48,7 +48,11 @@ _CAUSES = (
         "this build of ONNX Runtime has no code for this GPU",
         "install a build that has it (on a Jetson NVIDIA's own)",
     ),
-    (r"out of memory|Failed to allocate memory", "the GPU has too little free memory", ""),
+    (
+        r"out of memory|Failed to allocate memory|smaller than requested bytes",
+        "the GPU has too little free memory",
+        "raise gpu_memory_limit if it is set",
+    ),
     (
         r"cannot use the graph capture feature",
         "the model cannot be recorded as a CUDA graph",
@@ -127,9 +131,12 @@ def _install_for_gpu(version: str = "") -> str:
 
 
 def provider_options(
-    provider: str, info: GraphInfo, cuda_graph: bool
+    provider: str, info: GraphInfo, cuda_graph: bool, gpu_memory_limit: int = 0
 ) -> list[str | tuple[str, dict[str, str]]]:
-    """List the providers for a file, best first, in the form that ONNX Runtime takes."""
+    """List the providers for a file, best first, in the form that ONNX Runtime takes.
+
+    For the arguments see `GraphSession`.
+    """
     if provider in ("cpu", "openvino"):
         return list(dict.fromkeys([ORT_NAMES[provider], ORT_NAMES["cpu"]]))
     cuda = {
@@ -144,6 +151,8 @@ def provider_options(
         "enable_cuda_graph": "1" if cuda_graph else "0",
         **_STREAM,
     }
+    if gpu_memory_limit:
+        cuda["gpu_mem_limit"] = str(gpu_memory_limit << 20)
     if provider == "cuda":
         return [(ORT_NAMES["cuda"], cuda), ORT_NAMES["cpu"]]
     engines = store.engines_dir()

@@ -52,6 +52,8 @@ class GraphSession:
             other providers. For static exports.
         spin_threads: threads of the CPU provider spin for as long as they wait for the next operation of a
             run. By default they spin for 5 µs and then sleep (before ONNX Runtime 1.26 they sleep at once).
+        gpu_memory_limit: most memory in MiB that the graph may take on a GPU with cuda, without CUDA's own
+            libraries; 0 is no limit.
 
     Attributes:
         provider: the provider that runs the graph. It ran it once on empty inputs, unless it is the CPU's.
@@ -78,17 +80,21 @@ class GraphSession:
         allow_fallback: bool = False,
         cuda_graph: bool = False,
         spin_threads: bool = False,
+        gpu_memory_limit: int = 0,
     ) -> None:
         if provider not in PROVIDERS:
             raise ConfigError(f"provider '{provider}' is unknown", allowed=", ".join(PROVIDERS))
         if num_threads < 0:
             raise ConfigError(f"num_threads is {num_threads}", allowed="0 (one per core) or more")
+        if gpu_memory_limit < 0:
+            raise ConfigError(f"gpu_memory_limit is {gpu_memory_limit}", allowed="0 (none) or more MiB")
         self.path = path
         self._session: ort.InferenceSession
         self._bound: DeviceTensors | None = None
         self.info = GraphInfo.from_metadata(read_metadata(path), str(path))
         self._check(graph, cuda_graph)
         self._threads = num_threads, spin_threads
+        self._gpu_memory_limit = gpu_memory_limit
         self._run_options, self._device_options = onnxruntime().RunOptions(), onnxruntime().RunOptions()
         for options in (self._run_options, self._device_options):
             # An error that is raised need not be logged as well, nor a run that was cancelled.
@@ -204,7 +210,7 @@ class GraphSession:
         options.log_severity_level = log_level
         for key, value in _CPU_SETTINGS.items():
             options.add_session_config_entry(key, value)
-        chosen = providers.provider_options(self.provider, self.info, cuda_graph)
+        chosen = providers.provider_options(self.provider, self.info, cuda_graph, self._gpu_memory_limit)
         with restored_floating_point():
             # Its own fallback would open the session on the CPU, also in the middle of a run, without a word.
             return ort.InferenceSession(str(self.path), options, providers=chosen, enable_fallback=0)

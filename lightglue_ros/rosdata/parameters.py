@@ -60,6 +60,12 @@ class MatcherParameters(CameraParameters):
         False,
         "With provider cuda and a model of fixed shapes: record the first run as a CUDA graph and replay it.",
     )
+    gpu_memory_limit: int = parameter(
+        0,
+        "Most memory in MiB that each of the two graphs may take with provider cuda, without CUDA's own "
+        "libraries; 0 is no limit.",
+        limits=(0, 1 << 20),
+    )
     num_threads: int = parameter(0, "Threads of the CPU provider; 0 is one per core.", limits=(0, 256))
     spin_threads: bool = parameter(
         False,
@@ -315,6 +321,7 @@ class MatcherParameters(CameraParameters):
             spin_threads=self.spin_threads,
             allow_fallback=self.allow_fallback,
             cuda_graph=self.cuda_graph,
+            gpu_memory_limit=self.gpu_memory_limit,
             graphs=self.graphs,
         )
         self.check_model(pipeline)

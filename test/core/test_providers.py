@@ -188,6 +188,13 @@ def test_a_gpu_is_not_given_an_adaptive_export(monkeypatch, tmp_path, provider):
         GraphSession(path, "extractor", provider=provider)
 
 
+def test_the_memory_of_a_gpu_is_limited_where_somebody_wants_it():
+    (_, limited), _ = providers.provider_options("cuda", onnx_files.INFO, False, gpu_memory_limit=512)
+    (_, free), _ = providers.provider_options("cuda", onnx_files.INFO, False)
+    assert limited["gpu_mem_limit"] == str(512 * 2**20)
+    assert "gpu_mem_limit" not in free
+
+
 def test_tensorrt_keeps_to_the_types_of_a_half_precision_export(monkeypatch, tmp_path):
     monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path))
     info = replace(onnx_files.INFO, precision="fp16", tensorrt=True)
