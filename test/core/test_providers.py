@@ -107,6 +107,7 @@ def test_a_graph_runs_on_black_images_without_keypoints(model_folder, graph):
             "cuDNN is missing; fix: pip install",
         ),
         ("CUDA failure 2: out of memory ; GPU=0", "too little free memory"),
+        ("Available memory of 31488 is smaller than requested bytes of 589824", "raise gpu_memory_limit"),
         (
             "pages of C++ CUDA failure 999: unknown error ; GPU=0",
             "ONNX Runtime failed (CUDA failure 999: unknown error)",
