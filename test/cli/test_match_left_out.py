@@ -160,7 +160,9 @@ def test_images_beyond_those_held_are_extracted_again_with_the_same_matches(
     paths, pairs = find_images([folder]), [(0, 1), (1, 2), (2, 0), (0, 1), (1, 2), (2, 0)]
     monkeypatch.setattr(matching, "IMAGES_PER_RUN", 2)
     extract, extracted = pipeline.extract, []
-    monkeypatch.setattr(pipeline, "extract", lambda images: extracted.extend(images) or extract(images))
+    monkeypatch.setattr(
+        pipeline, "extract", lambda images, rotations=None: extracted.extend(images) or extract(images)
+    )
     results = []
     for most_held, extractions in ((1, 7), (2, 6), (3, 3)):
         matcher = matching.FileMatcher(pipeline, paths, None, most_held=most_held)
