@@ -39,11 +39,11 @@ STEREO = ("left", "right")
 SMALL = {"image_width": 320, "image_height": 224}
 SERVICES = {
     ChangeState: "change_state",
-    GetState: "get_state",
     DescribeParameters: "describe_parameters",
     GetParameters: "get_parameters",
     SetParameters: "set_parameters",
     SetParametersAtomically: "set_parameters_atomically",
+    GetState: "get_state",
 }
 # Of a process whose log a test reads.
 SAYS = {"stderr": subprocess.PIPE, "text": True}
@@ -57,7 +57,7 @@ class Robot(Listener):
         self.process = process
         self.cameras = {}
         self.add_cameras({camera: f"{camera}/image_rect" for camera in cameras})
-        # Made before the matcher knows of us: an answer to a client that it has not discovered yet is lost.
+        self._is_answered = False
         self.callers = {kind: self.create_client(kind, f"/matcher/{name}") for kind, name in SERVICES.items()}
 
     def add_cameras(self, topics, kind=Image, reliability="sensor_data"):
@@ -181,9 +181,27 @@ class Robot(Listener):
         """Call a service of the matcher and return its answer."""
         client = self.callers[service]
         self.wait_until(client.service_is_ready, f"the matcher's service {client.srv_name}")
+        self._wait_for_an_answer()
         future = client.call_async(service.Request(**fields))
         self.wait_until(future.done, f"answer of {client.srv_name}")
         return future.result()
+
+    def _wait_for_an_answer(self):
+        """Ask for the state until an answer comes.
+
+        A node's answer to a client that it has not discovered yet is lost. It discovers clients in the order
+        in which they were made, and this is the last one.
+        """
+        if self._is_answered:
+            return
+        *_, client = self.callers.values()
+        futures = []
+        self.repeat_until(
+            lambda: futures.append(client.call_async(GetState.Request())),
+            lambda: any(future.done() for future in futures),
+            f"answer of {client.srv_name}",
+        )
+        self._is_answered = True
 
     def set_parameters(self, **values):
         """Set parameters of the running matcher one after the other; returns the results."""
