@@ -127,18 +127,14 @@ def row_errors(
     Yields:
         The pair's name, the errors in pixels of the images, and the side of a canvas pixel in these.
     """
-    rig = result.settings.rig
-    for views, pair in zip(rig.pairs, result.pairs, strict=False):
-        first, second = pair.image0, pair.image1
-        if any(view.back for view in views) or first is None or second is None:
-            continue
-        sizes = [(first.width, first.height), (second.width, second.height)]
+    for name, cameras, pair, images in result.pairs_of_two_cameras():
+        sizes = [(image.width, image.height) for image in images]
         try:
-            rows = calibration.stereo_rows(views[0].camera, views[1].camera, sizes)
+            rows = calibration.stereo_rows(*cameras, sizes)
         except ConfigError:
             continue  # not a stereo pair, or not known yet
         pixel = max(canvas_pixel(size, canvas_size) for size in sizes)
-        yield rig.name_of(views), rows.errors(pair.matches), pixel
+        yield name, rows.errors(pair.matches), pixel
 
 
 class CalibrationWatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -149,3 +150,13 @@ class FrameResult(Generic[T]):
     def first_image(self) -> T | None:
         """Image of the first camera that has a usable one; None if no camera has."""
         return next((image for image in self.images if image is not None), None)
+
+    def pairs_of_two_cameras(self) -> Iterator[tuple[str, tuple[int, int], RigPair[T], tuple[T, T]]]:
+        """Yield name, cameras, matches and images of each pair of two cameras that has both images."""
+        rig = self.settings.rig
+        # There are no pairs if no camera has a usable image.
+        for (first, second), pair in zip(rig.pairs, self.pairs, strict=False):
+            is_through_time = first.back or second.back
+            if not is_through_time and pair.image0 is not None and pair.image1 is not None:
+                images = pair.image0, pair.image1
+                yield rig.name_of((first, second)), (first.camera, second.camera), pair, images

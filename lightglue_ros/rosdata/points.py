@@ -53,23 +53,19 @@ def point_clouds(
 
     `on_problem` is called with the pair and the reason if a pair gives no points, such as no CameraInfo.
     """
-    rig = result.settings.rig
-    for views, pair in zip(rig.pairs, result.pairs, strict=True):
-        first, second = pair.image0, pair.image1
-        if any(view.back for view in views) or first is None or second is None:
-            continue
-        sizes = [(first.width, first.height), (second.width, second.height)]
+    for name, cameras, pair, images in result.pairs_of_two_cameras():
+        sizes = [(image.width, image.height) for image in images]
         try:
-            stereo = calibration.stereo_pair(views[0].camera, views[1].camera, sizes)
+            stereo = calibration.stereo_pair(*cameras, sizes)
         except ConfigError as error:
-            on_problem(f"no points of {rig.name_of(views)}: {error}")
+            on_problem(f"no points of {name}: {error}")
             continue
         inliers = None if pair.verification is None else pair.verification.inliers
         turned = list(map(turned_size, sizes, pair.rotations))  # as they lay on the canvas
         points = triangulate(pair.matches, inliers, stereo, turned, canvas_size)
         # The pair's own image has lost its pixels unless pictures are drawn.
-        colours = points.colours(_pixels(result, views[0].camera))
-        yield _message(types, first.header, points, colours)
+        colours = points.colours(_pixels(result, cameras[0]))
+        yield _message(types, images[0].header, points, colours)
 
 
 def _pixels(result: FrameResult[CameraImage], camera: int) -> np.ndarray | None:
