@@ -119,7 +119,7 @@ class LightGlue(nn.Module):
             sides = sides._replace(tokens=layer(sides))
         assignment = self.assignment(sides.tokens.float(), sides.mask)
         matches, scores = mutual_matches(assignment, sides.mask, match_threshold)
-        # Computed from an input because OpenVINO fails on outputs that are constants.
+        # Computed from an input because some runtimes fail on outputs that are constants.
         layers = (pairs[:, 0] * 0 + self.config.layers).to(torch.int32)
         return matches, scores, layers
 

@@ -12,7 +12,7 @@ def add_model_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments that choose the model and how it runs."""
     add = command.add_argument
     add("--model", default="xfeat", help="name in the model store, folder or .onnx file (xfeat)")
-    add("--provider", default="auto", help="auto, cpu, cuda, tensorrt or openvino (auto)")
+    add("--provider", default="auto", help="auto, cpu, cuda or tensorrt (auto)")
     add("--image-size", type=size, default=(640, 480), metavar="WxH", help="canvas (640x480)")
     add("--max-keypoints", type=int, metavar="N", help="at most N per image (all of the model's)")
 

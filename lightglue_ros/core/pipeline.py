@@ -51,7 +51,7 @@ class MatchPipeline:
     Args:
         model: name in the model store, folder of a model, or path of a pipeline.onnx.
         provider: ``auto`` (cuda if it really runs the model, else cpu) or by name: ``cpu``, ``cuda``,
-            ``tensorrt``, ``openvino`` (see `GraphSession`).
+            ``tensorrt`` (see `GraphSession`).
         image_size: (width, height) of the canvas in pixels, rounded up to the model's divisor.
         max_keypoints: at most this many keypoints per image, 1 to the model's K; None is K.
         match_threshold: least score of a match, 0 to 1.

@@ -21,13 +21,11 @@ ORT_NAMES = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
 }
 PROVIDERS = ("auto", *ORT_NAMES)
 NEEDS = {
     "cuda": "a GPU, and CUDA and cuDNN of the versions that ONNX Runtime names",
     "tensorrt": "a GPU, CUDA, cuDNN and TensorRT, and a model exported for TensorRT",
-    "openvino": "an Intel processor or GPU, and a build of ONNX Runtime for it",
 }
 
 _GPU_PACKAGE = "onnxruntime-gpu[cuda,cudnn]"
@@ -119,7 +117,7 @@ def install_command(version: str) -> str:
     """Return the command that installs a version or later of the build that is here, and of no other."""
     if is_in_build("cuda"):
         return _install_for_gpu(version)
-    return f"pip install 'onnxruntime{'-openvino' if is_in_build('openvino') else ''}>={version}'"
+    return f"pip install 'onnxruntime>={version}'"
 
 
 def _install_for_gpu(version: str = "") -> str:
@@ -137,8 +135,8 @@ def provider_options(
 
     For the arguments see `GraphSession`.
     """
-    if provider in ("cpu", "openvino"):
-        return list(dict.fromkeys([ORT_NAMES[provider], ORT_NAMES["cpu"]]))
+    if provider == "cpu":
+        return [ORT_NAMES["cpu"]]
     cuda = {
         # TF32 rounds products to 10 bits, and fp32 results must equal the original's.
         "use_tf32": "0",
@@ -185,13 +183,12 @@ def _build_problem(provider: str) -> Problem | None:
             f"(it has {has})",
             f"pip uninstall -y onnxruntime onnxruntime-gpu && {_install_for_gpu()}",
         )
-    wanted = "pip install onnxruntime-openvino" if provider == "openvino" else _install_for_gpu()
-    fix = f"pip uninstall -y onnxruntime && {wanted}"
+    fix = f"pip uninstall -y onnxruntime && {_install_for_gpu()}"
     return Problem(f"this build of ONNX Runtime {ort.__version__} has only {has}", fix)
 
 
 def _model_problem(provider: str, path: Path, info: GraphInfo) -> Problem | None:
-    if provider in ("cuda", "tensorrt") and info.adaptive:
+    if info.adaptive:
         # ONNX Runtime's Compress reads outside of its memory once all pairs have stopped, and none is left.
         return Problem(
             f"{path} is adaptive, which runs on CPUs only",
@@ -212,8 +209,7 @@ def _library_problem(provider: str) -> Problem | None:
     ort = onnxruntime()
     folder = Path(ort.__path__[0]) / "capi"
     try:
-        if provider != "openvino":
-            ctypes.CDLL("libcuda.so.1")
+        ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         return Problem(f"there is no NVIDIA driver ({error})", _CHECK_DRIVER)
     if hasattr(ort, "preload_dlls"):

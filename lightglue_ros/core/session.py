@@ -44,8 +44,8 @@ class GraphSession:
 
     Args:
         graph: the graph that the file must hold: ``extractor``, ``matcher`` or ``pipeline``.
-        provider: ``auto`` (cuda if it really runs the graph, else cpu), ``cpu``, ``cuda``, ``tensorrt`` (its
-            engines are built for minutes at the first start and kept in the model store) or ``openvino``.
+        provider: ``auto`` (cuda if it really runs the graph, else cpu), ``cpu``, ``cuda`` or ``tensorrt``
+            (its engines are built for minutes at the first start and kept in the model store).
         num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core).
         allow_fallback: use the CPU if a provider that was asked for by name cannot run the graph.
         cuda_graph: with cuda, record the first run on the device as a CUDA graph and replay it; ignored with

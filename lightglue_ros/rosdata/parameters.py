@@ -50,7 +50,7 @@ class MatcherParameters(CameraParameters):
     )
     provider: str = parameter(
         "auto",
-        "Where the model runs; auto is cuda if that works, else cpu; tensorrt and openvino only by name.",
+        "Where the model runs; auto is cuda if that works, else cpu; tensorrt only by name.",
         choices=PROVIDERS,
     )
     allow_fallback: bool = parameter(

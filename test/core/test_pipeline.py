@@ -336,7 +336,7 @@ def test_without_a_gpu_auto_is_the_cpu(model_folder):
     assert MatchPipeline(model_folder, "auto").provider == "cpu"
 
 
-@pytest.mark.parametrize("name", ["cuda", "tensorrt", "openvino"])
+@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
 def test_a_provider_by_name_that_is_not_there_says_why_unless_the_cpu_will_do(model_folder, name):
     if is_in_build(name):
         pytest.skip(f"this ONNX Runtime has {name}")
@@ -344,7 +344,7 @@ def test_a_provider_by_name_that_is_not_there_says_why_unless_the_cpu_will_do(mo
     with pytest.raises(ProviderError, match=says):
         MatchPipeline(model_folder, name)
     assert MatchPipeline(model_folder, name, allow_fallback=True).provider == "cpu"
-    with pytest.raises(ConfigError, match="'gpu' is unknown; allowed: auto, cpu, cuda, tensorrt, openvino"):
+    with pytest.raises(ConfigError, match="'gpu' is unknown; allowed: auto, cpu, cuda, tensorrt"):
         MatchPipeline(model_folder, "gpu")
 
 

@@ -167,9 +167,8 @@ def pipeline_of_halves(model_folder):
     [
         ([CPU], "'onnxruntime>="),
         ([CUDA, CPU], "'onnxruntime-gpu[cuda,cudnn]>="),
-        (["OpenVINOExecutionProvider", CPU], "'onnxruntime-openvino>="),
     ],
-    ids=["cpu", "cuda", "openvino"],
+    ids=["cpu", "cuda"],
 )
 def test_a_fix_installs_no_other_build_over_the_one_that_is_here(monkeypatch, tmp_path, available, package):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)

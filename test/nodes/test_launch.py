@@ -109,7 +109,7 @@ SPLIT = ("lightglue_ros", "split.launch.py")
         (["viewer:=maybe"], "argument viewer is 'maybe'; allowed: true, yes, on, 1, false, no, off, 0"),
         (["respawn:=2"], "argument respawn is '2'; allowed: true"),
         (["use_sim_time:=sim"], "argument use_sim_time is 'sim'; allowed: true"),
-        (["provider:=gpu"], "'auto', 'cpu', 'cuda', 'tensorrt', 'openvino'"),
+        (["provider:=gpu"], "'auto', 'cpu', 'cuda', 'tensorrt'"),
         (["num_threads:=many"], "num_threads is 'many'; allowed: integer from 0 to 256"),
         (["verification:=all"], "'essential'"),
     ],
