@@ -11,9 +11,10 @@ KLT is the front end of VINS-Fusion with 1,024 corners in place of 150: goodFeat
 near, calcOpticalFlowPyrLK with windows of 21 px and 4 levels, and a check that the flow back ends within half
 a pixel. `--distance` is the least distance of its corners.
 
-Ours are the keypoints of `FrameProcessor` in the tracks of `Tracker`, with the pair camera@-1:camera. Options
-follow the model: `fundamental` verifies the matches, `none` or `lucas_kanade` is the parameter refine,
-`checked` takes only matches that pass the check of refinement, and `WIDTHxHEIGHT` is another canvas.
+Ours are the keypoints of `FrameProcessor` in the tracks of `Tracker`, with the pair camera@-1:camera and with
+the match threshold of config/visual_inertial.yaml. Options follow the model: `essential` or `fundamental`
+verifies the matches, `none` or `lucas_kanade` is the parameter refine, `checked` takes only matches that pass
+the check of refinement, and `WIDTHxHEIGHT` is another canvas.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ from lightglue_ros.rig.frame import FrameSettings, RigFrame
 from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rig.tracks import FrameKeypoints, Tracker
+from lightglue_ros.rig.verification import GEOMETRIES, Intrinsics
 from pose_error import Camera, read_camera
 from tables import Table, keep, parser_of, print_head, print_table
 
 TOLERANCE = 1.0  # pixels
 CORNERS = 1024
 IMAGE_SIZE = 1060, 320
+MATCH_THRESHOLD = 0.01
 COLUMNS = ("every", "front end", "right steps per frame", "of KLT's", "right steps", "mean length", "ms")
 # Ids and keypoints [M, 2] of a frame.
 Tracked = tuple[np.ndarray, np.ndarray]
@@ -67,6 +70,17 @@ class Image:
         return Image(None, self.width, self.height)
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """The intrinsics of the camera, of which essential makes use."""
+
+    matrix: np.ndarray
+
+    def intrinsics(self, camera: int, image_size: tuple[int, int]) -> Intrinsics:
+        """Return the intrinsics."""
+        return Intrinsics(self.matrix)
+
+
 def main() -> None:
     """Track and print a table."""
     parser = parser_of(__doc__)
@@ -74,6 +88,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with kitti_seq1")
     parser.add_argument("--strides", default="1,2,5", help="with commas")
     parser.add_argument("--pairs", default="camera@-1:camera", help="pairs of frames, with commas")
+    threshold = f"least score of a match ({MATCH_THRESHOLD})"
+    parser.add_argument("--match-threshold", type=float, default=MATCH_THRESHOLD, help=threshold)
     parser.add_argument("--distance", type=float, default=6.0, help="least distance of KLT's corners, pixels")
     arguments = parser.parse_args()
     folder = arguments.data / "kitti_seq1"
@@ -84,7 +100,9 @@ def main() -> None:
     print_head("Tracks on KITTI", f"OpenCV {cv2.__version__}")
     ends: dict[str, FrontEnd] = {"KLT": lambda seen: track_flow(seen, arguments.distance)}
     for model in arguments.models:
-        ends[model] = lambda seen, model=model: track_matches(seen, model, arguments.pairs.split(","))
+        ends[model] = lambda seen, model=model: track_matches(
+            seen, model, camera, arguments.pairs.split(","), arguments.match_threshold
+        )
     rows = []
     for stride in map(int, arguments.strides.split(",")):
         right_of_klt = 0.0
@@ -96,13 +114,18 @@ def main() -> None:
             right_of_klt = right_of_klt or right
             rows.append((stride, name, right, right / right_of_klt, share, length, milliseconds))
     width, height = IMAGE_SIZE
-    title = f"{len(images)} frames, canvas {width} x {height}, {arguments.pairs}."
+    title = (
+        f"{len(images)} frames, canvas {width} x {height}, {arguments.pairs}, "
+        f"match threshold {arguments.match_threshold}."
+    )
     table = Table(title, COLUMNS, rows, "every", "right steps per frame", "front end")
     print_table(table)
     keep([table], arguments)
 
 
-def track_matches(images: Sequence[np.ndarray], model: str, pairs: Sequence[str]) -> Iterator[Tracked]:
+def track_matches(
+    images: Sequence[np.ndarray], model: str, camera: Camera, pairs: Sequence[str], threshold: float
+) -> Iterator[Tracked]:
     """Track the keypoints of a model, with options as in the head of this module."""
     model, *options = model.split(":")
     sizes = [tuple(map(int, one.split("x"))) for one in options if one[0].isdigit()]
@@ -112,12 +135,12 @@ def track_matches(images: Sequence[np.ndarray], model: str, pairs: Sequence[str]
         rig,
         pipeline.image_size,
         None,
-        0.1,
+        threshold,
         Mono16Range(),
-        geometry="fundamental" if "fundamental" in options else "none",
+        geometry=next((one for one in options if one in GEOMETRIES), "none"),
         refine=next((one for one in options if one in REFINEMENTS), "auto"),
     )
-    processor: FrameProcessor[Image] = FrameProcessor(pipeline, settings)
+    processor: FrameProcessor[Image] = FrameProcessor(pipeline, settings, Calibration(camera.matrix))
     tracker = Tracker()
     for image in images:
         frame = RigFrame((Image(image, *image.shape[::-1]),), (0,), epochs=(0,))

@@ -1,5 +1,7 @@
 """Refinement of matches by comparing the images, on images whose motion is known."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -45,6 +47,16 @@ def test_matches_of_whole_pixels_become_right_to_a_fraction_of_a_pixel(images, m
         np.testing.assert_array_equal(getattr(found, name), getattr(matches, name))
 
 
+def test_matches_of_a_neighbour_three_pixels_off_become_right(images, matches):
+    """XFeat's descriptors tell neighbours apart less well than its detector."""
+    angles = np.linspace(0, 2 * np.pi, len(matches))
+    offsets = 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    off = replace(matches, keypoints1=(matches.keypoints0 + SHIFT + offsets).astype(np.float32))
+    found = refine(off, *(GreyImage.of(image, CANVAS) for image in images), CANVAS)
+    assert np.mean(error(found) < 0.15) > 0.85
+    assert error(found)[found.checked].max() < 0.15
+
+
 def test_images_of_different_sizes_are_compared_at_the_same_scale_on_the_canvas(images, matches):
     """A colour image of three times the size, of which more is seen than the canvas shows."""
     large = cv2.resize(images[1], None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
@@ -58,11 +70,11 @@ def test_images_of_different_sizes_are_compared_at_the_same_scale_on_the_canvas(
     assert found.checked.mean() > 0.95
 
 
-def test_wrong_matches_stay_within_two_pixels_of_the_canvas_and_fail_the_check(images, matches):
+def test_wrong_matches_stay_within_four_pixels_of_the_canvas_and_fail_the_check(images, matches):
     elsewhere = np.roll(matches.keypoints1, 1, axis=0)
     wrong = PairMatches(matches.keypoints0, elsewhere, *list(vars(matches).values())[2:])
     found = refine(wrong, *(GreyImage.of(image, CANVAS) for image in images), CANVAS)
-    assert np.linalg.norm(found.keypoints1 - elsewhere, axis=1).max() <= 2.001
+    assert np.linalg.norm(found.keypoints1 - elsewhere, axis=1).max() <= 4.001
     assert found.checked.mean() < 0.05
 
 
