@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from lightglue_ros.core import providers
-from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo, empty_inputs, export_command
+from lightglue_ros.core.contract import EXTRACTOR, INPUTS, OUTPUTS, GraphInfo, empty_inputs, export_command
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
+from lightglue_ros.core.image_threads import ImageThreads, Run, Tensors, number_of_threads
 from lightglue_ros.core.onnx_metadata import read_metadata
 from lightglue_ros.core.providers import ORT_NAMES, PROVIDERS, Problem, onnxruntime
 from lightglue_ros.errors import ConfigError, ModelError, ProviderError
@@ -46,7 +48,8 @@ class GraphSession:
         graph: the graph that the file must hold: ``extractor``, ``matcher`` or ``pipeline``.
         provider: ``auto`` (cuda if it really runs the graph, else cpu), ``cpu``, ``cuda`` or ``tensorrt``
             (its engines are built for minutes at the first start and kept in the model store).
-        num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core).
+        num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core). If an
+            extractor with free shapes gets as many images or more, each image has a thread of its own.
         allow_fallback: use the CPU if a provider that was asked for by name cannot run the graph.
         cuda_graph: with cuda, record the first run on the device as a CUDA graph and replay it; ignored with
             other providers. For static exports.
@@ -93,7 +96,8 @@ class GraphSession:
         self._bound: DeviceTensors | None = None
         self.info = GraphInfo.from_metadata(read_metadata(path), str(path))
         self._check(graph, cuda_graph)
-        self._threads = num_threads, spin_threads
+        self._threads, self._spins_long = num_threads, spin_threads
+        self._threads_of_images: ImageThreads | None = None
         self._gpu_memory_limit = gpu_memory_limit
         self._run_options, self._device_options = onnxruntime().RunOptions(), onnxruntime().RunOptions()
         for options in (self._run_options, self._device_options):
@@ -122,10 +126,26 @@ class GraphSession:
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph on its inputs among `tensors`, named and typed as in `contract`."""
         inputs = {name: tensors[name] for name in INPUTS[self.info.graph]}
-        names = OUTPUTS[self.info.graph]
-        with flushed_denormals():
-            values = self._session.run(list(names), inputs, self._run_options)
-        return dict(zip(names, values, strict=True))
+        threads = number_of_threads(self._threads)
+        if self._splits_images and 1 < threads <= len(inputs["images"]):
+            return self._image_threads(threads).run(inputs)
+        return self._run_by(self._session)(inputs)
+
+    def _image_threads(self, count: int) -> ImageThreads:
+        """Return the threads for images, which the first run with so many images makes."""
+        if self._threads_of_images is None:
+            alone = self._run_by(self._load_on_cpu(num_threads=1))
+            self._threads_of_images = ImageThreads(count, alone, self._run_by(self._session))
+        return self._threads_of_images
+
+    def _run_by(self, session: ort.InferenceSession) -> Run:
+        """Return a function that runs the graph in a session; it does not hold on to this object."""
+        return partial(_run_graph, session, OUTPUTS[self.info.graph], self._run_options)
+
+    @property
+    def _splits_images(self) -> bool:
+        """True if a run on a CPU may be several runs, each on some of the images."""
+        return self.info.graph == EXTRACTOR and self.provider == "cpu" and not self.info.is_static
 
     def run_on_device(self, tensors: DeviceTensors) -> None:
         """Run the graph on tensors of a device; return before the device has done the work.
@@ -166,14 +186,14 @@ class GraphSession:
     def _open(self, cuda_graph: bool) -> Problem | None:
         """Open a session of the provider; return the reason if it cannot run the graph."""
         if self.provider == "cpu":
-            self._session = self._load_on_cpu()
+            self._session = self._load_on_cpu(self._threads)
             return None
         problem = providers.find_problem(self.provider, self.path, self.info)
         if problem is not None:
             return problem
         try:
             with providers.silent_onnxruntime():
-                self._session = self._create(cuda_graph, providers.LOG_FATAL_ERRORS)
+                self._session = self._create(cuda_graph, providers.LOG_FATAL_ERRORS, self._threads)
                 if ORT_NAMES[self.provider] not in self._session.get_providers():
                     return Problem("its libraries load, but ONNX Runtime does not use it", "")
                 # Only a run shows that cuDNN is missing, or that the build has no code for the GPU.
@@ -183,9 +203,9 @@ class GraphSession:
             return providers.explain(error)
         return None
 
-    def _load_on_cpu(self) -> ort.InferenceSession:
+    def _load_on_cpu(self, num_threads: int) -> ort.InferenceSession:
         try:
-            return self._create(False, providers.LOG_ERRORS)
+            return self._create(False, providers.LOG_ERRORS, num_threads)
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ModelError(
@@ -194,13 +214,13 @@ class GraphSession:
                 fix=f"copy the file again, or export it again: {export_command(self.path)}",
             ) from error
 
-    def _create(self, cuda_graph: bool, log_level: int) -> ort.InferenceSession:
+    def _create(self, cuda_graph: bool, log_level: int, num_threads: int) -> ort.InferenceSession:
         ort = onnxruntime()
         options = ort.SessionOptions()
-        options.intra_op_num_threads, spins_long = self._threads
-        spins = spins_long or not providers.onnxruntime_is_older_than(_SPINS_SHORTLY_SINCE)
+        options.intra_op_num_threads = num_threads
+        spins = self._spins_long or not providers.onnxruntime_is_older_than(_SPINS_SHORTLY_SINCE)
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
-        if spins and not spins_long:
+        if spins and not self._spins_long:
             options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
         options.inter_op_num_threads = 1
         # The last level of rewriting a graph aborts on CUDA with fp16 and free shapes.
@@ -214,3 +234,11 @@ class GraphSession:
         with restored_floating_point():
             # Its own fallback would open the session on the CPU, also in the middle of a run, without a word.
             return ort.InferenceSession(str(self.path), options, providers=chosen, enable_fallback=0)
+
+
+def _run_graph(
+    session: ort.InferenceSession, names: Sequence[str], options: ort.RunOptions, inputs: Tensors
+) -> dict[str, np.ndarray]:
+    with flushed_denormals():
+        values = session.run(list(names), dict(inputs), options)
+    return dict(zip(names, values, strict=True))
