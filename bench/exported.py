@@ -47,9 +47,8 @@ class Exported:
 
     def extract(self, batch: CanvasBatch) -> Tensors:
         """Features of all images in one run: the outputs of the extractor, and image_sizes."""
-        inputs = {"images": batch.images, "sizes": batch.sizes, "scales": batch.scales, "valid": batch.valid}
         slots = np.array([self.info.max_keypoints], np.int64)
-        outputs = self._extractor.run(inputs | {"max_keypoints": slots})
+        outputs = self._extractor.run(vars(batch) | {"max_keypoints": slots})
         return outputs | {"image_sizes": batch.image_sizes}
 
     def match(self, features: Tensors, pairs: np.ndarray) -> Tensors:

@@ -176,6 +176,7 @@ def describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions
         extractor=spec.extractor,
         divisor=spec.divisor,
         descriptor_dim=spec.matcher.input_dim,
+        keypoint_reach=spec.keypoint_reach,
         weights_sha256=checksums,
         licence=spec.licence if checksums == published else "unknown (weights of your own)",
         tensorrt=False,

@@ -17,7 +17,7 @@ from lightglue_ros.export.models.adaptive import AdaptiveLightGlue, matcher_part
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.operators.images import to_mean, to_rgb
-from lightglue_ros.export.operators.pixels import best_of, kept, quotient
+from lightglue_ros.export.operators.pixels import best_of, kept, kept_by_both, quotient
 from lightglue_ros.export.operators.slots import at_least_one, compact, rows_of
 from lightglue_ros.export.tracing import Free, Part, TensorSpec
 
@@ -32,6 +32,7 @@ def tensor_specs(info: GraphInfo) -> dict[str, TensorSpec]:
         "sizes": TensorSpec(torch.float32, (images, 2)),
         "scales": TensorSpec(torch.float32, (images, 2)),
         "valid": TensorSpec(torch.bool, (images,)),
+        "masks": TensorSpec(torch.bool, _free_of_others((images, height, width))),
         "image_sizes": TensorSpec(torch.float32, (images, 2)),
         "pairs": TensorSpec(torch.int64, (pairs, 2)),
         "max_keypoints": TensorSpec(torch.int64, (1,)),
@@ -44,6 +45,11 @@ def tensor_specs(info: GraphInfo) -> dict[str, TensorSpec]:
         "match_scores": TensorSpec(torch.float32, (pairs, slots)),
         "layers": TensorSpec(torch.int32, (pairs,)),
     }
+
+
+def _free_of_others(axes: tuple[Free | int, ...]) -> tuple[Free | int, ...]:
+    """Name free axes apart from those of other tensors, because they may be 1."""
+    return tuple(Free(f"mask_{axis.name}") if isinstance(axis, Free) else axis for axis in axes)
 
 
 class Graph(nn.Module):
@@ -68,7 +74,13 @@ class ExtractorGraph(Graph):
         self.max_keypoints = max_keypoints
 
     def forward(
-        self, images: Tensor, sizes: Tensor, scales: Tensor, valid: Tensor, max_keypoints: Tensor
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        scales: Tensor,
+        valid: Tensor,
+        masks: Tensor,
+        max_keypoints: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return keypoints [N, K, 2], scores [N, K], mask [N, K] and descriptors [N, K, D]."""
         height, width = images.shape[1:3]
@@ -77,7 +89,7 @@ class ExtractorGraph(Graph):
         colours = to_mean(images) if self.extractor.takes_grey else to_rgb(images)
         scores, features = self.extractor(colours * brightness.view(-1, 1, 1, 1))
 
-        inside = _inside(scores, sizes, self.extractor.border)
+        inside = _inside(scores, sizes, self.extractor.border, masks)
         scores, positions = _best_pixels(inside, self.max_keypoints)
         rank = torch.arange(self.max_keypoints)
         chosen = (scores > 0) & (rank < max_keypoints) & valid.unsqueeze(1)
@@ -153,11 +165,17 @@ class Extraction(nn.Module):
         self.extractor = extractor
 
     def forward(
-        self, images: Tensor, sizes: Tensor, scales: Tensor, valid: Tensor, max_keypoints: Tensor
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        scales: Tensor,
+        valid: Tensor,
+        masks: Tensor,
+        max_keypoints: Tensor,
     ) -> tuple[Tensor, ...]:
         """Return the extractor's outputs, and the sizes."""
         image_sizes = _only_valid(sizes, valid) / _only_valid(scales, valid)
-        return *self.extractor(images, sizes, scales, valid, max_keypoints), image_sizes
+        return *self.extractor(images, sizes, scales, valid, masks, max_keypoints), image_sizes
 
 
 class PipelineGraph(Graph):
@@ -172,8 +190,8 @@ class PipelineGraph(Graph):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return keypoints, their scores and mask, matches, match scores and layers."""
-        images, sizes, scales, valid, pairs, max_keypoints, match_threshold = inputs
-        features = self.extraction(images, sizes, scales, valid, max_keypoints)
+        images, sizes, scales, valid, masks, pairs, max_keypoints, match_threshold = inputs
+        features = self.extraction(images, sizes, scales, valid, masks, max_keypoints)
         keypoints, scores, mask, descriptors, image_sizes = features
         matched = self.matcher(keypoints, mask, descriptors, image_sizes, pairs, match_threshold)
         return keypoints, scores, mask, *matched
@@ -198,12 +216,12 @@ def _masked(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.unsqueeze(-1), values, 0.0)
 
 
-def _inside(scores: Tensor, sizes: Tensor, border: int) -> Tensor:
-    """Replace scores [N, H, W] by zeros outside images of these sizes [N, 2], and in their borders."""
+def _inside(scores: Tensor, sizes: Tensor, border: int, masks: Tensor) -> Tensor:
+    """Replace scores [N, H, W] by zeros outside images of these sizes [N, 2], in their borders and masks."""
     x, y = torch.arange(scores.shape[2]), torch.arange(scores.shape[1])
     columns = (x >= border) & (x < sizes[:, 0:1] - border)
     rows = (y >= border) & (y < sizes[:, 1:2] - border)
-    return kept(kept(scores, rows.unsqueeze(2)), columns.unsqueeze(1))
+    return kept_by_both(kept(scores, rows.unsqueeze(2)), columns.unsqueeze(1), masks)
 
 
 def _best_pixels(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

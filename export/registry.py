@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from lightglue_ros.errors import ModelError
-from lightglue_ros.export.models.aliked import Aliked
+from lightglue_ros.export.models import aliked
 from lightglue_ros.export.models.disk import DISK
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import NEVER
@@ -45,6 +45,7 @@ class ModelSpec:
     weights: tuple[PinnedFile | Unpublished, ...]  # extractor first
     licence: str  # of the published weights
     divisor: int  # width and height of the canvas must be multiples of this
+    keypoint_reach: int = 0  # pixels by which `Extractor.refine` moves a keypoint at most, along each axis
     channels: int = 3  # that the extractor uses, 1 (grey) or 3 (RGB)
     matcher_prefix: str = ""  # of the matcher's tensor names
     # Builds the extractor without DeformConv; None if the extractor never has DeformConv.
@@ -75,18 +76,19 @@ def _released(name: str, licence: str) -> PinnedFile:
 
 def _aliked(size: str, description: str, **changes: Any) -> ModelSpec:
     """Describe an ALIKED, which can be exported with and without DeformConv."""
-    aliked = ModelSpec(
+    described = ModelSpec(
         name=f"aliked-{size}",
         description=description,
         extractor=f"aliked-{size}",
-        build_extractor=Aliked.from_state_dict,
-        build_portable_extractor=partial(Aliked.from_state_dict, portable=True),
+        build_extractor=aliked.Aliked.from_state_dict,
+        build_portable_extractor=partial(aliked.Aliked.from_state_dict, portable=True),
         matcher=LightGlueConfig(input_dim=128),
         weights=(_published(f"aliked-{size}.pth"), _published("aliked_lightglue.pth")),
         licence="BSD-3-Clause (ALIKED), Apache-2.0 (LightGlue)",
         divisor=32,
+        keypoint_reach=aliked.RADIUS,
     )
-    return replace(aliked, **changes)
+    return replace(described, **changes)
 
 
 _SPECS = (

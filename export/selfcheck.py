@@ -1,13 +1,13 @@
 """Check of every export: the files in ONNX Runtime against the graphs in PyTorch.
 
-There are two scenes: random images of several sizes with an empty slot and several pairs, and a real stereo
-pair. Keypoints are compared by their coordinates, because equal scores may come in another order.
+There are two scenes: random images of several sizes with masks, an empty slot and several pairs, and a real
+stereo pair. Keypoints are compared by their coordinates, because equal scores may come in another order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lightglue_ros.core.canvas import Canvas
-from lightglue_ros.core.contract import INPUTS, OUTPUTS, GraphInfo
+from lightglue_ros.core.contract import INPUTS, NO_MASKS, OUTPUTS, GraphInfo
 from lightglue_ros.core.image_files import read_image
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.errors import ModelError
@@ -62,13 +62,15 @@ MATCH_THRESHOLD = 0.1
 class Scene:
     """Images (uint8 [h, w, 3] RGB, or None for an empty slot) and pairs of slots to run the graphs on.
 
-    The canvas has image_size (width, height), multiples of 32.
+    The canvas has image_size (width, height), multiples of 32. If it is masked, keypoints may be below the
+    diagonals from its top-left corner only.
     """
 
     name: str
     images: Sequence[np.ndarray | None]
     pairs: Sequence[tuple[int, int]]
     image_size: tuple[int, int]
+    is_masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ def check(
 
 def features(extractor: nn.Module, scene: Scene, info: GraphInfo) -> tuple[torch.Tensor, ...]:
     """Extract a scene: keypoints, mask, descriptors, image sizes, pairs and threshold for a matcher."""
-    tensors = _tensors(scene, info)
+    # Without a mask, because the ranges of int8 are for images without one.
+    tensors = _tensors(replace(scene, is_masked=False), info)
     tensors |= _run_torch("extractor", extractor, {name: tensors[name] for name in INPUTS["extractor"]})
     return tuple(torch.from_numpy(tensors[name]) for name in INPUTS["matcher"] if name != "keypoint_scores")
 
@@ -232,7 +235,11 @@ def _tensors(scene: Scene, info: GraphInfo) -> Tensors:
     fitting = [pair for pair in scene.pairs if max(pair) < count] or [(0, 0)]
     pairs = [fitting[number % len(fitting)] for number in range(info.pairs or len(fitting))]
     batch = Canvas(info.image_size or scene.image_size, info.channels, info.divisor).place(images)
+    masks = np.ones_like(batch.images[..., 0], np.bool_) if info.is_static else NO_MASKS
+    if scene.is_masked:
+        masks = np.tri(*batch.images.shape[1:3], dtype=np.bool_)[None].repeat(count, axis=0)
     return vars(batch) | {
+        "masks": masks,
         "pairs": np.array(pairs, np.int64),
         "max_keypoints": np.array([info.max_keypoints], np.int64),
         "match_threshold": np.array([MATCH_THRESHOLD], np.float32),
@@ -245,4 +252,4 @@ def random_scene() -> Scene:
     blobs = cv2.GaussianBlur(noise, (0, 0), 2)
     texture = np.clip(128 + 60 * blobs / blobs.std(), 0, 255).astype(np.uint8)
     images = [texture[:240, :320], texture[:240, 16:336], None, texture[100:200]]
-    return Scene("random images", images, [(0, 1), (1, 0), (0, 3), (0, 2)], (320, 256))
+    return Scene("random images", images, [(0, 1), (1, 0), (0, 3), (0, 2)], (320, 256), is_masked=True)

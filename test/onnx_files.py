@@ -8,7 +8,8 @@ from lightglue_ros.core.contract import GraphInfo
 INFO = GraphInfo(
     graph="extractor", model="xfeat", extractor="xfeat", max_keypoints=512, channels=None, image_size=None,
     batch=None, pairs=None, divisor=32, precision="fp32", target="cpu", adaptive=False,
-    depth_confidence=-1.0, width_confidence=-1.0, descriptor_dim=64, weights_sha256=("a" * 64, "b" * 64),
+    depth_confidence=-1.0, width_confidence=-1.0, descriptor_dim=64, keypoint_reach=0,
+    weights_sha256=("a" * 64, "b" * 64),
     licence="Apache-2.0", tensorrt=False, min_onnxruntime="1.20",
 )
 # fmt: on

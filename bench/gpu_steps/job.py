@@ -153,6 +153,7 @@ def inputs_of(export: Export, graph: str, images: int = 2, pairs: int = 1) -> Te
         "sizes": size,
         "scales": np.ones((count, 2), np.float32),
         "valid": np.ones(count, bool),
+        "masks": np.ones((count, *IMAGE_SIZE[::-1]), bool),
         "max_keypoints": np.array([info.max_keypoints], np.int64),
         "keypoints": (random.uniform(0, 1, (*shape, 2)) * IMAGE_SIZE).astype(np.float32),
         "keypoint_scores": np.sort(random.uniform(0.1, 1, shape).astype(np.float32))[:, ::-1].copy(),

@@ -81,14 +81,33 @@ def kept(values: Tensor, mask: Tensor) -> Tensor:
 
 
 @onnx_form("kept")
-def _(values: Any, mask: Any) -> Any:
+def _kept(values: Any, mask: Any) -> Any:
     zero = opset18.Cast(opset18.Constant(value_float=0.0), to=int(values.dtype))
     return opset18.Where(mask, values, zero)
 
 
 @onnx_form("kept", target="cpu")
-def _(values: Any, mask: Any) -> Any:
+def _kept_on_cpu(values: Any, mask: Any) -> Any:
     return opset18.Mul(values, opset18.Cast(mask, to=int(values.dtype)))
+
+
+@operator(lambda values, one, other: torch.empty_like(values))
+def kept_by_both(values: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Keep float values where both masks bool are True, else 0; the masks are broadcast.
+
+    The masks meet first: if they are small, the second one costs nothing.
+    """
+    return torch.where(one & other, values, 0.0)
+
+
+@onnx_form("kept_by_both")
+def _(values: Any, one: Any, other: Any) -> Any:
+    return _kept(values, opset18.And(one, other))
+
+
+@onnx_form("kept_by_both", target="cpu")
+def _(values: Any, one: Any, other: Any) -> Any:
+    return _kept_on_cpu(values, opset18.And(one, other))
 
 
 @operator(lambda images: images.new_empty((images.shape[0], 1, 1, 1), dtype=torch.bool))

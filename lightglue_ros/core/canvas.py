@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from lightglue_ros.core.contract import CANVAS_MARGINS, NO_MASKS, GraphInfo
 from lightglue_ros.errors import ConfigError, ImageError
 
 
@@ -30,6 +31,7 @@ class CanvasBatch:
         sizes: float32 [N, 2], (width, height) of each image inside its canvas.
         scales: float32 [N, 2], canvas pixels per original pixel (x, y).
         valid: bool [N], True if the slot holds an image.
+        masks: bool [N, H, W], True where a keypoint may be; [1, 1, 1] if no image has a mask.
         image_sizes: float32 [N, 2], (width, height) of each original image, 1 in empty slots.
     """
 
@@ -37,6 +39,7 @@ class CanvasBatch:
     sizes: np.ndarray
     scales: np.ndarray
     valid: np.ndarray
+    masks: np.ndarray
     image_sizes: np.ndarray
 
 
@@ -89,6 +92,25 @@ class Canvas:
         self._channels = channels
         self._divisor = divisor
         self._margin = margin
+
+    @classmethod
+    def of_model(cls, image_size: tuple[int, int], info: GraphInfo, is_split: bool) -> Canvas:
+        """Make the canvas of a model's extractor, or of its pipeline.onnx.
+
+        Raises:
+            ConfigError: the size is not positive, or the model was exported for another size.
+        """
+        # One run of a pipeline.onnx takes all images, and a pair must not depend on the size of the others.
+        margin = None if info.is_static or not is_split else CANVAS_MARGINS.get(info.extractor)
+        canvas = cls(image_size, info.channels, info.divisor, margin)
+        fixed = info.image_size
+        if fixed is not None and canvas.size != fixed:
+            fixed_text = f"{fixed[0]}x{fixed[1]}"
+            raise ConfigError(
+                f"image size {image_size[0]}x{image_size[1]} does not fit a model exported for {fixed_text}",
+                allowed=f"{fixed_text}, or any size with a model exported with --image-size dynamic",
+            )
+        return canvas
 
     def placement(self, image_size: tuple[int, int]) -> Placement:
         """Shrink an image of (width, height) and find the part of the canvas that it needs."""
@@ -150,7 +172,7 @@ class Canvas:
                 image_sizes[slot] = image_size
                 scales[slot] = sizes[slot] / image_sizes[slot]
                 valid[slot] = True
-        return CanvasBatch(canvases, sizes, scales, valid, image_sizes)
+        return CanvasBatch(canvases, sizes, scales, valid, NO_MASKS, image_sizes)
 
 
 def _draw(image: np.ndarray, target: np.ndarray) -> None:

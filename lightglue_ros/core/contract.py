@@ -11,6 +11,8 @@ images              uint8 [N, H, W, C]  C = 1 grey or 3 RGB, with every extracto
 sizes               float32 [N, 2]      (width, height) of the image inside its canvas
 scales              float32 [N, 2]      canvas pixels per original pixel (x, y)
 valid               bool [N]            this slot holds an image
+masks               bool [N, H, W]      a keypoint may be at this pixel of the canvas; an axis of length 1
+                                        holds for its whole length, except in a static export
 image_sizes         float32 [N, 2]      (width, height) of the original image (matcher)
 pairs               int64 [P, 2]        which two slots to match (matcher, pipeline)
 max_keypoints       int64 [1]           at most this many per image, 1 to K (extractor, pipeline)
@@ -38,7 +40,7 @@ import numpy as np
 
 from lightglue_ros.errors import ConfigError, ModelError
 
-CONTRACT_VERSION = 4
+CONTRACT_VERSION = 5
 METADATA_PREFIX = "lightglue_ros."
 DYNAMIC = "dynamic"  # the metadata's word for a length that is not fixed
 
@@ -54,15 +56,18 @@ PIPELINE = "pipeline"
 
 _FEATURES = ("keypoints", "keypoint_scores", "keypoint_mask", "descriptors")
 INPUTS: dict[str, tuple[str, ...]] = {
-    EXTRACTOR: ("images", "sizes", "scales", "valid", "max_keypoints"),
+    EXTRACTOR: ("images", "sizes", "scales", "valid", "masks", "max_keypoints"),
     MATCHER: (*_FEATURES, "image_sizes", "pairs", "match_threshold"),
-    PIPELINE: ("images", "sizes", "scales", "valid", "pairs", "max_keypoints", "match_threshold"),
+    PIPELINE: ("images", "sizes", "scales", "valid", "masks", "pairs", "max_keypoints", "match_threshold"),
 }
 OUTPUTS: dict[str, tuple[str, ...]] = {
     EXTRACTOR: _FEATURES,
     MATCHER: ("matches", "match_scores", "layers"),
     PIPELINE: ("keypoints", "keypoint_scores", "keypoint_mask", "matches", "match_scores", "layers"),
 }
+
+# The input `masks` where no image has a mask.
+NO_MASKS = np.ones((1, 1, 1), np.bool_)
 
 # Zeros that an image needs right of it and below it, in pixels of the canvas, by extractor. Results depend on
 # the size of the canvas: near the end of an image through convolutions, everywhere through normalisation over
@@ -93,6 +98,7 @@ class GraphInfo:
         depth_confidence: share of confident points at which a pair stops; -1 is never.
         width_confidence: confidence that a point has no partner at which it is pruned; -1 is never.
         descriptor_dim: D, the width of a descriptor.
+        keypoint_reach: pixels of the canvas by which the extractor moves a keypoint between pixels, at most.
         weights_sha256: SHA-256 of each weights file, extractor first.
         tensorrt: True if TensorRT can run it: it is static, and all its operators are on TensorRT's list.
         min_onnxruntime: the lowest ONNX Runtime version that runs the file.
@@ -113,6 +119,7 @@ class GraphInfo:
     depth_confidence: float
     width_confidence: float
     descriptor_dim: int
+    keypoint_reach: int
     weights_sha256: tuple[str, ...]
     licence: str
     tensorrt: bool
@@ -189,6 +196,7 @@ def empty_inputs(info: GraphInfo) -> dict[str, np.ndarray]:
         "sizes": sizes,
         "scales": np.ones((images, 2), np.float32),
         "valid": np.ones(images, np.bool_),
+        "masks": np.ones((images, height, width), np.bool_) if info.is_static else NO_MASKS,
         "image_sizes": sizes,
         "pairs": np.zeros((pairs, 2), np.int64),
         "max_keypoints": np.array([slots], np.int64),

@@ -6,7 +6,7 @@ through time, has memory of its own, and is copied next to those of the present 
 
 All runs and copies of a thread follow each other in one stream (see `provider_options`), and a run returns
 before the GPU has done its work. So a frame waits for the GPU where its results come down, and nowhere else.
-Settings of the matcher, such as pairs, go up when they change.
+Masks, and settings of the matcher, such as pairs, go up when they change.
 
 A run has fixed shapes, because cuDNN plans all its kernels again after a change of a shape. The tensors keep
 their addresses as long as the shapes stay, because a CUDA graph replays a run with the addresses that the run
@@ -126,12 +126,15 @@ class DeviceRunner:
 
     def _upload_frame(self, batch: CanvasBatch, max_keypoints: np.ndarray) -> Tensors:
         images, *canvas = batch.images.shape
-        tensors = self._tensors_of(extracted=images, canvas=tuple(canvas))
+        # Once there were masks, all later runs have the shape of masks.
+        masked = self._tensors.shapes.masked or batch.masks.size > 1
+        tensors = self._tensors_of(extracted=images, canvas=tuple(canvas), masked=masked)
         self._bring_down()
         for name, array in (vars(batch) | {"max_keypoints": max_keypoints}).items():
             if name in FRAME:
                 tensors.frame.host[name][...] = array
         tensors.frame.upload()
+        tensors.upload_masks(batch.masks)
         return tensors
 
     def _upload_features(self, features: Features) -> None:

@@ -29,6 +29,8 @@ FRAME: Layout = {
     "valid": (np.bool_, "N"),
     "max_keypoints": (np.int64, "1"),
 }
+MASKS: Layout = {"masks": (np.bool_, "NHW")}
+NO_MASKS: Layout = {"masks": (np.bool_, "111")}
 SETTINGS: Layout = {
     "image_sizes": (np.float32, "M2"),
     "pairs": (np.int64, "P2"),
@@ -67,12 +69,14 @@ class Shapes:
         matched: M, images of a run of the matcher.
         pairs: P, pairs of a run of the matcher.
         canvas: (height, width, channels) of the images.
+        masked: True if there are masks for all pixels of the canvas.
     """
 
     extracted: int = 0
     matched: int = 0
     pairs: int = 0
     canvas: tuple[int, int, int] = (0, 0, 0)
+    masked: bool = False
 
     @classmethod
     def of(cls, info: GraphInfo) -> Shapes:
@@ -80,7 +84,7 @@ class Shapes:
         if info.batch is None or info.pairs is None or info.image_size is None or info.channels is None:
             return cls()
         width, height = info.image_size
-        return cls(info.batch, info.batch, info.pairs, (height, width, info.channels))
+        return cls(info.batch, info.batch, info.pairs, (height, width, info.channels), masked=True)
 
 
 class Block:
@@ -166,17 +170,15 @@ class Tensors:
             "C": channels,
         }
         self._device = device
-        blocks = (FRAME, SETTINGS, RESULTS, DESCRIPTORS)
-        self.frame, self.settings, self.results, self.descriptors = (
-            Block(tensors, self._lengths, device) for tensors in blocks
-        )
+        blocks = (FRAME, MASKS if shapes.masked else NO_MASKS, SETTINGS, RESULTS, DESCRIPTORS)
+        made = [Block(tensors, self._lengths, device) for tensors in blocks]
+        self.frame, self._masks, self.settings, self.results, self.descriptors = made
+        self._sent_masks: np.ndarray | None = None
         if device == "cuda":
             self.frame.pin()
         self._places = {
             name: (block, *place)
-            for block, tensors in zip(
-                (self.frame, self.settings, self.results, self.descriptors), blocks, strict=True
-            )
+            for block, tensors in zip(made, blocks, strict=True)
             for name, place in tensors.items()
         }
 
@@ -189,6 +191,13 @@ class Tensors:
         """Return the address on the device and the size in bytes of an image's part of a tensor."""
         block: Block = self._places[name][0]
         return block.image(name, row)
+
+    def upload_masks(self, masks: np.ndarray) -> None:
+        """Copy masks to the device, unless they are the array of last time."""
+        if masks is not self._sent_masks:
+            self._masks.host["masks"][...] = masks
+            self._masks.upload()
+            self._sent_masks = masks
 
     def new_kept(self) -> Block:
         """Make room for the features of one image."""

@@ -291,6 +291,19 @@ class PairMatches:
         return cls(keypoints0[indices0], keypoints1[indices1], scores, indices0, indices1, layers)
 
     @classmethod
+    def of_pairs(
+        cls, outputs: Mapping[str, np.ndarray], pairs: np.ndarray, keypoints: np.ndarray
+    ) -> list[PairMatches]:
+        """Take the first pairs, int64 [P, 2], out of the outputs; a static export may have matched more.
+
+        The keypoints [N, K, 2] are those of the images that the pairs name.
+        """
+        return [
+            cls.of_outputs(outputs, number, keypoints[first], keypoints[second])
+            for number, (first, second) in enumerate(pairs)
+        ]
+
+    @classmethod
     def empty(cls) -> PairMatches:
         """Make the result of a pair that was not matched."""
         points, indices = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)

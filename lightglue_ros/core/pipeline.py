@@ -16,10 +16,11 @@ from dataclasses import replace
 import numpy as np
 
 from lightglue_ros.core.canvas import Canvas, CanvasBatch, Placement
-from lightglue_ros.core.contract import CANVAS_MARGINS, EXTRACTOR, MATCHER, PIPELINE, GraphInfo
+from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo
 from lightglue_ros.core.device import DeviceRunner
 from lightglue_ros.core.features import Features, PairMatches, pair_indices
 from lightglue_ros.core.host import HostRunner
+from lightglue_ros.core.masks import Mask, MaskPlacer, TurnedMask, masks_of, turned_masks
 from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.core.rotation import turn_all, turn_points_back, turned_size
 from lightglue_ros.core.session import GraphSession
@@ -112,6 +113,7 @@ class MatchPipeline:
         self.match_threshold = match_threshold
         self.refiner = Refiner(refine, self.info.extractor)
         self._times = StageTimes()
+        self._masks = MaskPlacer(self.info.keypoint_reach)
         is_on_gpu = all(it.provider in ("cuda", "tensorrt") for it in self._sessions.values())
         runner = DeviceRunner if is_on_gpu else HostRunner
         self._runner: DeviceRunner | HostRunner = runner(self._sessions)
@@ -254,6 +256,7 @@ class MatchPipeline:
         images: Sequence[np.ndarray | None],
         pairs: Sequence[tuple[int, int]],
         rotations: Sequence[int] | None = None,
+        masks: Sequence[Mask | np.ndarray | None] | None = None,
     ) -> list[PairMatches]:
         """Match pairs of images; each image is extracted once.
 
@@ -262,31 +265,36 @@ class MatchPipeline:
             pairs: (first, second), indices into `images`.
             rotations: degrees clockwise, 0, 90, 180 or 270, by which each image is turned so that it is
                 upright; None is no rotation. Keypoints are in pixels of the image as it is given.
+            masks: of each image, uint8 or bool [h, w] with the aspect of the image as it is given, 0 where no
+                keypoint may be; None for an image without one. A `Mask` is brought to the canvas but once.
 
         Returns:
             One `PairMatches` per pair, empty if one of its images is missing.
 
         Raises:
-            ImageError: an image has another type or shape.
+            ImageError: an image or a mask has another type or shape, or a mask is all black.
             ConfigError: a pair names an image that is not there.
         """
-        matches = self._match_images(images, pairs, rotations)
+        masks = masks_of(masks, len(images))
+        matches = self._match_images(images, pairs, rotations, masks)
         with self._times.measured("refine"):
-            return self.refiner.refine_images(matches, images, pairs, self.image_size, rotations)
+            return self.refiner.refine_images(matches, images, pairs, self.image_size, rotations, masks)
 
     def _match_images(
         self,
         images: Sequence[np.ndarray | None],
         pairs: Sequence[tuple[int, int]],
         rotations: Sequence[int] | None,
+        masks: Sequence[Mask | None] | None,
     ) -> list[PairMatches]:
         if self.is_split:
-            return self.match_features(self.extract(images, rotations), pairs)
+            return self.match_features(self.extract(images, rotations, masks), pairs)
         indices = pair_indices(pairs, len(images))
         if not len(indices):
             return []
         self.check(images=len(images), pairs=len(indices))
-        batch = self._place(turn_all(images, rotations), self.image_size)
+        turned = turned_masks(masks, rotations)
+        batch = self._place(turn_all(images, rotations), self.image_size, turned)
         with self._times.measured("match"):
             outputs = self._runner.run_pipeline(
                 batch, self._max_keypoints, indices, self._match_threshold, self._most_pairs(len(indices))
@@ -295,33 +303,42 @@ class MatchPipeline:
         if rotations is not None:
             sizes = [turned_size(size, it) for size, it in zip(batch.image_sizes, rotations, strict=False)]
             keypoints = np.array(list(map(turn_points_back, keypoints, rotations, sizes)))
-        return self._unpad(keypoints, indices, outputs)
+        with self._times.measured("unpad"):
+            return PairMatches.of_pairs(outputs, indices, keypoints)
 
     def extract(
-        self, images: Sequence[np.ndarray | None], rotations: Sequence[int] | None = None
+        self,
+        images: Sequence[np.ndarray | None],
+        rotations: Sequence[int] | None = None,
+        masks: Sequence[Mask | np.ndarray | None] | None = None,
     ) -> Features:
         """Extract keypoints and descriptors, in one run for all images that need a canvas of the same size.
 
-        For the images and their rotations see `match`. The turned image is shrunk to fit the canvas.
+        For the images, their rotations and masks see `match`. The turned image is shrunk to fit the canvas.
 
         Raises:
-            ImageError: an image has another type or shape.
+            ImageError: an image or a mask has another type or shape, or a mask is all black.
             ModelError: the extractor is not loaded.
         """
         if not len(images):  # a matcher of features that came from elsewhere has no extractor
             return self._no_features(0)
         self._require(EXTRACTOR)
         self.check(images=len(images))
-        images = turn_all(images, rotations)
-        features = self._extract_all(images)
+        made = turned_masks(masks_of(masks, len(images)), rotations)
+        features = self._extract_all(turn_all(images, rotations), made)
         return features if rotations is None or not any(rotations) else features.turned_back(rotations)
 
-    def _extract_all(self, images: Sequence[np.ndarray | None]) -> Features:
+    def _extract_all(
+        self, images: Sequence[np.ndarray | None], masks: Sequence[TurnedMask | None]
+    ) -> Features:
         if self._runner.has_fixed_shapes:
-            return self._extract_batch(images, self.image_size).of_images(slice(len(images)))
+            batch = self._place(images, self.image_size, masks)
+            return self._extract_batch(batch).of_images(slice(len(images)))
         features = self._no_features(len(images))
         for canvas_size, slots in self._canvas.group(images).items():
-            extracted = self._extract_batch([images[slot] for slot in slots], canvas_size)
+            of_group = [masks[slot] for slot in slots] if masks else []
+            batch = self._place([images[slot] for slot in slots], canvas_size, of_group)
+            extracted = self._extract_batch(batch)
             for name, array in extracted.by_name().items():
                 features.by_name()[name][slots] = array[: len(slots)]
         return features
@@ -345,44 +362,30 @@ class MatchPipeline:
         shape = self.info.batch or max(self._images, count), self._most_pairs(len(indices))
         with self._times.measured("match"):
             outputs = self._runner.match(features, indices, self._match_threshold, shape)
-        return self._unpad(features.keypoints, indices, outputs)
+        with self._times.measured("unpad"):
+            return PairMatches.of_pairs(outputs, indices, features.keypoints)
 
     def _new_canvas(self, image_size: tuple[int, int]) -> Canvas:
-        # One run of a pipeline.onnx takes all images, and a pair must not depend on the size of the others.
-        is_whole = self.info.is_static or not self.is_split
-        margin = None if is_whole else CANVAS_MARGINS.get(self.info.extractor)
-        canvas = Canvas(image_size, self.info.channels, self.info.divisor, margin)
-        fixed = self.info.image_size
-        if fixed is not None and canvas.size != fixed:
-            fixed_text = f"{fixed[0]}x{fixed[1]}"
-            raise ConfigError(
-                f"image size {image_size[0]}x{image_size[1]} does not fit a model exported for {fixed_text}",
-                allowed=f"{fixed_text}, or any size with a model exported with --image-size dynamic",
-            )
-        return canvas
+        return Canvas.of_model(image_size, self.info, self.is_split)
 
     def _most_pairs(self, count: int) -> int:
         return self.info.pairs or max(self._pairs, count)
 
-    def _place(self, images: Sequence[np.ndarray | None], canvas_size: tuple[int, int]) -> CanvasBatch:
+    def _place(
+        self,
+        images: Sequence[np.ndarray | None],
+        canvas_size: tuple[int, int],
+        masks: Sequence[TurnedMask | None],
+    ) -> CanvasBatch:
         with self._times.measured("canvas"):
             empty = (self.info.batch or max(self._cameras, len(images))) - len(images)
-            return self._canvas.place([*images, *[None] * empty], canvas_size, self._runner.least_channels)
+            filled = [*images, *[None] * empty]
+            batch = self._canvas.place(filled, canvas_size, self._runner.least_channels)
+            return replace(batch, masks=self._masks.place(masks, batch)) if masks else batch
 
-    def _extract_batch(self, images: Sequence[np.ndarray | None], canvas_size: tuple[int, int]) -> Features:
-        batch = self._place(images, canvas_size)
+    def _extract_batch(self, batch: CanvasBatch) -> Features:
         with self._times.measured("extract"):
             return self._runner.extract(batch, self._max_keypoints)
-
-    def _unpad(
-        self, keypoints: np.ndarray, pairs: np.ndarray, outputs: dict[str, np.ndarray]
-    ) -> list[PairMatches]:
-        with self._times.measured("unpad"):
-            # A static export may have matched more pairs than were asked for.
-            return [
-                PairMatches.of_outputs(outputs, number, keypoints[first], keypoints[second])
-                for number, (first, second) in enumerate(pairs)
-            ]
 
     def _no_features(self, images: int) -> Features:
         return Features.empty(images, self.info.max_keypoints, self.info.descriptor_dim)

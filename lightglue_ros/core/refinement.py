@@ -21,6 +21,7 @@ import numpy as np
 
 from lightglue_ros.core.canvas import canvas_pixel, fitted_size, shrink
 from lightglue_ros.core.features import PairMatches
+from lightglue_ros.core.masks import Mask
 from lightglue_ros.core.rotation import turn, turn_points, turn_points_back, turned_size
 from lightglue_ros.errors import ConfigError
 
@@ -38,6 +39,7 @@ _WINDOW = 11
 # match is wrong, or the surroundings have no texture. XFeat's descriptors are coarser than its keypoints, and
 # many matches are the right corner's neighbour: with a limit of 2 pixels the share of matches within a pixel
 # of the truth is lower by 6 points on KITTI frames i and i + 1 and on motorcycle. With 6 it is equal.
+# A keypoint that would move into the black of a mask stays, too.
 _LONGEST_MOVE = 4.0
 # Back from the second image, a checked match ends this close to its first keypoint, in pixels of the images.
 # Of the matches on KITTI frames i and i + 1 that pass, 90% are right; with 0.5 pixels 89%.
@@ -56,21 +58,29 @@ class GreyImage:
         size: (width, height) of the image in full size, turned.
         rotation: degrees clockwise by which the original image was turned so that it is upright: patches
             of an upright and an unturned image do not look alike.
+        mask: of the original image, into whose black no keypoint moves; None if it has none.
     """
 
     pixels: np.ndarray
     size: tuple[int, int]
     rotation: int = 0
+    mask: Mask | None = None
 
     @classmethod
-    def of(cls, image: np.ndarray, canvas_size: tuple[int, int], rotation: int = 0) -> GreyImage:
+    def of(
+        cls,
+        image: np.ndarray,
+        canvas_size: tuple[int, int],
+        rotation: int = 0,
+        mask: Mask | None = None,
+    ) -> GreyImage:
         """Make it of an image, uint8 [H, W] grey or [H, W, 3] RGB; a small grey image is not copied."""
         if image.ndim == 3:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[..., 0]
         image = turn(image, rotation)
         size = (image.shape[1], image.shape[0])
         most = (MOST_DETAIL * canvas_size[0], MOST_DETAIL * canvas_size[1])
-        return cls(image, size, rotation)._shrunk(fitted_size(size, most))
+        return cls(image, size, rotation, mask)._shrunk(fitted_size(size, most))
 
     def turned(self, keypoints: np.ndarray) -> np.ndarray:
         """Move keypoints [M, 2] of the original image to the pixels of the turned one."""
@@ -123,13 +133,17 @@ class Refiner:
         self.is_on = method == "lucas_kanade" or (method == "auto" and extractor in WHOLE_PIXELS)
 
     def prepare(
-        self, image: np.ndarray | None, canvas_size: tuple[int, int], rotation: int = 0
+        self,
+        image: np.ndarray | None,
+        canvas_size: tuple[int, int],
+        rotation: int = 0,
+        mask: Mask | None = None,
     ) -> GreyImage | None:
         """Make what `refine` takes of an image, uint8 [H, W] grey or [H, W, 3] RGB; None if it is off.
 
-        `rotation` is that of its extraction.
+        `rotation` and `mask` are those of its extraction.
         """
-        return GreyImage.of(image, canvas_size, rotation) if self.is_on and image is not None else None
+        return GreyImage.of(image, canvas_size, rotation, mask) if self.is_on and image is not None else None
 
     def refine(
         self,
@@ -150,13 +164,14 @@ class Refiner:
         pairs: Sequence[tuple[int, int]],
         canvas_size: tuple[int, int],
         rotations: Sequence[int] | None = None,
+        masks: Sequence[Mask | None] | None = None,
     ) -> list[PairMatches]:
-        """Refine the matches of pairs (first, second) of images; for the rotations see `GreyImage`."""
+        """Refine the matches of pairs (first, second) of images; for rotations and masks see `GreyImage`."""
         if not self.is_on:
             return list(matches)
         needed = {image for pair in pairs for image in pair}
-        rotations = rotations or [0] * len(images)
-        greys = {it: self.prepare(images[it], canvas_size, rotations[it]) for it in needed}
+        rotations, masks = rotations or [0] * len(images), masks or [None] * len(images)
+        greys = {it: self.prepare(images[it], canvas_size, rotations[it], masks[it]) for it in needed}
         return [
             self.refine(of_pair, greys[first], greys[second], canvas_size)
             for of_pair, (first, second) in zip(matches, pairs, strict=True)
@@ -186,8 +201,11 @@ def refine(
     ends = (moved + 0.5) / second.scale - 0.5
     is_inside = ((ends >= 0) & (ends <= np.subtract(second.size, 1))).all(axis=1)
     is_good = is_near & is_inside
+    ends = second.turned_back(ends)
+    if second.mask is not None:
+        is_good &= second.mask.allows(ends, turned_size(second.size, second.rotation))
     checked = is_good & is_found_back & (np.linalg.norm(back - points0, axis=1) <= _CHECK_TOLERANCE)
-    keypoints1 = np.where(is_good[:, None], second.turned_back(ends), matches.keypoints1)
+    keypoints1 = np.where(is_good[:, None], ends, matches.keypoints1)
     return replace(matches, keypoints1=keypoints1.astype(np.float32), checked=checked)
 
 

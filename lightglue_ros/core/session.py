@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from lightglue_ros.core import providers
-from lightglue_ros.core.contract import EXTRACTOR, INPUTS, OUTPUTS, GraphInfo, empty_inputs, export_command
+from lightglue_ros.core.contract import (
+    EXTRACTOR,
+    INPUTS,
+    NO_MASKS,
+    OUTPUTS,
+    GraphInfo,
+    empty_inputs,
+    export_command,
+)
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
 from lightglue_ros.core.image_threads import ImageThreads, Run, Tensors, number_of_threads
 from lightglue_ros.core.onnx_metadata import read_metadata
@@ -96,6 +104,7 @@ class GraphSession:
         self._bound: DeviceTensors | None = None
         self.info = GraphInfo.from_metadata(read_metadata(path), str(path))
         self._check(graph, cuda_graph)
+        self._whole_masks = empty_inputs(self.info).get("masks", NO_MASKS)
         self._threads, self._spins_long = num_threads, spin_threads
         self._threads_of_images: ImageThreads | None = None
         self._gpu_memory_limit = gpu_memory_limit
@@ -124,8 +133,13 @@ class GraphSession:
         self._open(cuda_graph)
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run the graph on its inputs among `tensors`, named and typed as in `contract`."""
+        """Run the graph on its inputs among `tensors`, named and typed as in `contract`.
+
+        A static export takes `NO_MASKS` as well.
+        """
         inputs = {name: tensors[name] for name in INPUTS[self.info.graph]}
+        if self.info.is_static and inputs.get("masks") is NO_MASKS:
+            inputs["masks"] = self._whole_masks
         threads = number_of_threads(self._threads)
         if self._splits_images and 1 < threads <= len(inputs["images"]):
             return self._image_threads(threads).run(inputs)

@@ -20,6 +20,7 @@ from lightglue_ros.export.weights import fetch
 ARRAY_TYPES = {
     "images": "tensor(uint8)",
     "valid": "tensor(bool)",
+    "masks": "tensor(bool)",
     "keypoint_mask": "tensor(bool)",
     "pairs": "tensor(int64)",
     "max_keypoints": "tensor(int64)",
@@ -89,6 +90,7 @@ def test_tensors_are_those_of_the_contract(exported_as):
         "sizes": ["N", 2],
         "scales": ["N", 2],
         "valid": ["N"],
+        "masks": ["mask_N", "mask_H", "mask_W"],
         "image_sizes": ["N", 2],
         "pairs": ["P", 2],
         "max_keypoints": [1],

@@ -19,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from laws import FEATURES, SLOTS, THRESHOLD, rows
 
+from lightglue_ros.core.masks import Mask
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.export.graphs import ExtractorGraph
 
@@ -244,3 +245,46 @@ def test_the_pipeline_ignores_invalid_images_and_takes_no_pairs(pipeline, paint,
         laws.assert_are_matches(found, THRESHOLD)
         assert found["matches"].shape == (len(pairs), 512)
         assert (found["matches"][:2] == -1).all()
+
+
+@of_each
+@settings(laws.quick, max_examples=4)
+@given(frame=frames, slot=st.integers(0, 2), share=st.floats(0.05, 0.9), seed=st.integers(0, 99))
+@example(frame=USUAL_FRAME, slot=0, share=0.5, seed=0)
+def test_no_keypoint_is_in_a_mask_and_all_others_are_as_without(extractor, paint, frame, slot, share, seed):
+    images = paint(frame)
+    slot %= len(images)
+    batch = extractor.place(images, frame.image_size)
+    canvas = batch["images"].shape[1:3]
+    random, reach = np.random.default_rng(seed), extractor.session.info.keypoint_reach
+    blocks = random.random((canvas[0] // 8, canvas[1] // 8)) >= share
+    blocks[random.integers(len(blocks)), random.integers(blocks.shape[1])] = True
+    white = blocks.repeat(8, axis=0).repeat(8, axis=1)
+    masks = np.ones((len(images), *canvas), bool)
+    masks[slot] = Mask(white).on_canvas(canvas[::-1], reach=reach)
+    masked, plain = (extractor.extract(it) for it in (batch | {"masks": masks}, batch))
+    assert_are_features(masked, batch, SLOTS, BORDERS.get(extractor.session.info.model, 0))
+    found, before = (pixels_of(it, batch, slot) for it in (masked, plain))
+    assert white[found[:, 1], found[:, 0]].all()
+    # A keypoint that moved may come from a pixel that is black by now.
+    stays = Mask(white).on_canvas(canvas[::-1], reach=2 * reach)[before[:, 1], before[:, 0]]
+    rest = {name: masked[name][slot][: len(found)] for name in FEATURES}
+    for number in np.flatnonzero(stays):
+        (place,) = np.flatnonzero((rest["keypoints"] == plain["keypoints"][slot, number]).all(axis=1))
+        assert rest["keypoint_scores"][place] == plain["keypoint_scores"][slot, number]
+        np.testing.assert_allclose(
+            rest["descriptors"][place],
+            plain["descriptors"][slot, number],
+            rtol=0,
+            atol=laws.FEATURE_TOLERANCE[extractor.precision],
+        )
+    others = [it for it in range(len(images)) if it != slot]
+    laws.assert_same_bits(rows(masked, *others), rows(plain, *others))
+    for shape in (masks.shape, (1, *canvas), (len(images), 1, canvas[1])):
+        laws.assert_same_bits(extractor.extract(batch | {"masks": np.ones(shape, bool)}), plain)
+
+
+def pixels_of(features, batch, slot):
+    """The pixels of the canvas (x, y), int64 [M, 2], at which the keypoints of an image are."""
+    keypoints = features["keypoints"][slot][features["keypoint_mask"][slot]]
+    return np.floor((keypoints + 0.5) * batch["scales"][slot]).astype(np.int64)

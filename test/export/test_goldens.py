@@ -149,7 +149,7 @@ def test_pipeline_finds_what_extractor_and_matcher_find(pipeline, extract, match
 def test_without_a_threshold_there_are_as_many_keypoints_as_in_the_original(golden, images):
     extractor = SuperPoint.from_state_dict(superpoint_weights(SEED), detection_threshold=0.0)
     batch, _ = laws.place(images, (640, 480), MODELS["superpoint"])
-    inputs = [torch.from_numpy(batch[name]) for name in ("images", "sizes", "scales", "valid")]
+    inputs = [torch.from_numpy(batch[name]) for name in ("images", "sizes", "scales", "valid", "masks")]
     with torch.inference_mode():
         _, scores, _, _ = ExtractorGraph(extractor, 8000)(*inputs, torch.tensor([8000]))
     counts = (scores > 0).sum(dim=1).numpy()
