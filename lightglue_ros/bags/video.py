@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from lightglue_ros.core.files import written_whole
 from lightglue_ros.core.video_files import video_file
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.rosdata.bags import Bag, Place
-from lightglue_ros.rosdata.drawing import draw_message
+from lightglue_ros.rosdata.drawing import RecentKeypoints, draw_message
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import MatcherParameters
-from lightglue_ros.rosdata.typestore import MATCHES_TOPIC, MATCHES_TYPE, typestore
+from lightglue_ros.rosdata.typestore import MATCHES_TOPIC, MATCHES_TYPE, TRACKS_TOPIC, TRACKS_TYPE, typestore
 
 # Decoded images that are kept for other pairs.
 _HELD = 32
@@ -49,13 +50,27 @@ def write_video(bags: Sequence[Path], matched: Path, path: Path, settings: Match
         images = _RecordedImages(recorded, settings)
         rate = _mean_rate([message.time for message in results.messages([MATCHES_TOPIC])])
         with written_whole({path: partial(video_file, rate=rate)}) as add:
-            for time, data in ((it.time, it.data) for it in results.messages([MATCHES_TOPIC])):
+            recent = RecentKeypoints()
+            for time, data in _tracks_first(results, recent):
                 matches = typestore().deserialize_cdr(data, MATCHES_TYPE)
                 pairs = [
                     (images.find(it.camera0, it.stamp0, time), images.find(it.camera1, it.stamp1, time))
                     for it in matches.pairs
                 ]
-                add(draw_message(matches, pairs, settings.style))
+                add(draw_message(matches, pairs, settings.style, recent.frames))
+
+
+def _tracks_first(results: Bag, recent: RecentKeypoints) -> Iterator[tuple[int, bytes]]:
+    """Yield times and data of matches, after the tracks of the same time were added to the keypoints."""
+    messages = results.messages([TRACKS_TOPIC, MATCHES_TOPIC])
+    for time, of_frame in groupby(messages, key=lambda message: message.time):
+        matches = []
+        for message in of_frame:
+            if message.topic.name == MATCHES_TOPIC:
+                matches.append(message.data)
+            else:
+                recent.add_tracks(typestore().deserialize_cdr(message.data, TRACKS_TYPE))
+        yield from ((time, data) for data in matches)
 
 
 def _mean_rate(times: Sequence[int]) -> float:

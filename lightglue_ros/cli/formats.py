@@ -25,6 +25,7 @@ import numpy as np
 
 from lightglue_ros.core import ConfigError, Features, PairMatches
 from lightglue_ros.core.canvas import canvas_pixel
+from lightglue_ros.core.draw import BothKeypoints, ImageKeypoints
 from lightglue_ros.core.features import MATCH_ARRAYS
 from lightglue_ros.core.files import Writer
 from lightglue_ros.rig.verification import Verification
@@ -50,15 +51,12 @@ class MatchedPair:
     verification: Verification | None
 
     @property
-    def unmatched(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Keypoints [U, 2] of each image that have no match; None without features."""
+    def keypoints(self) -> BothKeypoints:
+        """All keypoints of both images, to be drawn; None without features."""
         if self.features is None:
-            return None
-        matched = self.matches.indices0, self.matches.indices1
-        return tuple(
-            np.delete(of.keypoints[0][of.mask[0]], indices, axis=0)
-            for of, indices in zip(self.features, matched, strict=True)
-        )
+            return None, None
+        first, second = (ImageKeypoints(of.keypoints[0][of.mask[0]]) for of in self.features)
+        return first, second
 
     def __str__(self) -> str:
         """Return the number of matches, and of those that agree with the geometry."""

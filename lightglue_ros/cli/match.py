@@ -12,7 +12,7 @@ from lightglue_ros.cli import matching
 from lightglue_ros.cli.arguments import add_model_arguments
 from lightglue_ros.cli.export import ensure_model
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.draw import COLOURINGS, MOST_LINES, Style
+from lightglue_ros.core.draw import AGE, COLOURINGS, MOST_LINES, Style
 from lightglue_ros.core.image_files import find_images
 from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD, SPLIT
 from lightglue_ros.core.rotation import AUTO
@@ -106,6 +106,12 @@ def _turns(rotations: str | None, h5: Path | None) -> bool:
 
 
 def _style(colouring: str, most_lines: int) -> Style:
+    if colouring == AGE:
+        raise ConfigError(
+            "--colour is 'age', and two pictures have no tracks",
+            allowed=", ".join(COLOURINGS),
+            fix="lightglue_ros bag ... --video FILE -p publish_tracks:=true -p drawing_colour:=age",
+        )
     if colouring not in COLOURINGS:
         raise ConfigError(f"--colour is '{colouring}'", allowed=", ".join(COLOURINGS))
     if most_lines < 0:

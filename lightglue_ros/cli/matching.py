@@ -343,7 +343,7 @@ def _draw(outputs: Outputs, paths: Sequence[Path], pair: MatchedPair, left_out: 
     try:
         images = read_image(paths[pair.first]), read_image(paths[pair.second])
         picture = draw_matches(
-            *images, pair.matches, inliers=inliers, unmatched=pair.unmatched, style=outputs.style
+            *images, pair.matches, inliers=inliers, keypoints=pair.keypoints, style=outputs.style
         )
         write_image(path, picture)
     except ConfigError:  # such as a full disk

@@ -6,7 +6,8 @@ Hundreds of lines hide the images and each other. So only some are drawn, spread
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
@@ -14,7 +15,9 @@ import numpy as np
 from lightglue_ros.core.canvas import fitted_size, shrink
 from lightglue_ros.core.features import PairMatches
 
+# Of two pictures. Keypoints with tracks have an age as well.
 COLOURINGS = ("score", "disparity")
+AGE = "age"
 MOST_LINES = 200
 # Lower pictures have fewer lines in proportion. Most lines are nearly horizontal, and 200 of them hid the 193
 # rows of a wide image.
@@ -33,14 +36,35 @@ class Style:
     """Look of a picture.
 
     Attributes:
-        colouring: ``score``, from red (0) over yellow to green (1); or ``disparity``, the distance between
-            the two positions of a match, from blue (smallest) over green to red (largest in the picture).
+        colouring: ``score``, from red (0) over yellow to green (1); ``disparity``, the distance between the
+            two positions of a match, from blue (smallest) over green to red (largest in the picture); or
+            ``age``, the frames since the track of a keypoint began, from blue (new) over green to red (oldest
+            in the picture), with trails.
         most_lines: highest number of lines per pair, in proportion fewer in pictures of less than 480 rows;
             0 draws only dots.
     """
 
     colouring: str = "score"
     most_lines: int = MOST_LINES
+
+
+@dataclass(frozen=True, eq=False)
+class ImageKeypoints:
+    """All K keypoints of an image, which the matches' indices count, and their tracks if they are known.
+
+    Attributes:
+        positions: float32 [K, 2], in pixels.
+        ages: int [K], frames since the track of each keypoint began, 1 is new; None without tracks.
+        trails: float32 [L, K, 2], positions in the L frames before, newest first; NaN where a track was not
+            seen.
+    """
+
+    positions: np.ndarray
+    ages: np.ndarray | None = None
+    trails: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 2), np.float32))
+
+
+BothKeypoints = tuple[ImageKeypoints | None, ImageKeypoints | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +76,7 @@ class DrawnPair:
     image1: np.ndarray
     matches: PairMatches
     inliers: np.ndarray | None = None
+    keypoints: BothKeypoints = (None, None)
 
 
 def draw_pairs(pairs: Sequence[DrawnPair], longest_side: int, style: Style | None = None) -> np.ndarray:
@@ -68,7 +93,7 @@ def draw_matches(
     title: str | None = None,
     inliers: np.ndarray | None = None,
     *,
-    unmatched: tuple[np.ndarray, np.ndarray] | None = None,
+    keypoints: BothKeypoints = (None, None),
     style: Style | None = None,
     longest_side: int | None = None,
 ) -> np.ndarray:
@@ -81,7 +106,7 @@ def draw_matches(
         title: text above the images; None is the number of matches.
         inliers: bool [M], True for matches that agree with the geometry; the others are drawn faintly in
             magenta.
-        unmatched: keypoints [U0, 2] and [U1, 2] without a match, which are drawn faintly.
+        keypoints: all keypoints of the two images, or None. Those without a match are drawn faintly.
         style: see `Style`.
         longest_side: images whose longest side has more pixels are shrunk to it.
 
@@ -90,28 +115,39 @@ def draw_matches(
     """
     style = style or Style()
     is_inlier = np.ones(len(matches), bool) if inliers is None else inliers
-    colours, legend = _colours(matches, is_inlier, style.colouring)
+    colours, legend = _colours(matches, is_inlier, keypoints, style.colouring)
     colours[~is_inlier] = OUTLIER_COLOUR
-    text = _counts(len(matches), unmatched, inliers) if title is None else title
-    lone = (np.zeros((0, 2), np.float32),) * 2 if unmatched is None else unmatched
-    image0, points0, lone0 = _fit(image0, matches.keypoints0, lone[0], longest_side)
-    image1, points1, lone1 = _fit(image1, matches.keypoints1, lone[1], longest_side)
+    text = _counts(len(matches), keypoints, inliers) if title is None else title
+    image0, scale0 = _fit(image0, longest_side)
+    image1, scale1 = _fit(image1, longest_side)
     height, width = max(len(image0), len(image1)), image0.shape[1]
     picture = np.zeros((height, width + image1.shape[1], 3), np.uint8)
     picture[: len(image0), :width], picture[: len(image1), width:] = _rgb(image0), _rgb(image1)
-    offset = np.array([width, 0], np.float32)
-    ends = np.stack([points0, points1 + offset], axis=1)
+    place0, place1 = partial(_place, scale=scale0, left=0), partial(_place, scale=scale1, left=width)
+    ends = np.stack([place0(matches.keypoints0), place1(matches.keypoints1)], axis=1)
     most = round(style.most_lines * min(1.0, height / _FULL_HEIGHT))
-    lines = spread(points0, matches.scores, (width, len(image0)), most)
+    lines = spread(ends[:, 0], matches.scores, (width, len(image0)), most)
     faint = picture.copy()
-    for point in (*lone0, *(lone1 + offset)):
-        _draw_point(faint, point, _UNMATCHED)
+    sides = [
+        (of_image, _keypoint_colours(of_image, keypoints, style.colouring), place, indices)
+        for of_image, place, indices in zip(
+            keypoints, (place0, place1), (matches.indices0, matches.indices1), strict=True
+        )
+        if of_image is not None
+    ]
+    for of_image, own_colours, place, indices in sides:
+        lone = np.delete(np.arange(len(of_image.positions)), indices)
+        for point, colour in zip(place(of_image.positions[lone]), own_colours[lone].tolist(), strict=True):
+            _draw_point(faint, point, colour)
     # Best matches last, on top.
     for match in lines[np.argsort(matches.scores[lines])]:
         first, second = map(_pixel, ends[match])
         cv2.line(faint, first, second, colours[match].tolist(), 1, cv2.LINE_AA)
     _draw_points(faint, ends[~is_inlier], colours[~is_inlier])
     cv2.addWeighted(faint, _FAINT, picture, 1.0 - _FAINT, 0.0, dst=picture)
+    if style.colouring == AGE:
+        for of_image, own_colours, place, _ in sides:
+            _draw_trails(picture, place(of_image.positions), place(of_image.trails), own_colours)
     best_last = np.flatnonzero(is_inlier)[np.argsort(matches.scores[is_inlier])]
     _draw_points(picture, ends[best_last], colours[best_last])
     drawn = f"{len(lines)} lines" if len(lines) < len(matches) else ""
@@ -142,36 +178,81 @@ def spread(points: np.ndarray, scores: np.ndarray, image_size: tuple[int, int], 
     return np.sort(order[np.lexsort((-scores[order], rank))][:most])
 
 
-def _colours(matches: PairMatches, is_inlier: np.ndarray, colouring: str) -> tuple[np.ndarray, str]:
+def _colours(
+    matches: PairMatches, is_inlier: np.ndarray, keypoints: BothKeypoints, colouring: str
+) -> tuple[np.ndarray, str]:
     """Return the colours of matches, uint8 [M, 3] RGB, and what they mean, in words."""
     if colouring == "score":
         return score_colours(matches.scores), ""
+    if colouring == AGE:
+        # A joined match has the same track in both images; the second one is the newer.
+        for of_image, indices in zip(keypoints[::-1], (matches.indices1, matches.indices0), strict=True):
+            if of_image is not None and of_image.ages is not None:
+                oldest = _oldest(keypoints)
+                return _age_colours(of_image.ages[indices], oldest), f"age 1 to {oldest} frames"
+        return np.tile(np.array(_UNMATCHED, np.uint8), (len(matches), 1)), "no tracks"
     disparities = np.linalg.norm(matches.keypoints1 - matches.keypoints0, axis=1)
     if not is_inlier.any():
         return score_colours(np.zeros(len(matches))), ""
     least, largest = np.percentile(disparities[is_inlier], _PERCENTILES)
     share = np.clip((disparities - least) / max(largest - least, 1e-6), 0.0, 1.0)
+    return _blue_to_red(share), f"disparity {least:.0f} to {largest:.0f} px"
+
+
+def _keypoint_colours(of_image: ImageKeypoints, keypoints: BothKeypoints, colouring: str) -> np.ndarray:
+    """Return the colours of an image's keypoints and trails, uint8 [K, 3] RGB."""
+    if colouring == AGE and of_image.ages is not None:
+        return _age_colours(of_image.ages, _oldest(keypoints))
+    return np.tile(np.array(_UNMATCHED, np.uint8), (len(of_image.positions), 1))
+
+
+def _oldest(keypoints: BothKeypoints) -> int:
+    """Return the highest age in both images, at least 1."""
+    ages = [it.ages for it in keypoints if it is not None and it.ages is not None]
+    return max((int(it.max(initial=1)) for it in ages), default=1)
+
+
+def _age_colours(ages: np.ndarray, oldest: int) -> np.ndarray:
+    """Return RGB colours of ages [K]. Steps are logarithmic, because most tracks are young."""
+    return _blue_to_red(np.log(np.maximum(ages, 1)) / np.log(max(oldest, 2)))
+
+
+def _blue_to_red(share: np.ndarray) -> np.ndarray:
+    """Return RGB colours, uint8 [K, 3], of numbers from 0 (blue) over green to 1 (red)."""
     colours = cv2.applyColorMap((255 * share).astype(np.uint8)[:, None], cv2.COLORMAP_JET)
-    return colours[:, 0, ::-1].copy(), f"disparity {least:.0f} to {largest:.0f} px"
+    return np.zeros((0, 3), np.uint8) if colours is None else colours[:, 0, ::-1].copy()
 
 
-def _fit(
-    image: np.ndarray, keypoints: np.ndarray, others: np.ndarray, longest_side: int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shrink an image to a longest side; return it and the positions of two sets of keypoints in it."""
+def _fit(image: np.ndarray, longest_side: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Shrink an image to a longest side; return it and its scale, float32 [2] (x, y)."""
     image_size = image.shape[1], image.shape[0]
     size = image_size if longest_side is None else fitted_size(image_size, (longest_side, longest_side))
-    if size == image_size:
-        return image, keypoints, others
     scale = np.divide(size, image_size, dtype=np.float32)
-    return shrink(image, size), (keypoints + 0.5) * scale - 0.5, (others + 0.5) * scale - 0.5
+    return (image if size == image_size else shrink(image, size)), scale
 
 
-def _counts(matches: int, unmatched: tuple[np.ndarray, np.ndarray] | None, inliers: np.ndarray | None) -> str:
+def _place(points: np.ndarray, scale: np.ndarray, left: int) -> np.ndarray:
+    """Move points [..., 2] of an image to the picture, in which the shrunk image begins at a column."""
+    return (points + 0.5) * scale - 0.5 + np.array([left, 0], np.float32)
+
+
+def _counts(matches: int, keypoints: BothKeypoints, inliers: np.ndarray | None) -> str:
     text = f"{matches} matches"
-    if unmatched is not None:
-        text += f" of {matches + len(unmatched[0])} and {matches + len(unmatched[1])} keypoints"
+    first, second = keypoints
+    if first is not None and second is not None:
+        text += f" of {len(first.positions)} and {len(second.positions)} keypoints"
     return text if inliers is None else f"{text}, {np.count_nonzero(inliers)} inliers"
+
+
+def _draw_trails(picture: np.ndarray, ends: np.ndarray, trails: np.ndarray, colours: np.ndarray) -> None:
+    """Draw trails [L, K, 2] that end at points [K, 2]."""
+    if not len(trails):
+        return
+    paths = np.concatenate([ends[None], trails]).transpose(1, 0, 2)
+    is_seen = np.isfinite(paths[..., 0])
+    for path in np.flatnonzero(is_seen[:, 1:].any(axis=1)):
+        points = np.rint(paths[path][is_seen[path]]).astype(np.int32)
+        cv2.polylines(picture, [points], False, colours[path].tolist(), 1, cv2.LINE_AA)
 
 
 def _draw_points(picture: np.ndarray, ends: np.ndarray, colours: np.ndarray) -> None:

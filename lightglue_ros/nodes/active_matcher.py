@@ -42,6 +42,7 @@ from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.errors import RejectedImageError
 from lightglue_ros.msg import Features as FeaturesMsg
+from lightglue_ros.msg import Tracks
 from lightglue_ros.nodes.annotations import Annotator
 from lightglue_ros.nodes.conversions import result_to_message, tracks_to_message
 from lightglue_ros.nodes.drawing import TOPIC as PICTURES_TOPIC
@@ -285,7 +286,9 @@ class ActiveMatcher:
             return
         self._unverified = result.unverified
         # First, because ids follow the history, which has this frame even if a publisher fails.
-        self._publish_tracks(frame, result)
+        tracks = self._publish_tracks(frame, result)
+        if self._drawer is not None:
+            self._drawer.remember(tracks, result, is_watched=draws)
         self._log_rotations()
         self._publish_features(result)
         self._publish_matches(result, draws)
@@ -321,18 +324,22 @@ class ActiveMatcher:
         message = result_to_message(result, self._pipeline.info.model)
         self._publishers.matches.publish(message)
         if draws and self._drawer.is_due():
-            self._drawer.submit((message, [(pair.image0, pair.image1) for pair in result.pairs]))
+            self._drawer.draw(message, [(pair.image0, pair.image1) for pair in result.pairs])
         if self._annotator is not None and self._annotator.is_due():
             self._annotator.submit((result.settings.rig, message))
         if self._points is not None and self._points.is_due():
             # Without features, which would have to come down from a GPU while somebody holds them.
             self._points.submit(replace(result, features=[]))
 
-    def _publish_tracks(self, frame: RigFrame[CameraImage], result: FrameResult[CameraImage]) -> None:
-        if self._publishers.tracks is not None:
-            keypoints = FrameKeypoints.of_result(frame, result, self._calibration)
-            tracks = self._tracker.update(keypoints)
-            self._publishers.tracks.publish(tracks_to_message(result, tracks))
+    def _publish_tracks(
+        self, frame: RigFrame[CameraImage], result: FrameResult[CameraImage]
+    ) -> Tracks | None:
+        if self._publishers.tracks is None:
+            return None
+        keypoints = FrameKeypoints.of_result(frame, result, self._calibration)
+        message = tracks_to_message(result, self._tracker.update(keypoints))
+        self._publishers.tracks.publish(message)
+        return message
 
     def _draws(self) -> bool:
         """Return True if pictures, and so the pixels of past images, are wanted from this node."""

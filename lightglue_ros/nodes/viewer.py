@@ -2,7 +2,8 @@
 
 Run it on the computer of the person who looks, or next to a matcher that takes features and has no images. A
 matcher that has images draws them itself, unless a viewer runs. While somebody subscribes to the pictures,
-the viewer keeps the images of each camera until matches of later images arrive.
+the viewer keeps the images of each camera until matches of later images arrive, and the last tracks. From the
+tracks it knows keypoints without a match, ages and trails.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from lightglue_ros.errors import RejectedImageError
-from lightglue_ros.msg import Matches
+from lightglue_ros.msg import Matches, Tracks
 from lightglue_ros.nodes import qos, ros_parameters
 from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
@@ -50,6 +51,8 @@ class Viewer(Node):
         inputs = InputSubscriptions(self, values, self._on_image)
         # The steady clock goes on when simulated time stands still.
         self.create_timer(LOOK_PERIOD, inputs.look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        # Before the matches: an executor that finds both takes the tracks of their frame first.
+        self.create_subscription(Tracks, "tracks", self._on_tracks, qos.result_qos(), **overrides)
         self.create_subscription(Matches, "matches", self._on_matches, qos.result_qos(), **overrides)
 
     def destroy_node(self) -> None:
@@ -71,6 +74,9 @@ class Viewer(Node):
         except RejectedImageError as error:
             self.get_logger().warning(f"camera {name}: {error}", throttle_duration_sec=LOG_PERIOD)
 
+    def _on_tracks(self, message: Tracks) -> None:
+        self._drawer.remember(message, None, is_watched=self._drawer.has_subscribers())
+
     def _on_matches(self, message: Matches) -> None:
         sides = [(pair.stamp0, pair.width0) for pair in message.pairs]
         sides += [(pair.stamp1, pair.width1) for pair in message.pairs]
@@ -79,7 +85,7 @@ class Viewer(Node):
         if self._drawer.is_due():
             find = self._find
             images = [(find(p.camera0, p.stamp0), find(p.camera1, p.stamp1)) for p in message.pairs]
-            self._drawer.submit((message, images))
+            self._drawer.draw(message, images)
 
     def _find(self, camera: str, stamp: Time) -> CameraImage | None:
         images = self._images.get(camera, deque())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightglue_ros.core.draw import COLOURINGS, MOST_LINES, Style
+from lightglue_ros.core.draw import AGE, COLOURINGS, MOST_LINES, Style
 from lightglue_ros.core.mono16 import MONO16_NORMALISATIONS, Mono16Range
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.decoding import TRANSPORTS
@@ -77,8 +77,8 @@ class CameraParameters:
     drawing_colour: str = parameter(
         "score",
         "Colour of matches in pictures: score goes from red (0) to green (1), disparity from blue (small) to "
-        "red (large).",
-        choices=COLOURINGS,
+        "red (large), age from blue (new track) to red (oldest), with trails; age needs publish_tracks.",
+        choices=(*COLOURINGS, AGE),
         can_change=True,
     )
 

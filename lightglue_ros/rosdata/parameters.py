@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER
+from lightglue_ros.core.draw import AGE
 from lightglue_ros.core.providers import PROVIDERS
 from lightglue_ros.core.refinement import REFINEMENTS
 from lightglue_ros.core.rotation import AUTO, ROTATIONS
@@ -193,6 +194,12 @@ class MatcherParameters(CameraParameters):
                     allowed=f"{name} together with matches",
                     fix=f"publish_matches: true, or publish_{name}: false",
                 )
+        if self.drawing_colour == AGE and not self.publish_tracks:
+            raise ConfigError(
+                "parameter drawing_colour is age and publish_tracks is false: only tracks have an age",
+                allowed="score or disparity without tracks",
+                fix="publish_tracks: true",
+            )
         if not self.pairs and self.publish_matches:
             raise ConfigError(
                 "parameter pairs is empty",

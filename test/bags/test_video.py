@@ -5,10 +5,10 @@ import pytest
 from video_reading import read_video
 
 pytest.importorskip("rosbags", reason="no rosbags here (pip install rosbags)")
-from recordings import decoded_matches, pictures, stereo, write_bag
+from recordings import decoded, decoded_matches, pictures, stereo, write_bag
 
 from lightglue_ros.core.draw import Style
-from lightglue_ros.rosdata.drawing import draw_message
+from lightglue_ros.rosdata.drawing import RecentKeypoints, draw_message
 
 FRAMES = 12
 
@@ -20,17 +20,21 @@ def difference(one, other):
 def test_a_video_shows_all_pairs_of_each_frame_as_the_node_draws_them(motorcycle, match_here, tmp_path):
     bag = write_bag(tmp_path / "drive", "mcap", stereo(motorcycle, frames=FRAMES))
     output, video = tmp_path / "matched", tmp_path / "matches.mp4"
-    arguments = (bag, "-o", output, "--matches-only", "--video", video)
-    assert match_here(*arguments, "-p", "drawing_colour:=disparity")[0] == 0
+    arguments = (bag, "-o", output, "--matches-only", "--video", video, "-p", "publish_tracks:=true")
+    assert match_here(*arguments, "-p", "drawing_colour:=age")[0] == 0
     rate, frames = read_video(video)
     assert rate == pytest.approx(20.0)
     messages = decoded_matches(output)
     assert len(frames) == len(messages) == FRAMES
+    tracks, recent = decoded(output, "/tracks"), RecentKeypoints()
     drawn = []
-    for number in (0, 1, FRAMES - 1):
+    for number in range(FRAMES):
+        recent.add_tracks(tracks[number])
+        if number not in (0, 1, FRAMES - 1):
+            continue
         present, past = pictures(motorcycle, number), pictures(motorcycle, max(number - 1, 0))
         images = [tuple(present), (past[0] if number else np.zeros_like(past[0]), present[0])]
-        drawn.append((number, draw_message(messages[number], images, Style("disparity"))))
+        drawn.append((number, draw_message(messages[number], images, Style("age"), recent.frames)))
     for number, picture in drawn:
         assert frames[number].shape == picture.shape
         # What the codec loses is less than the difference from other frames.

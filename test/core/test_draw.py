@@ -1,7 +1,15 @@
 import numpy as np
 
 from lightglue_ros.core import PairMatches
-from lightglue_ros.core.draw import MOST_LINES, DrawnPair, Style, draw_matches, draw_pairs, spread
+from lightglue_ros.core.draw import (
+    MOST_LINES,
+    DrawnPair,
+    ImageKeypoints,
+    Style,
+    draw_matches,
+    draw_pairs,
+    spread,
+)
 
 
 def matches_at(points0, points1, scores):
@@ -91,6 +99,37 @@ def test_small_disparities_are_blue_and_large_ones_red_and_outliers_magenta():
     assert draw[90, 9].tolist() == [128, 0, 128]
     nothing = draw_matches(black, black, PairMatches.empty(), "", style=Style("disparity"))
     assert not nothing.any()
+
+
+def test_keypoints_without_a_match_are_faint_dots_and_are_counted():
+    black = np.zeros((100, 200), np.uint8)
+    both = [ImageKeypoints(np.array([[50, y], [150, 60]], np.float32)) for y in (60, 80)]
+    match = matches_at([[50, 60]], [[50, 80]], [1.0])
+    picture = draw_matches(black, black, match, "", keypoints=tuple(both), style=Style(most_lines=0))
+    assert picture[60, 50].tolist() == picture[80, 200 + 50].tolist() == [0, 255, 0]
+    for x in (150, 200 + 150):
+        assert picture[60, x].argmax() == 2
+        assert 0 < picture[60, x].max() < 200
+    assert draw_matches(black, black, match, keypoints=tuple(both))[:40].any()
+
+
+def test_new_tracks_are_blue_and_old_ones_red_and_trails_go_through_their_last_positions():
+    black = np.zeros((200, 200), np.uint8)
+    positions = np.array([[20, 60], [120, 100], [120, 150]], np.float32)
+    steps = np.float32([-10, 0]) * np.arange(1, 4)[:, None, None]
+    trails = np.where(np.array([[False], [True], [True]]), positions + steps, np.float32(np.nan))
+    trails[1, 2] = np.nan  # not seen in one frame
+    of_image = ImageKeypoints(positions, np.array([1, 30, 4]), trails)
+    match = matches_at(positions[:2], positions[:2], np.ones(2))
+    picture = draw_matches(black, black, match, "", keypoints=(None, of_image), style=Style("age", 0))
+    assert picture[60, 200 + 20].argmax() == 2
+    assert picture[100, 200 + 120].argmax() == 0
+    for row in (100, 150):
+        assert picture[row, 200 + 91 : 200 + 117].any(axis=1).all()
+        assert not picture[row, 200 : 200 + 85].any()
+    assert not picture[60, 200 : 200 + 15].any()
+    without = draw_matches(black, black, match, "", style=Style("age", 0))
+    assert without[60, 20].tolist() == without[100, 120].tolist()
 
 
 def test_a_low_picture_has_fewer_lines_so_that_the_image_is_seen():

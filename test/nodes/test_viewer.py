@@ -5,12 +5,11 @@ import pytest
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from lightglue_ros.core.draw import DrawnPair, draw_pairs
-from lightglue_ros.msg import Matches, PairMatches
+from lightglue_ros.core.draw import Style
+from lightglue_ros.msg import Matches, PairMatches, Tracks
 from lightglue_ros.nodes import drawing, qos
 from lightglue_ros.nodes.processes import node_process
-from lightglue_ros.rosdata.drawing import LONGEST_SIDE
-from lightglue_ros.rosdata.messages import message_to_inliers, message_to_matches
+from lightglue_ros.rosdata.drawing import RecentKeypoints, draw_message
 
 LARGE = np.full((960, 1280, 3), 128, np.uint8)
 LARGE_MIB = LARGE.nbytes / 2**20
@@ -26,27 +25,31 @@ def drawn_of(pictures, messages):
     return [(drawn, of) for drawn in pictures for of in messages if drawn.header == of.header]
 
 
-def assert_drawn(pictures, messages, images):
-    picture, message = drawn_of(pictures, messages)[0]
-    (pair,) = message.pairs
-    inliers = message_to_inliers(pair)
-    title = f"left:right  {len(pair.scores)} matches"
-    title += "" if inliers is None else f", {inliers.sum()} inliers"
-    drawn = DrawnPair(title, *images.values(), message_to_matches(pair), inliers)
-    np.testing.assert_array_equal(pixels(picture), draw_pairs([drawn], LONGEST_SIDE))
+def is_drawn(picture, message, tracks, images, colour):
+    """Whether a picture shows a message, with all keypoints of the tracks up to those of its frame."""
+    known = RecentKeypoints()
+    for frame in tracks:
+        known.add_tracks(frame)
+        if frame.header == message.header:
+            break
+    shown = [(images[pair.camera0], images[pair.camera1]) for pair in message.pairs]
+    drawn = draw_message(message, shown, Style(colour), known.frames)
+    return np.array_equal(pixels(picture), drawn)
 
 
 def test_the_matcher_draws_inliers_only_while_somebody_looks_and_not_above_the_limit(robot, images):
-    stereo = robot(drawing_rate=0.01, verification="fundamental")
+    stereo = robot(drawing_rate=0.01, verification="fundamental", publish_tracks=True)
     stereo.match(images)
     assert stereo.wait_for_diagnostics()["pictures drawn"] == "0"
 
+    tracks = stereo.hear(Tracks, "tracks", qos.result_qos())
     seen, pictures = stereo.hear(Matches, "matches", qos.result_qos()), stereo.look()
-    stereo.repeat_until(lambda: stereo.show(images), lambda: drawn_of(pictures, seen), "a picture")
+    stereo.repeat_until(lambda: stereo.show(images), lambda: tracks and drawn_of(pictures, seen), "a picture")
     for _ in range(5):
         stereo.match(images)
     assert len(pictures) == 1
-    assert_drawn(pictures, seen, images)
+    picture, message = drawn_of(pictures, seen)[0]
+    assert is_drawn(picture, message, [it for it in tracks if it.header == message.header], images, "score")
     assert stereo.wait_for_diagnostics()["pictures drawn"] == "1"
 
     # The image of a camera that is missing is black.
@@ -85,16 +88,18 @@ def test_two_matchers_in_one_namespace_both_draw(robot, images, remappings):
         )
 
 
-def test_a_viewer_draws_in_place_of_the_matcher(robot, images):
-    with node_process("viewer", {"drawing_rate": 100.0}) as viewer:
-        stereo = robot(drawing_rate=100.0)
+def test_a_viewer_draws_in_place_of_the_matcher_and_knows_the_tracks(robot, images):
+    with node_process("viewer", {"drawing_rate": 100.0, "drawing_colour": "age"}) as viewer:
+        stereo = robot(pairs=["left:right", "left@-1:left"], drawing_rate=100.0, publish_tracks=True)
         stereo.processes.append(viewer)
+        tracks = stereo.hear(Tracks, "tracks", qos.result_qos())
         seen, pictures = stereo.hear(Matches, "matches", qos.result_qos()), stereo.look()
         stereo.wait_until(
             lambda: (
                 stereo.count_publishers(drawing.TOPIC) == 2
                 and stereo.hearers() == [2, 2]
                 and stereo.count_subscribers("matches") == 3  # the viewer's and ours
+                and stereo.count_subscribers("tracks") == 2
             ),
             "matcher and viewer",
         )
@@ -104,8 +109,12 @@ def test_a_viewer_draws_in_place_of_the_matcher(robot, images):
             stereo.match(images)
             before, drawn = drawn, stereo.wait_for_diagnostics()["pictures drawn"]
         pictures.clear()
-        stereo.repeat_until(lambda: stereo.show(images), lambda: drawn_of(pictures, seen), "a picture")
-        assert_drawn(pictures, seen, images)
+        # From the ninth frame on both know all positions of the trails.
+        stereo.repeat_until(
+            lambda: stereo.show(images),
+            lambda: any(is_drawn(*it, tracks, images, "age") for it in drawn_of(pictures[-1:], seen)),
+            "a picture with trails",
+        )
         assert stereo.wait_for_diagnostics()["pictures drawn"] == drawn
         viewer.terminate()
         assert viewer.wait(20.0) == 0

@@ -32,6 +32,7 @@ robot: {matcher: {ros__parameters: {image_width: 128}}}
             "nothing is matched here",
             "tracks together with matches",
         ),
+        (["drawing_colour:=age"], "drawing_colour is age and publish_tracks is false", "score or disparity"),
         (["input:=feature"], "parameter input is 'feature'", "images, features"),
         (["features_precision:=int8"], "features_precision is 'int8'", "fp32, fp16"),
         (["match_threshold:=true"], "match_threshold is True", "double from 0 to 1"),
