@@ -17,8 +17,9 @@ import numpy as np
 
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.best_rotation import match_in_best_rotation
-from lightglue_ros.core.canvas import fitted_size, shrink
+from lightglue_ros.core.canvas import fitted_size
 from lightglue_ros.core.image_files import read_image
+from lightglue_ros.core.shrinking import shrink
 from lightglue_ros.export.weights import motorcycle_pair
 from pose import DATA
 from tables import Table, keep, parser_of, print_head, print_table

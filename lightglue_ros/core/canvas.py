@@ -1,4 +1,4 @@
-"""Places images of any size on the canvases of a batch. All resizing is done here.
+"""Places images of any size on the canvases of a batch.
 
 An image is shrunk to fit the canvas, never enlarged, by area interpolation, and its aspect is kept. It lies
 in the top-left corner; the rest of the canvas is zero. Keypoints come back in original pixels because the
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from lightglue_ros.core.contract import CANVAS_MARGINS, NO_MASKS, GraphInfo
+from lightglue_ros.core.shrinking import shrink
 from lightglue_ros.errors import ConfigError, ImageError
 
 
@@ -179,13 +180,11 @@ def _draw(image: np.ndarray, target: np.ndarray) -> None:
     """Shrink an image into a part of its canvas, uint8 [H, W, C]; OpenCV takes a view with a row step."""
     size = (target.shape[1], target.shape[0])
     channels, wanted = _channels(image), target.shape[2]
-    if channels > wanted:
-        # Converted before shrinking, which then takes a third of the time.
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     if channels < wanted:
         cv2.cvtColor(shrink(image, size), cv2.COLOR_GRAY2RGB, dst=target)
     else:
-        shrink(image, size, target)
+        # Converted to grey before shrinking, which then takes a third of the time.
+        shrink(image, size, target, as_grey=channels > wanted)
 
 
 def fitted_size(image_size: tuple[int, int], canvas_size: tuple[int, int]) -> tuple[int, int]:
@@ -198,21 +197,6 @@ def fitted_size(image_size: tuple[int, int], canvas_size: tuple[int, int]) -> tu
 def canvas_pixel(image_size: Sequence[float], canvas_size: tuple[int, int]) -> float:
     """Return the side of a canvas pixel in pixels of the original image, 1 or more."""
     return float(max(1.0, image_size[0] / canvas_size[0], image_size[1] / canvas_size[1]))
-
-
-def shrink(image: np.ndarray, size: tuple[int, int], target: np.ndarray | None = None) -> np.ndarray:
-    """Shrink an image to (width, height) by area interpolation, into `target` if it is given.
-
-    OpenCV is slow if the factor is not a whole number: 1080p RGB to 800 x 450 takes 9 ms. So the image is
-    first shrunk by a whole factor that divides its size, which leaves a fourth of its pixels or less. Both
-    steps map the whole image to the whole result, so the geometry is that of a single step.
-    """
-    height, width = image.shape[:2]
-    most = min(width // size[0], height // size[1])
-    factor = max(k for k in range(1, most + 1) if width % k == height % k == 0)
-    if factor > 1 and (width // factor, height // factor) != size:
-        image = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, size, dst=target, interpolation=cv2.INTER_AREA)
 
 
 def _channels(image: np.ndarray) -> int:

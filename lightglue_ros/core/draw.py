@@ -12,8 +12,9 @@ from functools import partial
 import cv2
 import numpy as np
 
-from lightglue_ros.core.canvas import fitted_size, shrink
+from lightglue_ros.core.canvas import fitted_size
 from lightglue_ros.core.features import PairMatches
+from lightglue_ros.core.shrinking import shrink
 
 # Of two pictures. Keypoints with tracks have an age as well.
 COLOURINGS = ("score", "disparity")

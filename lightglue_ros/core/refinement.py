@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from lightglue_ros.core.canvas import canvas_pixel, fitted_size, shrink
+from lightglue_ros.core.canvas import canvas_pixel, fitted_size
 from lightglue_ros.core.features import PairMatches
 from lightglue_ros.core.masks import Mask
 from lightglue_ros.core.rotation import turn, turn_points, turn_points_back, turned_size
+from lightglue_ros.core.shrinking import shrink
 from lightglue_ros.errors import ConfigError
 
 REFINEMENTS = ("auto", "none", "lucas_kanade")
@@ -75,12 +76,15 @@ class GreyImage:
         mask: Mask | None = None,
     ) -> GreyImage:
         """Make it of an image, uint8 [H, W] grey or [H, W, 3] RGB; a small grey image is not copied."""
-        if image.ndim == 3:
-            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[..., 0]
-        image = turn(image, rotation)
-        size = (image.shape[1], image.shape[0])
+        if image.shape[2:] == (1,):
+            image = image[..., 0]
+        size = turned_size(image.shape[1::-1], rotation)
         most = (MOST_DETAIL * canvas_size[0], MOST_DETAIL * canvas_size[1])
-        return cls(image, size, rotation, mask)._shrunk(fitted_size(size, most))
+        # Turned when it is small.
+        fitted = turned_size(fitted_size(size, most), rotation)
+        if image.ndim == 3 or fitted != image.shape[1::-1]:
+            image = shrink(image, fitted, as_grey=True)
+        return cls(turn(image, rotation), size, rotation, mask)
 
     def turned(self, keypoints: np.ndarray) -> np.ndarray:
         """Move keypoints [M, 2] of the original image to the pixels of the turned one."""

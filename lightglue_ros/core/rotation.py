@@ -20,7 +20,9 @@ _CODES = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_C
 
 
 def turn(image: np.ndarray, rotation: int) -> np.ndarray:
-    """Turn an image, [H, W] or [H, W, C]; one that stays is not copied."""
+    """Turn an image, [H, W] or [H, W, C]; one that stays is not copied, and a view of BGR stays one."""
+    if image.ndim == 3 and image.strides[2] < 0:
+        return turn(image[..., ::-1], rotation)[..., ::-1]
     return cv2.rotate(image, _CODES[rotation]) if rotation else image
 
 

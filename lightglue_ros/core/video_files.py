@@ -12,8 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lightglue_ros.core.canvas import fitted_size, shrink
+from lightglue_ros.core.canvas import fitted_size
 from lightglue_ros.core.files import require_file_name
+from lightglue_ros.core.shrinking import shrink
 from lightglue_ros.errors import ConfigError
 
 SUFFIX = ".mp4"

@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 
+import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -217,6 +218,9 @@ def _canvas_text(pipeline: MatchPipeline, asked: tuple[int, int]) -> str:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; the exit status is 1 if it could not start."""
+    # More threads of OpenCV gain no time here, next to those of ONNX Runtime, and wait for each other: 1.6 ms
+    # of processor time for an image of 1080p.
+    cv2.setNumThreads(1)
     return run_node("matcher", _started_matcher, args)
 
 

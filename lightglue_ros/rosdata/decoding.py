@@ -208,6 +208,8 @@ def _decode_raw(message: Image, mono16: Mono16Range) -> np.ndarray:
         values = image[..., :3] if encoding.channels == 4 else image
         # Copied only if the machine cannot read the values in place.
         image = mono16.to_8_bits(np.require(values, np.uint16, "A"))
+    if encoding.conversion == cv2.COLOR_BGR2RGB:
+        return image[..., ::-1]  # converted when it is small, see `shrink`
     return image if encoding.conversion is None else cv2.cvtColor(image, encoding.conversion)
 
 

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from lightglue_ros.core import ConfigError, ImageError
 from lightglue_ros.core.canvas import Canvas
+from lightglue_ros.core.rotation import turn
+from lightglue_ros.core.shrinking import shrink
 
 
 def noise(height, width, channels=None, seed=0):
@@ -30,6 +32,48 @@ def test_pixels_are_those_of_area_interpolation_with_the_aspect_kept_and_the_res
     shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     expected[: size[1], : size[0]] = shrunk.reshape(*size[::-1], channels)
     np.testing.assert_array_equal(batch.images[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "size"),
+    [
+        *(((64 * k, 48 * k), (64, 48)) for k in range(2, 9)),
+        ((960, 540), (640, 360)),
+        ((967, 541), (401, 224)),
+    ],
+)
+def test_every_way_to_shrink_gives_the_pixels_of_area_interpolation_within_a_grey_level(image_size, size):
+    """Colours, a grey copy of them and a grey image; rows of the target lie apart, as on a wider canvas."""
+    colours = noise(*image_size[::-1], 3)
+    grey = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)
+    cases = [
+        (colours, False, colours),
+        (colours, True, grey),
+        (grey, False, grey),
+        (grey[..., None], False, grey),
+    ]
+    for image, as_grey, source in cases:
+        expected = cv2.resize(source, size, interpolation=cv2.INTER_AREA).astype(int)
+        channels = () if as_grey else image.shape[2:]
+        canvas = np.zeros((size[1] + 8, size[0] + 8, *channels), np.uint8)
+        shrink(image, size, canvas[: size[1], : size[0]], as_grey=as_grey)
+        for found in (canvas[: size[1], : size[0]], shrink(image, size, as_grey=as_grey)):
+            assert np.abs(found.reshape(expected.shape) - expected).max() <= 1
+        assert not canvas[size[1] :].any()
+        assert not canvas[:, size[0] :].any()
+
+
+@pytest.mark.parametrize("size", [(640, 480), (320, 240), (300, 225)])
+def test_a_view_of_bgr_is_shrunk_to_the_pixels_of_rgb(size):
+    rgb = noise(480, 640, 3)
+    view = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)[..., ::-1]
+    for as_grey in (False, True):
+        expected = shrink(rgb, size, as_grey=as_grey)
+        np.testing.assert_array_equal(shrink(view, size, as_grey=as_grey), expected)
+    np.testing.assert_array_equal(
+        Canvas(size, 3, 32).place([view]).images, Canvas(size, 3, 32).place([rgb]).images
+    )
+    np.testing.assert_array_equal(turn(view, 90), turn(rgb, 90))
 
 
 @pytest.mark.parametrize("canvas_size", [(800, 480), (640, 480), (512, 512), (416, 416), (224, 224)])

@@ -116,6 +116,13 @@ def test_an_encoding_becomes_grey_or_rgb_with_any_step(encoding, pixels, expecte
     assert np.abs(found.astype(int) - expected).max() <= tolerance
 
 
+@pytest.mark.parametrize("padding", [0, 6])
+def test_images_of_8_bits_in_grey_rgb_or_bgr_are_decoded_without_a_copy(padding):
+    for encoding, pixels in (("mono8", GREY), ("rgb8", RGB), ("bgr8", BGR)):
+        sent = message(encoding, pixels, padding)
+        assert np.shares_memory(decode(sent), np.frombuffer(sent.data, np.uint8))
+
+
 @pytest.mark.parametrize("padding", [0, 3])
 def test_nv24_has_a_colour_for_each_pixel(padding):
     found = decode(nv24(padding))
