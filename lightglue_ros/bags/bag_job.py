@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -109,10 +109,15 @@ class BagJob:
             "version": __version__,
             "files": [(file.st_size, file.st_mtime_ns) for file in files],
             "parameters": {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT},
+            "references": [(it.stat().st_size, it.stat().st_mtime_ns) for it in self._reference_files()],
             "model": self.model_sha256,
             "output": (self.output.matches_only, self.output.storage),
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+    def _reference_files(self) -> Iterator[Path]:
+        for reference in self.settings.frame.rig.references:
+            yield from reference.images
 
     def _done_already(self, key: str) -> Summary:
         summary = read_summary(self.output.path, key)

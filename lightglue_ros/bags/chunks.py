@@ -25,6 +25,7 @@ from lightglue_ros.bags.tally import Tally
 from lightglue_ros.core import Features, MatchPipeline, ModelError
 from lightglue_ros.core.store import find_model
 from lightglue_ros.rig.calibration_watch import RowErrors, row_errors
+from lightglue_ros.rig.extracted_references import ExtractedReferences
 from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.processor import FrameProcessor
 from lightglue_ros.rig.tracks import FrameKeypoints
@@ -127,9 +128,10 @@ def _matcher(source: ChunkSource) -> ChunkMatcher:
     global _last
     if _last is None or _last.source != source:
         pipeline = _last.pipeline if _last else _load(source)
+        references = _last.references if _last else ExtractedReferences()
         if _last is not None:
             _last.close()
-        _last = ChunkMatcher(source, pipeline)
+        _last = ChunkMatcher(source, pipeline, references)
     return _last
 
 
@@ -143,18 +145,24 @@ def _load(source: ChunkSource) -> MatchPipeline:
 
 
 class ChunkMatcher:
-    """Matches chunks of one bag."""
+    """Matches chunks of one bag.
 
-    def __init__(self, source: ChunkSource, pipeline: MatchPipeline) -> None:
+    Raises:
+        ConfigError: a reference cannot be read.
+    """
+
+    def __init__(self, source: ChunkSource, pipeline: MatchPipeline, references: ExtractedReferences) -> None:
         self.source = source
         self.pipeline = pipeline
+        self.references = references
         self._index: FrameIndex = pickle.loads(source.index.read_bytes())
         self._bag = Bag(*source.bags, unpacked=source.unpacked)
         self._calibration = make_calibration(source.settings)
         self._settings = source.settings.frame
         self._processor: FrameProcessor[CameraImage] = FrameProcessor(
-            pipeline, self._settings, self._calibration
+            pipeline, self._settings, self._calibration, references
         )
+        self._processor.apply(self._settings)
         self._next: int | None = None
 
     def close(self) -> None:

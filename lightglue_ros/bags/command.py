@@ -104,7 +104,7 @@ def _jobs(
         if len(bags) == 1:
             require_video_name(video)
     folder, sha256 = hash_model(settings.model)
-    settings = replace(settings, model=str(folder))
+    settings = replace(settings.with_absolute_references(), model=str(folder))
     if len(bags) == 1:
         return [BagJob(bags[0], output, settings, sha256, progress, video)]
     names = [_name(path) for path, *_ in bags]

@@ -53,8 +53,9 @@ def write_video(bags: Sequence[Path], matched: Path, path: Path, settings: Match
             recent = RecentKeypoints()
             for time, data in _tracks_first(results, recent):
                 matches = typestore().deserialize_cdr(data, MATCHES_TYPE)
+                find = partial(images.find, time)
                 pairs = [
-                    (images.find(it.camera0, it.stamp0, time), images.find(it.camera1, it.stamp1, time))
+                    (find(it.camera0, it.stamp0, it.frame_id0), find(it.camera1, it.stamp1, it.frame_id1))
                     for it in matches.pairs
                 ]
                 add(draw_message(matches, pairs, settings.style, recent.frames))
@@ -81,11 +82,12 @@ def _mean_rate(times: Sequence[int]) -> float:
 
 
 class _RecordedImages:
-    """Finds the images that matches name by camera and stamp."""
+    """Finds the images that matches name by camera and stamp, or by reference and file."""
 
     def __init__(self, bag: Bag, settings: MatcherParameters) -> None:
         self._bag = bag
         self._settings = settings
+        self._references = {reference.name: reference for reference in settings.frame.rig.references}
         self._kinds: dict[str, str] = {}
         self._black: dict[str, np.ndarray] = {}
         # The times of recording and places of all images of a camera with a stamp: a bag may loop.
@@ -100,20 +102,29 @@ class _RecordedImages:
                 self._black.setdefault(camera, np.zeros((image.height, image.width), np.uint8))
                 self._kinds[camera] = kind
 
-    def find(self, camera: str, stamp: Any, time: int) -> np.ndarray | None:
+    def find(self, time: int, camera: str, stamp: Any, frame_id: str) -> np.ndarray | None:
         """Return the image that a frame of a time has; a black one if it is missing, None without a size.
 
         Args:
-            camera: name.
-            stamp: of the image.
             time: of recording of the frame's last image in nanoseconds.
+            camera: name, or that of a reference.
+            stamp: of the image.
+            frame_id: of the image; of a reference the name of its file.
         """
+        if camera in self._references:
+            return self._read_reference(camera, frame_id)
         places = self._places.get((camera, stamp.sec * 1_000_000_000 + stamp.nanosec))
         if places:
             before = bisect_right(places, time, key=lambda one: one[0])
             with suppress(RejectedImageError):
                 return self._decode(camera, places[max(before - 1, 0)][1])
         return self._black.get(camera)
+
+    def _read_reference(self, name: str, file_name: str) -> np.ndarray | None:
+        stored = self._references[name].find(file_name)
+        with suppress(RejectedImageError):
+            return None if stored is None else stored.decode(self._settings.mono16)
+        return None
 
     def _decode_anew(self, camera: str, place: Place) -> np.ndarray:
         image = check_image(self._bag.read(place), self._kinds[camera], self._settings.max_image_pixels)

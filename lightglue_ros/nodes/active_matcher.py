@@ -57,6 +57,7 @@ from lightglue_ros.nodes.status import MatcherStatus
 from lightglue_ros.nodes.subscriptions import CameraInfoSubscriptions, InputSubscriptions
 from lightglue_ros.nodes.watch import ClockWatch, InputWatch, LoadWatch, MissingWatch
 from lightglue_ros.rig.calibration_watch import CalibrationWatch
+from lightglue_ros.rig.extracted_references import ExtractedReferences
 from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rig.missing import why_missing
@@ -74,6 +75,7 @@ class ActiveMatcher:
     Args:
         inference: executor of the inference thread, in which the pipeline was made.
         tracker: may have given ids before, which are not given again.
+        references: extracted by the pipeline.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class ActiveMatcher:
         settings: MatcherParameters,
         publishers: MatcherPublishers,
         tracker: Tracker,
+        references: ExtractedReferences,
     ) -> None:
         self._node = node
         self._pipeline = pipeline
@@ -102,7 +105,7 @@ class ActiveMatcher:
         image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
         calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
         self._calibration, self._calibration_watch = calibration, CalibrationWatch()
-        self._processor = FrameProcessor[CameraImage](pipeline, settings.frame, calibration)
+        self._processor = FrameProcessor[CameraImage](pipeline, settings.frame, calibration, references)
         self._assembler = FrameAssembler[CameraImage](
             settings.frame.rig, settings.sync_slop, settings.camera_timeout
         )

@@ -2,8 +2,8 @@
 
 `matches/annotations/CAMERA` has a line for each match, from the keypoint in this image to the position of its
 partner in the other image. The pairs of a camera are those whose first image is its present one, and for
-pairs through time those whose second image is. Colours are those of the pictures: red to green by score,
-magenta for matches that do not agree with the geometry.
+pairs through time or with a reference those whose second image is. Colours are those of the pictures: red to
+green by score, magenta for matches that do not agree with the geometry.
 """
 
 from __future__ import annotations
@@ -67,9 +67,10 @@ def annotate(rig: Rig, matches: Matches) -> dict[str, Any]:
     annotations: dict[str, Any] = {}
     for (first, _), pair in zip(rig.pairs, matches.pairs, strict=True):
         if pair.status == PairMatchesMsg.STATUS_OK:
-            camera = pair.camera1 if first.back else pair.camera0
+            is_second = bool(first.back or rig.reference_of(first))
+            camera = pair.camera1 if is_second else pair.camera0
             message = annotations.setdefault(camera, message_type()())
-            message.points = [*message.points, _lines(pair, is_second=bool(first.back))]
+            message.points = [*message.points, _lines(pair, is_second)]
     return annotations
 
 

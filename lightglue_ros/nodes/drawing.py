@@ -13,6 +13,7 @@ from lightglue_ros.msg import Matches, Tracks
 from lightglue_ros.nodes.conversions import array_to_image
 from lightglue_ros.nodes.lazy_publisher import LazyPublisher
 from lightglue_ros.rig.frame import FrameResult
+from lightglue_ros.rig.references import StoredImage
 from lightglue_ros.rosdata.camera_parameters import CameraParameters
 from lightglue_ros.rosdata.decoding import CameraImage
 from lightglue_ros.rosdata.drawing import RecentKeypoints, SeenImage, draw_message
@@ -20,7 +21,7 @@ from lightglue_ros.rosdata.drawing import RecentKeypoints, SeenImage, draw_messa
 TOPIC = "matches/image"
 
 # First and second image of a pair; None if it is missing.
-ImagePair = tuple[CameraImage | None, CameraImage | None]
+ImagePair = tuple[CameraImage | StoredImage | None, CameraImage | StoredImage | None]
 # Matches, the images of their pairs, and the frames of `RecentKeypoints`.
 Drawn = tuple[Matches, Sequence[ImagePair], Sequence[Sequence[SeenImage]]]
 
@@ -63,7 +64,7 @@ class Drawer(LazyPublisher[Drawn]):
         self._publisher.publish(array_to_image(picture, matches.header))
         self.drawn += 1
 
-    def _decode(self, image: CameraImage | None) -> np.ndarray | None:
+    def _decode(self, image: CameraImage | StoredImage | None) -> np.ndarray | None:
         try:
             return None if image is None or image.decode is None else image.decode(self._mono16)
         except RejectedImageError:

@@ -35,6 +35,7 @@ from lightglue_ros.nodes import ros_parameters
 from lightglue_ros.nodes.active_matcher import ActiveMatcher
 from lightglue_ros.nodes.publishers import MatcherPublishers
 from lightglue_ros.nodes.spin import run_node
+from lightglue_ros.rig.extracted_references import ExtractedReferences
 from lightglue_ros.rig.tracks import Tracker
 from lightglue_ros.rosdata.parameters import SPECS, MatcherParameters, check_changeable
 
@@ -73,6 +74,7 @@ class Matcher(LifecycleNode):
         self._settings: MatcherParameters | None = None
         self._pipeline: MatchPipeline | None = None
         self._active: ActiveMatcher | None = None
+        self._references = ExtractedReferences()
         # Lives as long as the node, so that no id is used again.
         self._tracker = Tracker()
         self._closing = ExitStack()
@@ -91,6 +93,8 @@ class Matcher(LifecycleNode):
             closing.callback(self._inference.shutdown)
             pipeline = self._pipeline = self._inference.submit(self._settings.load).result()
             closing.callback(lambda: self._inference.submit(self._free_pipeline).result())
+            self._references = ExtractedReferences()
+            self._inference.submit(self._references.extract, pipeline, self._settings.frame).result()
             self._results = MatcherPublishers(self, self._settings)
             closing.callback(self._results.destroy)
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -100,6 +104,10 @@ class Matcher(LifecycleNode):
             timer = self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=steady)
             closing.callback(self.destroy_timer, timer)
             self._closing = closing.pop_all()
+        stored = self._settings.frame.rig.references
+        if stored:
+            named = ", ".join(f"{it.name} ({len(it.images)})" for it in stored)
+            self.get_logger().info(f"images of references extracted: {named}")
         canvas = _canvas_text(pipeline, self._settings.frame.image_size)
         self.get_logger().info(
             f"model {pipeline.info.model} on {pipeline.provider}, {canvas}, at most {pipeline.max_keypoints} "
@@ -118,7 +126,13 @@ class Matcher(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the images."""
         self._active = ActiveMatcher(
-            self, self._inference, self._pipeline, self._settings, self._results, self._tracker
+            self,
+            self._inference,
+            self._pipeline,
+            self._settings,
+            self._results,
+            self._tracker,
+            self._references,
         )
         return super().on_activate(state)
 
@@ -157,8 +171,9 @@ class Matcher(LifecycleNode):
         self._closing.close()
 
     def _free_pipeline(self) -> None:
-        """Free the model."""
+        """Free the model, and what lies in its memory."""
         self._pipeline = None
+        self._references = ExtractedReferences()
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """Set all parameters or none, for the services as well; whole numbers are taken for doubles."""

@@ -15,13 +15,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from lightglue_ros.errors import RejectedImageError
+from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.msg import Matches, Tracks
 from lightglue_ros.nodes import qos, ros_parameters
 from lightglue_ros.nodes.drawing import TOPIC, Drawer
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
 from lightglue_ros.nodes.spin import run_node
 from lightglue_ros.nodes.subscriptions import InputSubscriptions
+from lightglue_ros.rig.references import Reference, StoredImage, parse_references
 from lightglue_ros.rosdata.camera_parameters import CameraParameters
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 
@@ -44,6 +45,7 @@ class Viewer(Node):
         ros_parameters.declare(self, CameraParameters, read_only=True)
         self._values = values = ros_parameters.read(self, CameraParameters)
         self._images = {camera: deque[CameraImage](maxlen=HISTORY) for camera in values.cameras}
+        self._references = {reference.name: reference for reference in self._find_references()}
         self._oldest = (0, 0)
         overrides = {"qos_overriding_options": qos.overridable()}
         pictures = self.create_publisher(Image, TOPIC, qos.picture_qos(), **overrides)
@@ -62,6 +64,14 @@ class Viewer(Node):
             self._drawer = None
         super().destroy_node()
 
+    def _find_references(self) -> tuple[Reference, ...]:
+        """Find the files of the references; the matcher may have them on another computer."""
+        try:
+            return parse_references(self._values.references, self._values.cameras)
+        except ConfigError as error:
+            self.get_logger().warning(f"pictures of references are black here: {error}")
+            return ()
+
     def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
         # Images older than those of the last matches are forgotten, without subscribers all of them.
         is_watched = self._drawer.has_subscribers()
@@ -78,16 +88,22 @@ class Viewer(Node):
         self._drawer.remember(message, None, is_watched=self._drawer.has_subscribers())
 
     def _on_matches(self, message: Matches) -> None:
-        sides = [(pair.stamp0, pair.width0) for pair in message.pairs]
-        sides += [(pair.stamp1, pair.width1) for pair in message.pairs]
-        # Stamp of the oldest image in the message; a missing image has no width.
-        self._oldest = min((_order(stamp) for stamp, width in sides if width), default=(0, 0))
+        sides = [(pair.camera0, pair.stamp0, pair.width0) for pair in message.pairs]
+        sides += [(pair.camera1, pair.stamp1, pair.width1) for pair in message.pairs]
+        # Stamp of the oldest image in the message; a missing image has no width, a reference no stamp.
+        stamps = [_order(stamp) for camera, stamp, width in sides if width and camera in self._images]
+        self._oldest = min(stamps, default=(0, 0))
         if self._drawer.is_due():
             find = self._find
-            images = [(find(p.camera0, p.stamp0), find(p.camera1, p.stamp1)) for p in message.pairs]
+            images = [
+                (find(p.camera0, p.stamp0, p.frame_id0), find(p.camera1, p.stamp1, p.frame_id1))
+                for p in message.pairs
+            ]
             self._drawer.draw(message, images)
 
-    def _find(self, camera: str, stamp: Time) -> CameraImage | None:
+    def _find(self, camera: str, stamp: Time, frame_id: str) -> CameraImage | StoredImage | None:
+        if camera in self._references:
+            return self._references[camera].find(frame_id)
         images = self._images.get(camera, deque())
         return next((image for image in reversed(images) if image.header.stamp == stamp), None)
 

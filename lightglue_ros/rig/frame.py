@@ -11,6 +11,7 @@ import numpy as np
 from lightglue_ros.core import Features, PairMatches
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.errors import RejectedImageError
+from lightglue_ros.rig.references import StoredImage
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rig.verification import Verification
 
@@ -101,7 +102,8 @@ class RigPair(Generic[T]):
     """Matches of one pair of the rig.
 
     Attributes:
-        image0: first image, also where it belongs to a past frame; None if it is missing. So is `image1`.
+        image0: first image, also where it belongs to a past frame or is a reference; None if it is missing.
+            So is `image1`.
         matches: empty if an image is missing.
         verification: None if the matches were not verified.
         num_keypoints0: number of keypoints in the first image; 0 if it is missing. So is `num_keypoints1`.
@@ -109,8 +111,8 @@ class RigPair(Generic[T]):
         rotations: of both images before extraction.
     """
 
-    image0: T | None
-    image1: T | None
+    image0: T | StoredImage | None
+    image1: T | StoredImage | None
     matches: PairMatches
     verification: Verification | None = None
     num_keypoints0: int = 0
@@ -122,6 +124,12 @@ class RigPair(Generic[T]):
     def is_missing(self) -> bool:
         """True if one of the two images is missing."""
         return self.image0 is None or self.image1 is None
+
+    @property
+    def agreeing(self) -> int:
+        """Number of inliers; of matches, if they were not verified."""
+        found = self.verification
+        return len(self.matches) if found is None else int(np.count_nonzero(found.inliers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +163,10 @@ class FrameResult(Generic[T]):
         """Yield name, cameras, matches and images of each pair of two cameras that has both images."""
         rig = self.settings.rig
         # There are no pairs if no camera has a usable image.
-        for (first, second), pair in zip(rig.pairs, self.pairs, strict=False):
-            is_through_time = first.back or second.back
-            if not is_through_time and pair.image0 is not None and pair.image1 is not None:
-                images = pair.image0, pair.image1
-                yield rig.name_of((first, second)), (first.camera, second.camera), pair, images
+        for views, pair in zip(rig.pairs, self.pairs, strict=False):
+            first, second = pair.image0, pair.image1
+            if first is None or second is None or not rig.is_of_two_cameras(views):
+                continue
+            assert not isinstance(first, StoredImage)
+            assert not isinstance(second, StoredImage)
+            yield rig.name_of(views), (views[0].camera, views[1].camera), pair, (first, second)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 
 import numpy as np
 
@@ -13,11 +13,15 @@ from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.core.rotation import turned_size
 from lightglue_ros.errors import ConfigError, RejectedImageError
+from lightglue_ros.rig.extracted_references import ExtractedReferences, in_parts
 from lightglue_ros.rig.frame import FrameResult, FrameSettings, ImageT, RigFrame, RigPair
 from lightglue_ros.rig.history import ExtractedImage, History
-from lightglue_ros.rig.rig import Rig, View
+from lightglue_ros.rig.rig import FOLDER_IMAGES_PER_RUN, Rig, View, without_rank
 from lightglue_ros.rig.rotations import RotationFinder
 from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
+
+# Both images of a pair; None if one is missing.
+Images = tuple[ExtractedImage[Any] | None, ExtractedImage[Any] | None]
 
 
 class Calibration(Protocol):
@@ -38,6 +42,7 @@ class FrameProcessor(Generic[ImageT]):
         pipeline: of a split model, because features of past images are matched again.
         settings: of the first frame.
         calibration: of the cameras; only the geometry essential needs it.
+        references: extracted images of this pipeline, to use again; None extracts with the first frame.
 
     Attributes:
         extracted: number of images extracted so far.
@@ -46,11 +51,16 @@ class FrameProcessor(Generic[ImageT]):
     """
 
     def __init__(
-        self, pipeline: MatchPipeline, settings: FrameSettings, calibration: Calibration | None = None
+        self,
+        pipeline: MatchPipeline,
+        settings: FrameSettings,
+        calibration: Calibration | None = None,
+        references: ExtractedReferences | None = None,
     ) -> None:
         self.extracted = 0
         self._pipeline = pipeline
         self._calibration = calibration
+        self._references = references or ExtractedReferences()
         self.history: History[ImageT] = History(settings.rig)
         self.rotations = RotationFinder(settings.rig, settings.rotations)
         self._settings: FrameSettings | None = None
@@ -72,14 +82,14 @@ class FrameProcessor(Generic[ImageT]):
             return FrameResult(settings, images, features, rejected)
         self._forget_if_time_was_set_back(frame)
         present = self._extracted_images(images, features, decoded, settings.rig, keep_pixels)
-        pairs = self._match(present, settings.rig)  # all pairs in one run; then they are refined
-        cameras = [(first.camera, second.camera) for first, second in settings.rig.pairs]
+        choices = self._match(present, settings.rig)  # all pairs in one run; then they are refined
         self.rotations.take(
-            (*of_pair, len(pair.matches))
-            for of_pair, pair in zip(cameras, pairs, strict=True)
+            (views[0].camera, views[1].camera, len(pair.matches))
+            for views, (pair, *_) in choices.items()
             if not pair.is_missing
         )
-        pairs, unverified = self._verify(pairs, settings)
+        unverified = self._verify(choices, settings)
+        pairs = _choose_best(choices, settings.rig)
         self.history.add(present, frame.between)
         inference = (self._pipeline.times - before).inference
         return FrameResult(settings, images, features, rejected, pairs, unverified, inference)
@@ -108,7 +118,8 @@ class FrameProcessor(Generic[ImageT]):
             self.rotations = RotationFinder(settings.rig, settings.rotations)
         self.rotations.set_rig(settings.rig)
         rig = settings.rig
-        self._pipeline.prepare(len(rig.cameras), len(rig.pairs), rig.most_images)
+        self._pipeline.prepare(len(rig.cameras), *rig.run_shape)
+        self._references.extract(self._pipeline, settings)
         self.history.set_rig(rig)
         self._settings = settings
 
@@ -154,24 +165,44 @@ class FrameProcessor(Generic[ImageT]):
             present[camera] = ExtractedImage(kept, found, grey)
         return present
 
-    def _match(self, present: Sequence[ExtractedImage[ImageT] | None], rig: Rig) -> list[RigPair[ImageT]]:
-        """Match all pairs in one run; a pair with a missing image is left out and comes out empty."""
-        pairs = [
-            (self.history.look_up(first, present), self.history.look_up(second, present))
-            for first, second in rig.pairs
-        ]
-        matches = iter(self._match_present([(a, b) for a, b in pairs if a is not None and b is not None]))
-        return [
-            RigPair(
-                None if first is None else first.image,
-                None if second is None else second.image,
-                PairMatches.empty() if first is None or second is None else next(matches),
-                num_keypoints0=0 if first is None else first.num_keypoints,
-                num_keypoints1=0 if second is None else second.num_keypoints,
-                rotations=(first.rotation if first else 0, second.rotation if second else 0),
-            )
-            for first, second in pairs
-        ]
+    def _match(self, present: Sequence[ExtractedImage[ImageT] | None], rig: Rig) -> _Choices[ImageT]:
+        """Match all pairs in one run, and then each folder of references in runs of its own.
+
+        A pair with a missing image is left out and comes out empty.
+        """
+        images = {views: self._images_of(views, present, rig) for views in rig.matched_pairs}
+        single = [pairs[0] for pairs in images.values() if len(pairs) == 1]
+        runs: list[Sequence[Images]] = [single]
+        info = self._pipeline.info
+        limits = info.pairs, info.batch and info.batch - 1  # of a static export
+        most = min([FOLDER_IMAGES_PER_RUN, *filter(None, limits)])
+        for pairs in images.values():
+            if len(pairs) > 1:
+                runs += in_parts(pairs, most)
+        matches: dict[tuple[int, int], PairMatches] = {}
+        for run in runs:
+            whole = [(one, two) for one, two in run if one is not None and two is not None]
+            numbers = [(id(first), id(second)) for first, second in whole]
+            matches |= zip(numbers, self._match_present(whole), strict=True)
+        nothing = PairMatches.empty()
+        return {
+            views: [_make_pair(it, matches.get((id(it[0]), id(it[1])), nothing)) for it in pairs]
+            for views, pairs in images.items()
+        }
+
+    def _images_of(
+        self, views: tuple[View, View], present: Sequence[ExtractedImage[ImageT] | None], rig: Rig
+    ) -> list[Images]:
+        """Return both images of a pair; of a folder of references all images, each with the camera's."""
+        first, second = (
+            [self.history.look_up(view, present)]
+            if rig.reference_of(view) is None
+            else self._references.of(view, rig)
+            for view in views
+        )
+        is_missing = None in first or None in second
+        pairs: list[Images] = [(one, two) for one in first for two in second]
+        return [(None, None)] if is_missing and len(pairs) > 1 else pairs
 
     def _match_present(
         self, pairs: Sequence[tuple[ExtractedImage[ImageT], ExtractedImage[ImageT]]]
@@ -189,32 +220,62 @@ class FrameProcessor(Generic[ImageT]):
             for of_pair, (first, second) in zip(matches, pairs, strict=True)
         ]
 
-    def _verify(
-        self, pairs: list[RigPair[ImageT]], settings: FrameSettings
-    ) -> tuple[list[RigPair[ImageT]], str]:
-        """Verify the pairs that have both images; return them and why others could not be verified."""
+    def _verify(self, choices: _Choices[ImageT], settings: FrameSettings) -> str:
+        """Verify the pairs that have both images; return why others could not be verified."""
         if settings.geometry == "none":
-            return pairs, ""
+            return ""
         problems: dict[str, None] = {}
-        verified = list(pairs)
-        for number, pair in enumerate(pairs):
-            if not pair.is_missing:
-                try:
-                    verification = self._verify_pair(pair, settings.rig.pairs[number], settings.geometry)
-                    verified[number] = replace(pair, verification=verification)
-                except ConfigError as error:
-                    verified[number] = replace(pair, unverified=str(error))
-                    problems[str(error)] = None
-        return verified, "; ".join(problems)
+        for views, pairs in choices.items():
+            for number, pair in enumerate(pairs):
+                if not pair.is_missing:
+                    try:
+                        verification = self._verify_pair(pair, views, settings)
+                        pairs[number] = replace(pair, verification=verification)
+                    except ConfigError as error:
+                        pairs[number] = replace(pair, unverified=str(error))
+                        problems[str(error)] = None
+        return "; ".join(problems)
 
-    def _verify_pair(self, pair: RigPair[ImageT], views: tuple[View, View], geometry: str) -> Verification:
+    def _verify_pair(
+        self, pair: RigPair[ImageT], views: tuple[View, View], settings: FrameSettings
+    ) -> Verification:
+        geometry = settings.geometry
         sizes = [(image.width, image.height) for image in (pair.image0, pair.image1) if image is not None]
         intrinsics = None
+        if geometry == "essential" and any(map(settings.rig.reference_of, views)):
+            raise ConfigError(
+                f"pair {settings.rig.name_of(views)} has a reference, whose intrinsics are unknown"
+            )
         if geometry == "essential" and self._calibration is not None:
             known = self._calibration.intrinsics
             intrinsics = known(views[0].camera, sizes[0]), known(views[1].camera, sizes[1])
         turned = list(map(turned_size, sizes, pair.rotations))  # as they lay on the canvas
         return verify_pair(pair.matches, geometry, turned, self._pipeline.image_size, intrinsics)
+
+
+# The candidates of each pair without its rank: one, or one for each image of a folder of references.
+_Choices = dict[tuple[View, View], list[RigPair[ImageT]]]
+
+
+def _make_pair(images: Images, matches: PairMatches) -> RigPair[Any]:
+    first, second = images
+    return RigPair(
+        None if first is None else first.image,
+        None if second is None else second.image,
+        matches,
+        num_keypoints0=0 if first is None else first.num_keypoints,
+        num_keypoints1=0 if second is None else second.num_keypoints,
+        rotations=(first.rotation if first else 0, second.rotation if second else 0),
+    )
+
+
+def _choose_best(choices: _Choices[ImageT], rig: Rig) -> list[RigPair[ImageT]]:
+    """Return the matches of each pair of the rig; of a folder the best, second best, and so on, by rank."""
+    for pairs in choices.values():
+        pairs.sort(key=lambda pair: pair.agreeing, reverse=True)
+    ranks = [max(first.rank, second.rank) for first, second in rig.pairs]
+    found = [choices[without_rank(pair)] for pair in rig.pairs]
+    return [pairs[min(rank, len(pairs) - 1)] for rank, pairs in zip(ranks, found, strict=True)]
 
 
 def _decode(

@@ -1,56 +1,71 @@
-"""Cameras of a robot and pairs of their images, also through time."""
+"""Cameras of a robot and pairs of their images, also through time, and of stored images."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightglue_ros.errors import ConfigError
+from lightglue_ros.rig.references import Reference, parse_references
 
 MAX_CAMERAS = 8
 # Largest number of past images of a camera: their features take 0.25 MiB each with XFeat at 1024 keypoints.
 # The node keeps the image messages as well while somebody looks at pictures.
 MAX_FRAMES_BACK = 100
 
-_VIEW = re.compile(r"(?P<camera>[^:@]+)(@-(?P<back>[0-9]{1,4}))?")
+# Most images of a folder of references in one run of the matcher.
+FOLDER_IMAGES_PER_RUN = 4
+
+_VIEW = re.compile(r"(?P<name>[^:@]+)(@-(?P<back>[0-9]{1,4})|@(?P<place>[1-9][0-9]{0,4}))?")
 
 
 @dataclass(frozen=True)
 class View:
-    """Image of a camera, in the present frame or in a past one.
+    """Image of a camera, in the present frame or in a past one, or a reference.
 
     Attributes:
-        camera: index of the camera.
+        camera: index of the camera; the indices of references follow those of the cameras.
         back: number of the camera's processed frames ago; 0 is the present one.
+        rank: of a folder of references, the number of images that match better; 0 is the best one.
     """
 
     camera: int
     back: int = 0
+    rank: int = 0
 
 
 @dataclass(frozen=True)
 class Rig:
-    """N named cameras and P pairs of their views.
+    """N named cameras, stored images with names, and P pairs of their views.
 
     Attributes:
         cameras: names; the slot of a camera in a frame is its place here.
         pairs: two views each; empty if images are only extracted.
+        references: stored images, which are in no frame.
     """
 
     cameras: tuple[str, ...]
     pairs: tuple[tuple[View, View], ...]
+    references: tuple[Reference, ...] = ()
 
     @classmethod
-    def parse(cls, cameras: Sequence[str], pairs: Sequence[str]) -> Rig:
+    def parse(cls, cameras: Sequence[str], pairs: Sequence[str], references: Sequence[str] = ()) -> Rig:
         """Build a rig from names and from pairs written as ``first:second``.
 
         ``left@-1`` in a pair is the image of the camera ``left`` in the last frame that was processed,
-        ``left@-5`` the fifth last. Frames that were dropped between them do not count.
+        ``left@-5`` the fifth last. Frames that were dropped between them do not count. ``left:dock`` is a
+        camera with the reference ``dock``; if that is a folder, with the image of it that matches best, and
+        ``left:dock@2`` is the second best.
+
+        Args:
+            cameras: names.
+            pairs: of cameras, or of a camera and a reference.
+            references: ``name:path`` of an image file or a folder of them each.
 
         Raises:
             ConfigError: a name is empty, contains a colon or stands twice, there are too many names or none,
-                or a pair does not name two different views.
+                a pair does not name two different views, or a reference has no file.
         """
         names = tuple(cameras)
         for name in names:
@@ -76,12 +91,35 @@ class Rig:
                 allowed=f"1 to {MAX_CAMERAS}",
                 fix="run a second matcher for the others",
             )
-        return cls(names, tuple(_parse_pair(pair, names) for pair in pairs))
+        stored = parse_references(references, names)
+        return cls(names, tuple(_parse_pair(pair, names, stored) for pair in pairs), stored)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of cameras and references, by the index in a view."""
+        return (*self.cameras, *(reference.name for reference in self.references))
 
     @property
     def most_images(self) -> int:
-        """Largest number of images in one run, of the extractor or of the matcher."""
-        return max(len(self.cameras), len({view for pair in self.pairs for view in pair}))
+        """Largest number of images in one run, of the extractor or of the matcher; of a folder one."""
+        return max(len(self.cameras), len({view for pair in self.matched_pairs for view in pair}))
+
+    @property
+    def matched_pairs(self) -> list[tuple[View, View]]:
+        """The pairs without ranks, each once: best and second best of a folder are matched together."""
+        return list(dict.fromkeys(without_rank(pair) for pair in self.pairs))
+
+    @property
+    def run_shape(self) -> tuple[int, int]:
+        """Largest numbers of pairs and images in one run of the matcher; static exports may have less."""
+        of_folders = FOLDER_IMAGES_PER_RUN * self.has_folder
+        return max(len(self.matched_pairs), of_folders), max(self.most_images, 1 + of_folders)
+
+    @property
+    def has_folder(self) -> bool:
+        """True if a pair has a folder of references."""
+        references = [self.reference_of(view) for pair in self.pairs for view in pair]
+        return any(it.is_folder for it in references if it is not None)
 
     @property
     def most_frames_back(self) -> int:
@@ -91,9 +129,17 @@ class Rig:
     def name_of(self, pair: tuple[View, View]) -> str:
         """Return the name of a pair as `parse` takes it, such as ``left@-1:left``."""
         return ":".join(
-            f"{self.cameras[view.camera]}@-{view.back}" if view.back else self.cameras[view.camera]
-            for view in pair
+            self.names[it.camera] + (f"@-{it.back}" if it.back else f"@{it.rank + 1}" if it.rank else "")
+            for it in pair
         )
+
+    def reference_of(self, view: View) -> Reference | None:
+        """Return the reference of a view; None for an image of a camera."""
+        return None if view.camera < len(self.cameras) else self.references[view.camera - len(self.cameras)]
+
+    def is_of_two_cameras(self, pair: tuple[View, View]) -> bool:
+        """Return True if the pair is of two cameras at the same time."""
+        return not any(view.back or self.reference_of(view) for view in pair)
 
     def frames_back(self, camera: int) -> int:
         """Return how many past frames of a camera the pairs need."""
@@ -105,24 +151,48 @@ class Rig:
 
     def count_served(self, present: set[int]) -> int:
         """Return the number of pairs that a frame of these cameras completes."""
-        return sum(all(view.back or view.camera in present for view in pair) for pair in self.pairs)
+        stored = len(self.cameras)  # references are always there
+        return sum(
+            all(it.back or it.camera in present or it.camera >= stored for it in pair) for pair in self.pairs
+        )
 
 
-def _parse_pair(pair: str, cameras: tuple[str, ...]) -> tuple[View, View]:
-    found = [_VIEW.fullmatch(text) for text in pair.split(":")]
-    views = [
-        View(cameras.index(view["camera"]), int(view["back"] or 0))
-        for view in found
-        if view and view["camera"] in cameras
-    ]
-    backs = sorted(view.back for view in views)
-    if len(found) == len(views) == len(set(views)) == 2 and backs[0] == 0 and backs[1] <= MAX_FRAMES_BACK:
-        return views[0], views[1]
+def without_rank(pair: tuple[View, View]) -> tuple[View, View]:
+    """Return a pair with all images of a folder in the place of one of them."""
+    return replace(pair[0], rank=0), replace(pair[1], rank=0)
+
+
+def _parse_pair(pair: str, cameras: tuple[str, ...], references: tuple[Reference, ...]) -> tuple[View, View]:
+    views = [_parse_view(text, cameras, references) for text in pair.split(":")]
+    if len(views) == len(set(views)) == 2:
+        first, second = views
+        if first and second and any(not it.back and it.camera < len(cameras) for it in (first, second)):
+            return first, second
     name = cameras[0]
-    example = ":".join(cameras[:2]) if len(cameras) > 1 else f"{name}@-1:{name}"
-    raise ConfigError(
-        f"parameter pairs has '{pair}'",
-        allowed=f"first:second with two of the cameras {', '.join(cameras)}, or through time as "
-        f"{name}@-1:{name}, one of the two at present and the other at most {MAX_FRAMES_BACK} frames before",
-        fix=f'pairs: ["{example}"]',
+    allowed = (
+        f"first:second with two of the cameras {', '.join(cameras)}, or through time as {name}@-1:{name}, "
+        f"one of the two at present and the other at most {MAX_FRAMES_BACK} frames before"
     )
+    example = ":".join(cameras[:2]) if len(cameras) > 1 else f"{name}@-1:{name}"
+    if references:
+        stored = references[0].name
+        example = f"{name}:{stored}"
+        named = ", ".join(it.name for it in references)
+        allowed += (
+            f", or a camera at present with one of the references {named}; {stored} is the best image of a "
+            f"folder, {stored}@2 the second best"
+        )
+    raise ConfigError(f"parameter pairs has '{pair}'", allowed=allowed, fix=f'pairs: ["{example}"]')
+
+
+def _parse_view(text: str, cameras: tuple[str, ...], references: tuple[Reference, ...]) -> View | None:
+    found = _VIEW.fullmatch(text)
+    if found is None:
+        return None
+    name, back, place = found["name"], int(found["back"] or 0), int(found["place"] or 1)
+    if name in cameras and not found["place"] and back <= MAX_FRAMES_BACK:
+        return View(cameras.index(name), back)
+    for number, reference in enumerate(references, len(cameras)):
+        if name == reference.name and not found["back"] and place <= len(reference.images):
+            return View(number, rank=place - 1)
+    return None

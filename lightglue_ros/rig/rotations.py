@@ -59,7 +59,7 @@ class RotationFinder:
         """Take other pairs of the same cameras; what was found stays."""
         self._partners: dict[int, set[int]] = {camera: set() for camera in range(len(rig.cameras))}
         for first, second in rig.pairs:
-            if first.camera != second.camera:
+            if first.camera != second.camera and {first.camera, second.camera} <= set(self._partners):
                 self._partners[first.camera].add(second.camera)
                 self._partners[second.camera].add(first.camera)
         # Every camera is reached from a given one or from the first of its group, which stays as it is.
@@ -117,7 +117,7 @@ class RotationFinder:
         """Take the numbers of matches in a frame: (first camera, second camera, matches) of each pair."""
         counts: dict[int, int] = {}
         for first, second, count in matches:
-            if first != second:
+            if first != second and {first, second} <= set(self._partners):
                 for camera in self._automatic & {first, second} & self._known:
                     counts[camera] = counts.get(camera, 0) + count
         for camera, count in counts.items():

@@ -236,6 +236,8 @@ class Tracker:
     def _read_matches(self, frame: FrameKeypoints, starts: np.ndarray) -> tuple[_Joins, _Claims]:
         joins, claims = [_NO_JOINS], [_NO_CLAIMS]
         for views, matches in zip(frame.rig.pairs, frame.matches, strict=True):
+            if any(map(frame.rig.reference_of, views)):
+                continue
             ends = [(matches.indices0, matches.keypoints0), (matches.indices1, matches.keypoints1)]
             if views[0].back:
                 views, ends = views[::-1], ends[::-1]

@@ -30,6 +30,11 @@ class CameraParameters:
         ["left/image_rect", "right/image_rect"],
         "Topic of each camera's images (Image or CompressedImage), remappable.",
     )
+    references: list[str] = parameter(
+        [""],
+        "Stored images that stand in pairs like a camera: NAME:FILE, or NAME:FOLDER for the image of a "
+        "folder that matches best. They are extracted once.",
+    )
     image_transport: str = parameter(
         "raw",
         "Transport of the images; compressed is JPEG or PNG on IMAGE_TOPIC/compressed.",

@@ -10,6 +10,7 @@ import numpy as np
 
 from lightglue_ros.core.features import MATCH_ARRAYS, PairMatches
 from lightglue_ros.rig.frame import FrameImage, FrameResult, RigPair
+from lightglue_ros.rig.references import StoredImage
 from lightglue_ros.rig.tracks import CameraTracks
 from lightglue_ros.rig.verification import Verification
 
@@ -59,7 +60,7 @@ def result_to_message(types: MessageTypes, result: FrameResult[StampedImage], mo
     """Make the Matches message of a frame that has a usable image; it has as many pairs as the rig."""
     rig = result.settings.rig
     pairs = [
-        _pair_message(types, rig.cameras[first.camera], rig.cameras[second.camera], pair)
+        _pair_message(types, rig.names[first.camera], rig.names[second.camera], pair)
         for (first, second), pair in zip(rig.pairs, result.pairs, strict=True)
     ]
     return types.matches(header=result.first_image.header, model=model, pairs=pairs)
@@ -119,10 +120,17 @@ def _verification_fields(types: MessageTypes, found: Verification | None) -> dic
     }
 
 
-def _image_fields(types: MessageTypes, number: int, image: StampedImage | None) -> dict[str, Any]:
-    """Make the fields of the first (0) or second (1) image of a pair; zeros if it is missing."""
+def _image_fields(
+    types: MessageTypes, number: int, image: StampedImage | StoredImage | None
+) -> dict[str, Any]:
+    """Make the fields of the first (0) or second (1) image of a pair; zeros if it is missing.
+
+    A reference has no stamp, and the name of its file in the place of a frame.
+    """
     values = (types.time(sec=0, nanosec=0), "", 0, 0)
-    if image is not None:
+    if isinstance(image, StoredImage):
+        values = (values[0], image.path.name, image.width, image.height)
+    elif image is not None:
         values = (image.header.stamp, image.header.frame_id, image.width, image.height)
     names = ("stamp", "frame_id", "width", "height")
     return {f"{name}{number}": value for name, value in zip(names, values, strict=True)}

@@ -7,9 +7,10 @@ Each parameter is declared once, as a field of a dataclass. A running node reads
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lightglue_ros.core import MatchPipeline
@@ -43,7 +44,8 @@ class MatcherParameters(CameraParameters):
     pairs: list[str] = parameter(
         ["left:right"],
         "Pairs of images to match: left:right is two cameras, left@-1:left a camera's last processed frame "
-        "and now.",
+        "and now, left:dock a camera and one of the references, left:places@2 the second best image of a "
+        "folder.",
         can_change=True,
     )
     model: str = parameter(
@@ -215,7 +217,7 @@ class MatcherParameters(CameraParameters):
             )
         self._check_rotations()
         super()._check_together()
-        _ = self.frame
+        self._check_references()
 
     def _check_rotations(self) -> None:
         given = [it for it in self.camera_rotations if it]
@@ -231,6 +233,17 @@ class MatcherParameters(CameraParameters):
                 "parameter camera_rotations is set and input is features, which come without images",
                 allowed="rotations where the images are extracted",
                 fix="set camera_rotations of the matcher that publishes the features",
+            )
+
+    def _check_references(self) -> None:
+        rig = self.frame.rig
+        with_reference = [pair for pair in rig.pairs if any(map(rig.reference_of, pair))]
+        if with_reference and self.verification == "essential":
+            raise ConfigError(
+                f"parameter verification is essential, and pair {rig.name_of(with_reference[0])} has a "
+                "reference, whose intrinsics are unknown",
+                allowed="homography for a plane, fundamental, or none",
+                fix="verification: homography",
             )
 
     @property
@@ -253,12 +266,12 @@ class MatcherParameters(CameraParameters):
     def watches_calibration(self) -> bool:
         """True if the row errors of pairs of two cameras are counted, where CameraInfo is known."""
         pairs = self.frame.rig.pairs
-        return self.calibration_limit > 0 and any(not (one.back or two.back) for one, two in pairs)
+        return self.calibration_limit > 0 and any(map(self.frame.rig.is_of_two_cameras, pairs))
 
     @property
     def graphs(self) -> tuple[str, ...]:
         """The graphs of the model that this node runs."""
-        if self.takes_features:
+        if self.takes_features and not self.frame.rig.references:
             return (MATCHER,)
         return (EXTRACTOR, MATCHER) if self.publish_matches else (EXTRACTOR,)
 
@@ -302,7 +315,9 @@ class MatcherParameters(CameraParameters):
     def frame(self) -> FrameSettings:
         """The settings of a frame that follow from the parameters."""
         return FrameSettings(
-            rig=Rig.parse(self.cameras, self.pairs if self.publish_matches else []),
+            rig=Rig.parse(self.cameras, self.pairs, self.references)
+            if self.publish_matches
+            else Rig.parse(self.cameras, []),
             image_size=(self.image_width, self.image_height),
             max_keypoints=self.max_keypoints or None,
             match_threshold=self.match_threshold,
@@ -311,6 +326,12 @@ class MatcherParameters(CameraParameters):
             refine=self.refine,
             rotations=tuple(None if it == AUTO else int(it) for it in self.camera_rotations if it),
         )
+
+    def with_absolute_references(self) -> MatcherParameters:
+        """Return the parameters for processes that may run in other folders."""
+        texts = [text.partition(":") for text in self.references if text]
+        paths = [f"{name}:{Path(path).expanduser().absolute()}" for name, _, path in texts]
+        return replace(self, references=paths)
 
     def load(self) -> MatchPipeline:
         """Load the model and run it once, so that the first frame is not slow.
@@ -332,7 +353,7 @@ class MatcherParameters(CameraParameters):
             graphs=self.graphs,
         )
         self.check_model(pipeline)
-        pipeline.warm_up(len(self.cameras), len(self.frame.rig.pairs), self.frame.rig.most_images)
+        pipeline.warm_up(len(self.cameras), *self.frame.rig.run_shape)
         return pipeline
 
     def check_model(self, pipeline: MatchPipeline) -> None:
@@ -342,7 +363,7 @@ class MatcherParameters(CameraParameters):
             max_keypoints=self.frame.max_keypoints,
             match_threshold=self.match_threshold,
             images=self.frame.rig.most_images,
-            pairs=len(self.frame.rig.pairs),
+            pairs=len(self.frame.rig.matched_pairs),
         )
 
 

@@ -7,6 +7,7 @@ import pytest
 from ament_index_python.packages import get_package_share_directory
 
 from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.image_files import write_image
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.rosdata.messages import message_to_matches
 
@@ -20,13 +21,16 @@ READY = [
     ("visual_inertial", ["left", "right"], [OK, OK, MISSING]),
     ("surround", ["front", "left", "rear", "right"], [OK, OK, OK, OK]),
     ("mono", ["camera"], [OK, MISSING]),
+    ("docking", ["front"], [OK]),
 ]
 
 
 @pytest.mark.parametrize(("name", "cameras", "statuses"), READY)
-def test_the_second_frame_of_each_ready_rig(robot, motorcycle, name, cameras, statuses):
+def test_the_second_frame_of_each_ready_rig(robot, motorcycle, name, cameras, statuses, tmp_path):
     """The pairs with the frame five before have none yet."""
-    rig = robot(cameras, params_file=CONFIG / f"{name}.yaml")
+    write_image(tmp_path / "dock.png", motorcycle[1])
+    stored = {"references": [f"dock:{tmp_path / 'dock.png'}"]} if name == "docking" else {}
+    rig = robot(cameras, params_file=CONFIG / f"{name}.yaml", **stored)
     images = {camera: motorcycle[slot % 2] for slot, camera in enumerate(cameras)}
     message = rig.show_until(images, lambda m: [pair.status for pair in m.pairs] == statuses, f"{statuses}")
     assert min(len(pair.scores) for pair in message.pairs if pair.status == OK) > 50
