@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -124,6 +125,17 @@ def test_the_python_of_coming_from_runs_and_gives_the_same_matches_each_way(user
     assert len(matches) == len(pair.scores) > 300
     assert keypoints[0][matches[0].queryIdx].pt == pytest.approx(pair.keypoints0[0].tolist())
     assert keypoints[1][matches[0].trainIdx].pt == pytest.approx(pair.keypoints1[0].tolist())
+
+
+def test_the_python_of_the_node_finds_the_pose_of_a_plane():
+    """A dock 1.5 m in front of the camera and 0.1 m to the right, turned by 20 degrees about its vertical."""
+    camera_matrix = np.array([[500.0, 0, 320], [0, 500.0, 240], [0, 0, 1]])
+    turned = cv2.Rodrigues(np.array([0.0, np.radians(20), 0.0]))[0]
+    from_dock = camera_matrix @ np.column_stack([0.001 * turned[:, :2], [0.1, 0.0, 1.5]])
+    pair = SimpleNamespace(matrix=np.linalg.inv(from_dock).ravel(), width1=400, height1=300)
+    values = python_values("docs/node.md", {"pair": pair, "camera_matrix": camera_matrix})
+    assert values["translation"].ravel() == pytest.approx([0.1, 0.0, 1.5], abs=1e-3)
+    np.testing.assert_allclose(cv2.Rodrigues(values["rotation"])[0], turned, atol=1e-3)
 
 
 def test_the_example_of_an_extractor_makes_a_model(monkeypatch):

@@ -33,7 +33,8 @@ class CameraParameters:
     references: list[str] = parameter(
         [""],
         "Stored images that stand in pairs like a camera: NAME:FILE, or NAME:FOLDER for the image of a "
-        "folder that matches best. They are extracted once.",
+        "folder that matches best (left:NAME in pairs; left:NAME@2 is the second best). They are extracted "
+        "once.",
     )
     image_transport: str = parameter(
         "raw",

@@ -44,8 +44,7 @@ class MatcherParameters(CameraParameters):
     pairs: list[str] = parameter(
         ["left:right"],
         "Pairs of images to match: left:right is two cameras, left@-1:left a camera's last processed frame "
-        "and now, left:dock a camera and one of the references, left:places@2 the second best image of a "
-        "folder.",
+        "and now.",
         can_change=True,
     )
     model: str = parameter(

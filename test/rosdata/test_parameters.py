@@ -67,3 +67,18 @@ def test_whole_numbers_are_taken_for_doubles(tmp_path):
     found = (values.match_threshold, *values.mono16_percentiles, values.sync_slop)
     assert found == (0.0, 2.0, 98.5, 1.0)
     assert all(type(value) is float for value in found)
+
+
+def test_references_go_with_what_they_can_be_matched_and_verified_with(tmp_path):
+    (tmp_path / "dock.png").touch()
+    rig = [f"references:=['dock:{tmp_path}/dock.png']", "pairs:=['left:right', 'left:dock']"]
+    assert read_file(None, [*rig, "verification:=homography"]).graphs == ("extractor", "matcher")
+    # The cameras' features come from elsewhere, those of the reference do not.
+    assert read_file(None, [*rig, "input:=features"]).graphs == ("extractor", "matcher")
+    for change, says in (
+        ("verification:=essential", "pair left:dock has a reference, whose intrinsics are unknown"),
+        ("references:=['left:dock.png']", "left is the name of a camera, too"),
+        ("references:=['dock:none.png']", "'dock:none.png': there is no file or folder"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            read_file(None, [*rig, change])
