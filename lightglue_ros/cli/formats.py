@@ -51,6 +51,12 @@ class MatchedPair:
     verification: Verification | None
 
     @property
+    def agreeing(self) -> int:
+        """Number of inliers; of matches, if they were not verified."""
+        found = self.verification
+        return len(self.matches) if found is None else int(np.count_nonzero(found.inliers))
+
+    @property
     def keypoints(self) -> BothKeypoints:
         """All keypoints of both images, to be drawn; None without features."""
         if self.features is None:
@@ -176,7 +182,7 @@ def hloc_names(images: Sequence[Path]) -> list[str]:
     Raises:
         ConfigError: hloc cannot use a name, or h5py is not installed.
     """
-    _h5py()
+    h5py_module()
     whole = [image.absolute() for image in images]
     folder = os.path.commonpath([image.parent for image in whole])
     names = [image.relative_to(folder).as_posix() for image in whole]
@@ -196,28 +202,34 @@ def hloc_names(images: Sequence[Path]) -> list[str]:
 def _hloc_features(
     path: Path, names: Sequence[str], canvas_size: tuple[int, int]
 ) -> Iterator[Callable[[MatchedPair], object]]:
-    with _hdf5_file(path) as (file, check):
+    with hdf5_file(path) as (file, check):
 
         def add(pair: MatchedPair) -> None:
             for image, features in zip((pair.first, pair.second), pair.features, strict=True):
                 if names[image] in file:
                     continue
-                group = file.create_group(names[image])
-                mask, image_size = features.mask[0], features.image_sizes[0]
-                group["keypoints"] = features.keypoints[0][mask]
-                # As in hloc, the detector is taken to be accurate to a pixel of the canvas.
-                group["keypoints"].attrs["uncertainty"] = canvas_pixel(image_size, canvas_size)
-                group["scores"] = features.scores[0][mask]
-                group["descriptors"] = features.descriptors[0][mask].T
-                group["image_size"] = image_size.astype(np.int64)
+                write_features(file, names[image], features, canvas_size)
             check()
 
         yield add
 
 
+def write_features(file: Any, name: str, features: Features, canvas_size: tuple[int, int]) -> Any:
+    """Add the features of one image to an open HDF5 file as hloc reads them; returns their group."""
+    group = file.create_group(name)
+    mask, image_size = features.mask[0], features.image_sizes[0]
+    group["keypoints"] = features.keypoints[0][mask]
+    # As in hloc, the detector is taken to be accurate to a pixel of the canvas.
+    group["keypoints"].attrs["uncertainty"] = canvas_pixel(image_size, canvas_size)
+    group["scores"] = features.scores[0][mask]
+    group["descriptors"] = features.descriptors[0][mask].T
+    group["image_size"] = image_size.astype(np.int64)
+    return group
+
+
 @contextmanager
 def _hloc_matches(path: Path, names: Sequence[str]) -> Iterator[Callable[[MatchedPair], object]]:
-    with _hdf5_file(path) as (file, check):
+    with hdf5_file(path) as (file, check):
 
         def add(pair: MatchedPair) -> None:
             name = "/".join(names[image].replace("/", "-") for image in (pair.first, pair.second))
@@ -256,10 +268,10 @@ def _spread(values: np.ndarray, slots: np.ndarray, count: int, empty: float) -> 
 
 
 @contextmanager
-def _hdf5_file(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+def hdf5_file(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
     """Open an HDF5 file; give it with a function that raises the OSError of an earlier write."""
     with _ErrorKeepingFile(path, "w+") as file:
-        with _h5py().File(file, "w") as hdf5:
+        with h5py_module().File(file, "w") as hdf5:
             yield hdf5, file.check
         file.check()
 
@@ -297,7 +309,12 @@ class _ErrorKeepingFile(io.FileIO):
             raise self._error
 
 
-def _h5py() -> Any:
+def h5py_module() -> Any:
+    """Import h5py.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         import h5py
     except ImportError as missing:

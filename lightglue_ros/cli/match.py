@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import signal
+from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ import numpy as np
 from lightglue_ros.cli import matching
 from lightglue_ros.cli.arguments import add_model_arguments
 from lightglue_ros.cli.export import ensure_model
+from lightglue_ros.cli.kept_features import KeptFeatures
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.draw import AGE, COLOURINGS, MOST_LINES, Style
-from lightglue_ros.core.image_files import find_images
+from lightglue_ros.core.image_files import find_images, list_images
 from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD, SPLIT
 from lightglue_ros.core.rotation import AUTO
 from lightglue_ros.errors import ConfigError
@@ -24,6 +27,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = command.add_argument
     add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or globs")
+    against = "match each image with all images of a folder, and list these best first"
+    add("--against", type=Path, metavar="FOLDER", help=against)
     pairs = "numbers of the images to match, from 0 (each with the next)"
     add("--pairs", metavar="I:J,...", help=pairs)
     add_model_arguments(command)
@@ -48,8 +53,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--colour", default="score", metavar="BY", help=colour)
     add("--json", type=Path, metavar="FILE", help="write the matches of all pairs")
     add("--npz", type=Path, metavar="FILE", help="write them as NumPy arrays")
-    h5 = "write features.h5, matches.h5 and pairs.txt for hloc"
-    add("--h5", type=Path, metavar="DIR", help=h5)
+    h5 = (
+        "write features.h5, matches.h5 and pairs.txt for hloc into a folder; with --against: keep the "
+        "features of its images in this file for the next run"
+    )
+    add("--h5", type=Path, metavar="PATH", help=h5)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,12 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
     # So that a terminated run removes its unfinished files, as an interrupted run does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     paths = find_images(arguments.images)
+    against = _against(arguments.against, arguments.pairs)
     pairs = _pairs(arguments.pairs, len(paths))
+    if against:
+        pairs = list(product(range(len(paths)), range(len(paths), len(paths) + len(against))))
+        paths += against
     if not pairs:
         raise ConfigError("there is nothing to match", allowed="at least two images, or --pairs")
     geometry = _geometry(arguments.verify, arguments.intrinsics)
     style = _style(arguments.colour, arguments.lines)
-    outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, arguments.h5, style)
+    h5, features = (None, arguments.h5) if against else (arguments.h5, None)
+    outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, h5, style, features)
     outputs.check(paths)
     turns = _turns(arguments.rotations, arguments.h5)
     ensure_model(arguments.model)
@@ -79,7 +92,23 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{pipeline.info.model} on {pipeline.provider}, images shrunk to fit {width}x{height}", flush=True)
     if pipeline.fallback_warning:
         print(pipeline.fallback_warning, flush=True)
-    return matching.match_and_write(pipeline, paths, pairs, outputs, geometry, turns)
+    with ExitStack() as closing:
+        kept = None
+        if features is not None:
+            kept = KeptFeatures(features, arguments.model, pipeline)
+            closing.callback(kept.close)
+        references = matching.References(against, kept) if against else None
+        return matching.match_and_write(pipeline, paths, pairs, outputs, geometry, turns, references)
+
+
+def _against(folder: Path | None, pairs: str | None) -> list[Path]:
+    if folder is None:
+        return []
+    if pairs is not None:
+        raise ConfigError("--against and --pairs do not go together", fix="leave one of the two out")
+    if not folder.expanduser().is_dir():
+        raise ConfigError(f"--against is '{folder}'", allowed="a folder of images", fix="check the path")
+    return list_images(folder.expanduser())
 
 
 def _pairs(text: str | None, images: int) -> list[tuple[int, int]]:

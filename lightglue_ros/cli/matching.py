@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from lightglue_ros.cli.formats import MatchedPair, hloc_files, hloc_names, json_file, npz_file
+from lightglue_ros.cli.kept_features import Extracted, KeptFeatures
+from lightglue_ros.cli.left_out import LeftOut
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.best_rotation import match_turned
 from lightglue_ros.core.draw import Style, draw_matches
@@ -56,6 +58,7 @@ class Outputs:
         draw: picture of the first pair; a path without a suffix is a folder, for pictures of all pairs.
         h5: folder, see `hloc_files`.
         style: of the pictures; None is the default.
+        features: see `KeptFeatures`.
     """
 
     draw: Path | None = None
@@ -63,6 +66,7 @@ class Outputs:
     npz: Path | None = None
     h5: Path | None = None
     style: Style | None = None
+    features: Path | None = None
 
     @property
     def draws_all(self) -> bool:
@@ -75,7 +79,7 @@ class Outputs:
         Raises:
             ConfigError, ImageError: a file cannot be written.
         """
-        files = [path for path in (self.json, self.npz) if path]
+        files = [path for path in (self.json, self.npz, self.features) if path]
         folders = [path for path in (self.h5, self.draw if self.draws_all else None) if path]
         if self.draw and not self.draws_all:
             require_image_name(self.draw)
@@ -111,8 +115,11 @@ def match_and_write(
     outputs: Outputs,
     geometry: Geometry | None = None,
     turns: bool = False,
+    references: References | None = None,
 ) -> int:
     """Match pairs of image files as `FileMatcher` does, print a line for each and write the outputs.
+
+    With references the pairs of each first image come best first.
 
     Returns:
         Exit status: 1 if something was left out, else 0.
@@ -125,9 +132,14 @@ def match_and_write(
     left_out = LeftOut()
     done = 0
     with written_whole(outputs.writers(paths, pipeline.image_size)) as add:
-        matched = FileMatcher(pipeline, paths, left_out, geometry, turns=turns).match(pairs)
+        kept = None if references is None else references.kept
+        matcher = FileMatcher(pipeline, paths, left_out, geometry, turns=turns, kept=kept)
+        if kept is not None:
+            count = kept.complete(references.images, matcher.extract)
+            print(f"{len(references.images)} references, {count} of them extracted now", flush=True)
         # Only on a terminal.
-        for pair in tqdm(matched, total=len(pairs), unit=" pairs", leave=False, disable=None):
+        matched = tqdm(matcher.match(pairs), total=len(pairs), unit=" pairs", leave=False, disable=None)
+        for pair in matched if references is None else _best_first(matched, bool(outputs.draw)):
             with tqdm.external_write_mode():
                 print(f"{paths[pair.first]} {paths[pair.second]}: {pair}", flush=True)
             add(pair)
@@ -143,29 +155,23 @@ def match_and_write(
     return int(left_out.count > 0)
 
 
-class LeftOut:
-    """Prints what is left out and why, with the first traceback of each kind of unexpected error.
+@dataclass(frozen=True)
+class References:
+    """Images that are matched with each query, and where their features are kept (None: in memory)."""
 
-    Attributes:
-        count: number of things that were left out.
-    """
+    images: Sequence[Path]
+    kept: KeptFeatures | None
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._kinds: set[type[Exception]] = set()
 
-    def __call__(self, what: str, error: Exception) -> None:
-        """Print that something (an image, a pair or a picture) is left out because of an error."""
-        self.count += 1
-        text = " ".join(str(error).split())
-        with tqdm.external_write_mode(sys.stderr):
-            if isinstance(error, LightGlueRosError):
-                print(f"left out: {text}", file=sys.stderr, flush=True)
-                return
-            if type(error) not in self._kinds:
-                traceback.print_exception(error)
-                self._kinds.add(type(error))
-            print(f"left out: {what}: {type(error).__name__}: {text}", file=sys.stderr, flush=True)
+def _best_first(matched: Iterable[MatchedPair], keeps_features: bool) -> Iterator[MatchedPair]:
+    """Sort the pairs of each first image by their inliers, or by their matches if they were not verified."""
+    number = 0
+    for _, pairs in groupby(matched, key=lambda pair: pair.first):
+        # Features only for pictures: those of a thousand references take 300 MB with XFeat.
+        found = [pair if keeps_features else replace(pair, features=None) for pair in pairs]
+        for pair in sorted(found, key=lambda pair: pair.agreeing, reverse=True):
+            yield replace(pair, number=number)
+            number += 1
 
 
 class FileMatcher:
@@ -181,6 +187,7 @@ class FileMatcher:
         geometry: None is no verification.
         most_held: images whose features are kept; the last ones used stay.
         turns: try the second image of each pair in four orientations, which are all kept.
+        kept: features on disk, which are not extracted again.
     """
 
     def __init__(
@@ -191,7 +198,9 @@ class FileMatcher:
         geometry: Geometry | None = None,
         most_held: int = MOST_HELD,
         turns: bool = False,
+        kept: KeptFeatures | None = None,
     ) -> None:
+        self._kept = kept
         self._turns = ROTATIONS if turns else (0,)
         self._pipeline = pipeline
         self._paths = paths
@@ -226,13 +235,31 @@ class FileMatcher:
             needed = [image for image in self._held if last_pair[image] >= begin]
             self._held = {image: self._held[image] for image in needed[-self._most_held :]}
 
+    def extract(self, images: Sequence[Path]) -> Iterator[Extracted]:
+        """Extract some of the images; one that fails is left out, here and in pairs."""
+        numbers = {path: number for number, path in enumerate(self._paths)}
+        for begin in range(0, len(images), IMAGES_PER_RUN):
+            of_run = images[begin : begin + IMAGES_PER_RUN]
+            self._read_and_extract([numbers[path] for path in of_run])
+            for path in of_run:
+                for features, grey in self._held.pop(numbers[path], ()):
+                    yield path, features, grey
+
     def _load(self, images: set[int]) -> None:
         """Read and extract the images that are not held."""
-        read = {}
+        lacking = []
         for image in sorted(images):
             if image in self._held:
                 self._held[image] = self._held.pop(image)
-                continue
+            elif self._kept is not None and (kept := self._kept.read(self._paths[image])) is not None:
+                self._held[image] = [kept]
+            else:
+                lacking.append(image)
+        self._read_and_extract(lacking)
+
+    def _read_and_extract(self, images: Sequence[int]) -> None:
+        read = {}
+        for image in images:
             try:
                 read[image] = read_image(self._paths[image])
             except Exception as error:
