@@ -139,6 +139,7 @@ def load_networks(
     build = spec.build_extractor if deform_conv else spec.build_portable_extractor or spec.build_extractor
     with _weights_of(extractor_file, spec) as weights:
         extractor = build(weights)
+    extractor.subpixel = options.subpixel
     with _weights_of(matcher_file, spec) as weights:
         prefix = spec.matcher_prefix
         own = {key.removeprefix(prefix): it for key, it in weights.items() if key.startswith(prefix)}
@@ -176,7 +177,7 @@ def describe(spec: ModelSpec, files: Sequence[LocalFile], options: ExportOptions
         extractor=spec.extractor,
         divisor=spec.divisor,
         descriptor_dim=spec.matcher.input_dim,
-        keypoint_reach=spec.keypoint_reach,
+        keypoint_reach=spec.keypoint_reach or int(options.subpixel),
         weights_sha256=checksums,
         licence=spec.licence if checksums == published else "unknown (weights of your own)",
         tensorrt=False,

@@ -94,6 +94,8 @@ class ExtractorGraph(Graph):
         rank = torch.arange(self.max_keypoints)
         chosen = (scores > 0) & (rank < max_keypoints) & valid.unsqueeze(1)
         positions, scores = self.extractor.refine(features, positions, torch.where(chosen, scores, 0.0))
+        if self.extractor.subpixel:  # a keypoint of the first or last pixel may have moved out of its image
+            positions = torch.minimum(positions.clamp_min(0), (sizes - 1).clamp_min(0).unsqueeze(1))
         mask = scores > 0
         descriptors = self.extractor.describe(features, positions, (width, height))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lightglue_ros.core.refinement import WHOLE_PIXELS
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.export.models.lightglue import NEVER
 from lightglue_ros.export.models.transformer import LightGlueConfig
@@ -36,6 +37,7 @@ class ExportOptions:
         target: what the file runs on: ``cpu`` and ``gpu`` in ONNX Runtime, each with the operators that are
             fast there; ``portable`` in other runtimes and in TensorRT, with standard operators only and no
             DeformConv in ALIKED. Default: cpu, with fp16 gpu.
+        subpixel: move keypoints from whole pixels to the peaks of the detector's heatmap between the pixels.
         adaptive: stop pairs early and prune points as the original does. Only in a dynamic export, and not
             for GPUs.
         depth_confidence: share of confident points at which a pair stops, -1 is never; default: the
@@ -53,6 +55,7 @@ class ExportOptions:
     channels: int | None = None
     opset: int | None = None
     target: str | None = None
+    subpixel: bool = False
     adaptive: bool = False
     depth_confidence: float | None = None
     width_confidence: float | None = None
@@ -83,6 +86,12 @@ class ExportOptions:
             ConfigError: a value is invalid, or in conflict with another value.
         """
         self._check()
+        if self.subpixel and spec.extractor not in WHOLE_PIXELS:
+            raise ConfigError(
+                f"subpixel is on for {spec.name}, whose keypoints lie between the pixels by themselves",
+                allowed=f"subpixel with {', '.join(WHOLE_PIXELS)}",
+                fix="leave out --subpixel",
+            )
         defaults = {name: getattr(spec.matcher, name) if self.adaptive else NEVER for name in CONFIDENCES}
         defaults["target"] = self.default_target
         if self.is_static:
@@ -105,6 +114,7 @@ class ExportOptions:
             self.precision: self.precision != "fp32",
             f"opset{self.opset}": self.opset is not None,
             f"{self.target}": self.target not in (None, self.default_target),
+            "subpixel": self.subpixel,
             "adaptive": self.adaptive,
             f"depth{self.depth_confidence}": self.depth_confidence is not None,
             f"width{self.width_confidence}": self.width_confidence is not None,

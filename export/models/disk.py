@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.maps import unit
 from lightglue_ros.export.operators.pixels import has_contrast, kept, normalise
@@ -27,6 +28,8 @@ KERNEL = 5  # pixels per side of every convolution
 NMS_SIZE = 5  # pixels, kornia's and cvg/LightGlue's default
 DETECTION_THRESHOLD = 0.0  # for the heatmap; default of both
 BLOCK = 4  # pixels per side of the blocks whose heatmap is computed at once; see `_in_blocks`
+# Input of the last layer, and the heatmap.
+Features = tuple[Tensor, Tensor]
 FULL_RESOLUTION_CHANNELS = 80  # input of the last layer: 64 from the level below, 16 from the first layer
 
 
@@ -65,10 +68,10 @@ class DISK(Extractor):
         own |= {"descriptor.weight": weight[:-1].flatten(1), "descriptor.bias": bias[:-1]}
         return own | {"detector.weight": _in_blocks(weight[-1]), "detector.bias": bias[-1:].repeat(BLOCK**2)}
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Features]:
         """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 16, and features.
 
-        The features are the input of the last layer, [N, 80, H, W].
+        The features are the input of the last layer, [N, 80, H, W], and the heatmap [N, H, W].
         """
         levels = [self.first(images.to(self.first.weight.dtype))]
         for layer in self.down:
@@ -78,11 +81,20 @@ class DISK(Extractor):
             bottom = layer(_join(bottom, levels.pop()))
         features = self.gate(_join(bottom, levels.pop()))
         heatmap = F.pixel_shuffle(self.detector(features.float()), BLOCK).squeeze(1)
-        return kept(_keypoint_scores(heatmap), has_contrast(images).squeeze(1)), features
+        return kept(_keypoint_scores(heatmap), has_contrast(images).squeeze(1)), (features, heatmap)
 
-    def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """Compute descriptors [N, K, 128] at whole pixels."""
-        return unit(self.descriptor(_patches(features, positions.long(), canvas)).float())
+    def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Move keypoints to the peaks of the heatmap between the pixels, if the export is subpixel."""
+        if not self.subpixel:
+            return positions, scores
+        _, heatmap = features
+        return positions + maps.peak_shifts(heatmap, positions, is_probability=False), scores
+
+    def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """Compute descriptors [N, K, 128] at the nearest pixels."""
+        nearest = positions.round() if self.subpixel else positions
+        patches = _patches(features[0], nearest.long(), canvas)
+        return unit(self.descriptor(patches).float())
 
 
 class Gate(nn.Module):

@@ -14,6 +14,7 @@ class Extractor(nn.Module):
     Attributes:
         descriptor_dim: D, width of a descriptor.
         border: pixels along the edges of an image that hold no keypoint.
+        subpixel: True if keypoints move to the peaks between the pixels.
         takes_grey: True if images come as [N, 1, H, W], the mean of the colours.
         kept_in_fp32: submodules that an fp16 export computes in fp32.
         int8_layers: layers (first, last + 1) of each `nn.Sequential` that an int8 export computes in 8 bits.
@@ -22,6 +23,7 @@ class Extractor(nn.Module):
 
     descriptor_dim: int
     border: int = 0
+    subpixel: bool = False
     takes_grey: bool = False
     kept_in_fp32: tuple[str, ...] = ()
     int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}

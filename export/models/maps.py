@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lightglue_ros.export.operators.pixels import EPSILON, softmax_of_channels, sum_corners
 
+MOST_SHIFT = 0.49  # pixels; less than half a pixel, so that rounding gives back the keypoint's pixel
 CELL = 8  # pixels per side of a cell of the detectors of SuperPoint and XFeat
 
 
@@ -46,6 +47,28 @@ def _highest_nearby(scores: Tensor, radius: int) -> Tensor:
     window = 2 * radius + 1
     rows = F.max_pool2d(scores, (1, window), stride=1, padding=(0, radius))
     return F.max_pool2d(rows, (window, 1), stride=1, padding=(radius, 0))
+
+
+def peak_shifts(heatmap: Tensor, positions: Tensor, *, is_probability: bool) -> Tensor:
+    """Find the peaks of a heatmap [N, H, W] between the pixels: shifts [N, K, 2] from positions [N, K, 2].
+
+    A parabola goes through each local maximum and its two neighbours, along x and along y. It goes through
+    the logarithms of probabilities, which are the detector's logits. A maximum at the edge of the map stays.
+    """
+    height, width = heatmap.shape[1:]
+    x, y = positions[..., 0:1], positions[..., 1:2]
+    beside = torch.tensor([-1.0, 0.0, 1.0])
+    rows = pixels(heatmap.unsqueeze(3), (x + beside).clamp_min(0), y.expand(-1, -1, 3)).squeeze(3)
+    columns = pixels(heatmap.unsqueeze(3), x.expand(-1, -1, 3), (y + beside).clamp_min(0)).squeeze(3)
+    values = torch.stack([rows, columns], dim=2)
+    if is_probability:
+        values = values.clamp_min(1e-12).log()
+    before, centre, after = values.unbind(3)
+    curvature = before - 2 * centre + after
+    shifts = (before - after) / torch.where(curvature < 0, 2 * curvature, 1.0)
+    last = torch.tensor([width - 1, height - 1], dtype=torch.float32)
+    has_neighbours = (positions > 0) & (positions < last) & (curvature < 0)
+    return torch.where(has_neighbours, shifts.clamp(-MOST_SHIFT, MOST_SHIFT), 0.0)
 
 
 def pixels_first(features: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ NMS_RADIUS = 4  # pixels, cvg/LightGlue's default
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue: luma of ITU-R BT.601
 WIDTHS = (64, 64, 128, 128)  # channels of the encoder's four levels
 HEAD_WIDTH = 256
+# Unit vectors for descriptors, and the heatmap.
+Features = tuple[Tensor, Tensor]
 
 
 class SuperPoint(Extractor):
@@ -64,10 +66,10 @@ class SuperPoint(Extractor):
         grey = torch.tensor(GREY_WEIGHTS).view(1, 3, 1, 1)
         return own | {"encoder.0.0.weight": own["encoder.0.0.weight"] * grey}
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Features]:
         """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 8, and features.
 
-        The features are unit vectors, [N, H/8, W/8, 256].
+        The features are unit vectors, [N, H/8, W/8, 256], and the heatmap [N, H, W].
         """
         encoded = self.encoder[0](images.to(self.encoder[0][0].weight.dtype))
         for level in self.encoder[1:]:
@@ -76,15 +78,23 @@ class SuperPoint(Extractor):
         is_keypoint = maps.is_local_maximum(heatmap, NMS_RADIUS) & (heatmap > self.detection_threshold)
         is_keypoint = is_keypoint & has_contrast(images)
         scores = torch.where(is_keypoint, heatmap, 0.0).squeeze(1)
-        return scores, unit(maps.pixels_first(self.descriptor(encoded)).float())
+        features = unit(maps.pixels_first(self.descriptor(encoded)).float())
+        return scores, (features, heatmap.squeeze(1))
 
-    def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+    def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Move keypoints to the peaks of the heatmap between the pixels, if the export is subpixel."""
+        if not self.subpixel:
+            return positions, scores
+        _, heatmap = features
+        return positions + maps.peak_shifts(heatmap, positions, is_probability=True), scores
+
+    def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 256] at the positions.
 
         The mapping of pixels to cells is the reference's. It divides by 3.5 pixels more than the distance
         between the centres of the first and the last cell.
         """
-        width, height = canvas
+        (width, height), (features, _) = canvas, features
         rows, columns = features.shape[1:3]
         centre = (CELL - 1) / 2  # of the first cell, in pixels
         # Only empty slots have positions before the centre of the first cell.

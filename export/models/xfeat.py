@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.maps import CELL, fold_batch_norm, softmax_of_cells, unit
 from lightglue_ros.export.operators.pixels import kept, normalise, resample
 
 DETECTION_THRESHOLD = 0.05  # XFeat's default
 NMS_SIZE = 5  # pixels, XFeat's default
+# Unit vectors for descriptors, and the heatmap.
+Features = tuple[Tensor, Tensor]
 
 
 class XFeat(Extractor):
@@ -71,10 +74,10 @@ class XFeat(Extractor):
         sparse_only = {key: value for key, value in state_dict.items() if not key.startswith("fine_matcher.")}
         return _reshape_first_layers(_fold_batch_norm(sparse_only))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Features]:
         """Return scores [N, H, W] of images [N, 1, H, W], H and W multiples of 32, and features.
 
-        The features are unit vectors, [N, 64, H/8, W/8].
+        The features are unit vectors, [N, 64, H/8, W/8], and the heatmap [N, H, W].
         """
         precision = self.skip1.weight.dtype
         grey = normalise(images).to(precision)
@@ -86,15 +89,22 @@ class XFeat(Extractor):
 
         reliability = self.heatmap_head(features).squeeze(1).float()
         heatmap = softmax_of_cells(self.keypoint_head(grey).float())
-        return _keypoint_scores(heatmap, reliability), unit(features.float(), dim=1)
+        return _keypoint_scores(heatmap, reliability), (unit(features.float(), dim=1), heatmap)
 
-    def describe(self, features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
+    def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Move keypoints to the peaks of the heatmap between the pixels, if the export is subpixel."""
+        if not self.subpixel:
+            return positions, scores
+        _, heatmap = features
+        return positions + maps.peak_shifts(heatmap, positions, is_probability=True), scores
+
+    def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 64] at the positions."""
         width, height = canvas
         # The reference puts the corners at pixel centres for positions, and at cell edges for the map.
         x, y = positions.unbind(-1)
         grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
-        sampled = F.grid_sample(features, grid.unsqueeze(2), mode="bicubic", align_corners=False)
+        sampled = F.grid_sample(features[0], grid.unsqueeze(2), mode="bicubic", align_corners=False)
         return unit(sampled.squeeze(3).transpose(1, 2), dim=2)
 
 

@@ -43,6 +43,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "(cpu; gpu with fp16)"
     )
     add("--target", metavar="T", help=target)
+    subpixel = (
+        "move keypoints of xfeat, disk and superpoint between the pixels, to the peaks of the detector's "
+        "heatmap, for matches that no image refines"
+    )
+    add("--subpixel", action="store_true", help=subpixel)
     adaptive = "let pairs stop early and drop keypoints without a partner, as in the original LightGlue"
     add("--adaptive", action="store_true", help=adaptive)
     depth = (

@@ -244,6 +244,7 @@ _OPTIONS = {
     r"-(fp16|int8)": "--precision",
     r"-opset(\d+)": "--opset",
     r"-(cpu|gpu|portable)": "--target",
+    r"-subpixel()": "--subpixel",
     r"-adaptive()": "--adaptive",
     r"-depth(-?[\d.]+)": "--depth-confidence",
     r"-width(-?[\d.]+)": "--width-confidence",

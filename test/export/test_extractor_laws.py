@@ -28,13 +28,19 @@ EXTRACTORS = (
     "xfeat",
     "xfeat-fp16",
     "xfeat-int8",
+    "xfeat-subpixel",
     "disk",
     "disk-gpu",
     "aliked",
     "aliked-t16",
     "superpoint",
 )
-VARIANTS = {"fp16": {"precision": "fp16"}, "int8": {"precision": "int8"}, "gpu": {"target": "gpu"}}
+VARIANTS = {
+    "fp16": {"precision": "fp16"},
+    "int8": {"precision": "int8"},
+    "gpu": {"target": "gpu"},
+    "subpixel": {"subpixel": True},
+}
 BORDERS = {"superpoint": 4}  # pixels along the edges of an image without keypoints; 0 for other models
 
 

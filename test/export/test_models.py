@@ -9,6 +9,7 @@ from random_weights import SEED, lightglue_weights, superpoint_weights
 from torch.nn import functional as F
 
 from lightglue_ros.export import MODELS
+from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.aliked import DeformableConvolution
 from lightglue_ros.export.models.disk import DISK, _in_blocks, _keypoint_scores
 from lightglue_ros.export.models.lightglue import LightGlue
@@ -47,8 +48,23 @@ def test_disk_computes_descriptors_at_single_pixels_as_a_convolution_does_up_to_
     weight = disk.descriptor.weight.unflatten(1, (80, 5, 5))
     dense = F.normalize(F.conv2d(features, weight, disk.descriptor.bias, padding=2), dim=1)
     every_pixel = torch.stack([torch.arange(9).repeat(7), torch.arange(7).repeat_interleave(9)], dim=1)
-    found = disk.describe(features, every_pixel.float().expand(2, -1, -1), (9, 7))
+    found = disk.describe((features, None), every_pixel.float().expand(2, -1, -1), (9, 7))
     torch.testing.assert_close(found, dense.flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize("is_probability", [True, False])
+def test_peaks_lie_between_the_pixels_where_the_parabola_has_them_and_maxima_at_the_edge_stay(is_probability):
+    peaks = torch.tensor([[5.3, 7.0], [20.0, 4.6], [0.2, 12.0], [23.0, 15.4]])
+    y, x = torch.arange(16.0), torch.arange(24.0)
+    maps_of_peaks = [-0.3 * ((y - peak[1])[:, None] ** 2 + (x - peak[0]) ** 2) for peak in peaks]
+    heatmap = torch.stack(maps_of_peaks)
+    positions = peaks.round().clamp(max=torch.tensor([23.0, 15.0])).unsqueeze(1)
+    values = heatmap.exp() if is_probability else heatmap
+    found = positions + maps.peak_shifts(values, positions, is_probability=is_probability)
+    expected = torch.tensor([[5.3, 7.0], [20.0, 4.6], [0.0, 12.0], [23.0, 15.0]])
+    torch.testing.assert_close(found[:, 0], expected, atol=1e-3, rtol=0)
+    even = maps.peak_shifts(torch.full((1, 16, 24), 0.5), positions[:1], is_probability=is_probability)
+    assert not even.any()
 
 
 def test_disk_computes_the_heatmap_in_blocks_as_a_convolution_does():

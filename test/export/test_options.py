@@ -22,6 +22,7 @@ from lightglue_ros.export.options import ExportOptions
         ({"opset": 20, "target": "portable"}, "xfeat-opset20-portable"),
         ({"target": "gpu"}, "xfeat-gpu"),
         ({"target": "portable", "precision": "fp16"}, "xfeat-fp16-portable"),
+        ({"subpixel": True, "adaptive": True}, "xfeat-subpixel-adaptive"),
         ({"adaptive": True, "precision": "int8"}, "xfeat-int8-adaptive"),
         ({"adaptive": True, "depth_confidence": 0.9}, "xfeat-adaptive-depth0.9"),
         ({"adaptive": True, "width_confidence": -1.0}, "xfeat-adaptive-width-1.0"),
@@ -72,3 +73,8 @@ def test_a_stored_name_says_the_options_and_gives_back_the_command(options, name
 def test_invalid_options_are_refused(options, says):
     with pytest.raises(ConfigError, match=says):
         export_model("xfeat", **options)
+
+
+def test_a_model_that_finds_fractions_of_a_pixel_by_itself_has_no_subpixel_export():
+    with pytest.raises(ConfigError, match=r"subpixel is on for aliked, .*; allowed: subpixel with xfeat"):
+        export_model("aliked", subpixel=True)
