@@ -131,10 +131,15 @@ def test_matchers_are_measured_side_by_side(tmp_path, model_folder):
 
 
 def test_the_growth_of_a_model_is_measured(tmp_path, model_folder):
-    options = ["--images", 1, 2, "--sizes", "64x64", "--pairs", 1, "--keypoints", 1024, "--empty", "1024:9"]
+    options = ["--images", 1, 2, "--sizes", "64x64", "--pairs", 1, 2, "--pair-keypoints", 64]
+    options += ["--keypoints", 64, 128, "--empty"]
     tables = tables_of(tmp_path, "scaling.py", model_folder, *options)
-    # There is no export with 9 slots to compare 9 of 1024 with.
-    assert [[row[0] for row in table["rows"]] for table in tables] == [[1, 2], ["64x64"], [1], [1024]]
+    assert [[row[0] for row in table["rows"]] for table in tables] == [[1, 2], ["64x64"], [1, 2], [64, 128]]
+    work = [[row[table["columns"].index("GFLOP")] for row in table["rows"]] for table in tables]
+    for of_images in (work[0], work[2]):
+        assert of_images[1] == pytest.approx(2 * of_images[0], rel=0.01)
+    # Weights' products double, and those of keypoints with keypoints are four times as many.
+    assert 2 < work[3][1] / work[3][0] < 4
 
 
 def test_a_ring_of_four_cameras_is_measured(tmp_path, model_folder):
