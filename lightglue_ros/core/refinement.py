@@ -2,7 +2,7 @@
 
 Keypoints of XFeat, DISK and SuperPoint are whole pixels of the canvas, so a match is half a pixel off. One
 step of Lucas and Kanade's optical flow (IJCAI 1981), with the match as its beginning, compares the images
-themselves. On the motorcycle stereo pair the median error of XFeat's disparities goes from 0.71 to 0.24 px,
+themselves. On the motorcycle stereo pair the median error of XFeat's disparities goes from 0.73 to 0.25 px,
 and is 0.16 px for matches that pass the check and lie on the same row (bench/points.py).
 
 The images are compared in grey at the scale of the originals, with at most `MOST_DETAIL` pixels per pixel of

@@ -79,7 +79,7 @@ def triangulate(
 ) -> Points:
     """Make points of the matches of a rectified stereo pair that can be right.
 
-    Left out are outliers, refined matches that failed the check (three of four are wrong), matches on
+    Left out are outliers, refined matches that failed the check (two of three are wrong), matches on
     different rows, and those with a disparity of less than a pixel of the canvas.
 
     Args:
