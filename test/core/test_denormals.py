@@ -7,14 +7,13 @@ import pytest
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.denormals import flushed_denormals
 
-pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 is slowed down by denormals")
-
 
 def product_is_flushed():
     """True if this thread takes 1e-39 as zero."""
     return not (np.full(64, 1e-39, np.float32) * np.float32(2)).any()
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 is slowed down by denormals")
 def test_denormals_are_zero_inside_the_block_only_though_an_error_ends_it():
     assert not product_is_flushed()
     with suppress(ValueError), flushed_denormals():
