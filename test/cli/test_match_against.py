@@ -70,6 +70,24 @@ def test_the_references_of_each_query_come_best_first(match, query, places, tmp_
 
 
 @pytest.mark.model
+def test_a_place_on_a_drive_is_found_next_to_its_neighbours(match, shared_data, model_folder, tmp_path):
+    """Every second frame, and other pictures; bench/references.py does it with all of them."""
+    drive = list_images(shared_data / "kitti_seq1" / "image_l")[:15]
+    others = [*list_images(shared_data / "rig_lund")[:2], *list_images(shared_data / "pairs")[:2]]
+    folder = tmp_path / "places"
+    folder.mkdir()
+    for number, path in enumerate([*drive[::2], *others]):
+        (folder / f"{number}{path.suffix}").symlink_to(path)
+    queries = drive[1:-1:4]
+    match(*queries, "--against", folder, "--image-size", "320x96", "--json", tmp_path / "m.json")
+    names = ranked(tmp_path / "m.json")
+    first = [int(names[number].split(".")[0]) for number in range(0, len(names), len(drive[::2] + others))]
+    assert len(first) == len(queries) == 4
+    for query, found in zip(range(1, len(drive) - 1, 4), first, strict=True):
+        assert found in (query // 2, query // 2 + 1)
+
+
+@pytest.mark.model
 def test_kept_features_give_the_same_and_only_new_and_changed_images_are_extracted(
     match, run, query, places, kept, tmp_path
 ):

@@ -144,6 +144,17 @@ def test_the_images_of_a_folder_come_best_first(pipeline, motorcycle, places, ex
     np.testing.assert_array_equal(best.matches.indices1, expected.indices1)
 
 
+def test_a_static_export_matches_a_folder_in_as_small_runs_as_it_has(
+    pipeline, motorcycle, places, monkeypatch
+):
+    settings = settings_of(pipeline, ["front"], ["front:places"], [f"places:{places}"])
+    (expected,) = FrameProcessor(pipeline, settings).process(frame_of(motorcycle[0]), settings).pairs
+    monkeypatch.setattr(pipeline, "info", replace(pipeline.info, batch=2, pairs=1))
+    (found,) = FrameProcessor(pipeline, settings).process(frame_of(motorcycle[0]), settings).pairs
+    assert found.image1.path == expected.image1.path
+    np.testing.assert_array_equal(found.matches.indices1, expected.matches.indices1)
+
+
 def test_a_reference_never_makes_a_camera_missing(pipeline, motorcycle, dock, places):
     """A frame without the front camera still has the other pair; one with it alone is served."""
     settings = settings_of(
