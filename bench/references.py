@@ -24,21 +24,24 @@ from lightglue_ros.cli.matching import FileMatcher, Geometry
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import SUFFIXES, list_images
 from pose import DATA
-from tables import Table, keep, parser_of, print_head, print_table
+from tables import Cell, Table, keep, parser_of, print_head, print_table
 
 COLUMNS = (
     "model",
-    "verification",
+    "keypoints",
     "references",
     "extraction (ms per reference)",
     "file (MB)",
     "queries",
-    "a neighbour first",
-    "matches with it",
-    "with the best other picture",
+    "a neighbour first, by matches",
+    "by inliers",
+    "inliers with it, median",
+    "most inliers with another picture",
     "ms per query",
-    "ms per reference",
+    "without verification",
 )
+# Queries that are timed without verification.
+TIMED = 3
 
 
 def main() -> None:
@@ -47,19 +50,23 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=["xfeat"])
     parser.add_argument("--data", type=Path, default=DATA, help="folder with kitti_seq1 and other pictures")
     parser.add_argument("--queries", type=int, default=100, help="at most this many")
+    parser.add_argument("--max-keypoints", type=int, default=512, metavar="N", help="per image")
     arguments = parser.parse_args()
     print_head("References")
     drive = list_images(arguments.data / "kitti_seq1" / "image_l")
     others = [it for it in sorted(arguments.data.rglob("*")) if it.suffix.lower() in SUFFIXES]
     others = [it for it in others if it not in drive]
-    rows: list[list[object]] = []
+    rows = []
     for model in arguments.models:
+        pipeline = MatchPipeline(model, "cpu", max_keypoints=arguments.max_keypoints)
+        pipeline.warm_up()
         with TemporaryDirectory() as folder:
             stored = stored_images(Path(folder), [*drive[::2], *others])
-            queries = drive[1:-1:2][: arguments.queries]
-            rows += rows_of(model, drive, queries, stored, Path(folder) / "references.h5")
+            file = Path(folder) / "references.h5"
+            with closing(KeptFeatures(file, model, pipeline)) as kept:
+                rows.append(row_of(pipeline, drive, drive[1:-1:2][: arguments.queries], stored, kept, file))
     title = "Every second frame of kitti_seq1 among other pictures"
-    table = Table(title, COLUMNS, rows, x="verification", y="a neighbour first")
+    table = Table(title, COLUMNS, rows, x="model", y="by inliers")
     print_table(table)
     keep([table], arguments)
 
@@ -72,46 +79,51 @@ def stored_images(folder: Path, paths: Sequence[Path]) -> list[Path]:
     return links
 
 
-def rows_of(
-    model: str, drive: Sequence[Path], queries: Sequence[Path], references: Sequence[Path], file: Path
-) -> list[list[object]]:
+def row_of(
+    pipeline: MatchPipeline,
+    drive: Sequence[Path],
+    queries: Sequence[Path],
+    references: Sequence[Path],
+    kept: KeptFeatures,
+    file: Path,
+) -> tuple[Cell, ...]:
     """Find the best reference of each query, by its matches and by its inliers."""
-    pipeline = MatchPipeline(model, "cpu")
-    pipeline.warm_up()
-    rows: list[list[object]] = []
-    with closing(KeptFeatures(file, model, pipeline)) as kept:
+    begin = time.perf_counter()
+    kept.complete(references, FileMatcher(pipeline, references, LeftOut()).extract)
+    extraction = 1e3 * (time.perf_counter() - begin) / len(references)
+    frames = (len(drive) + 1) // 2
+    times, of_neighbour, of_others = [], [], []
+    right = {"matches": 0, "inliers": 0}
+    for query in queries:
         begin = time.perf_counter()
-        kept.complete(references, FileMatcher(pipeline, references, LeftOut()).extract)
-        extraction = 1e3 * (time.perf_counter() - begin) / len(references)
-        megabytes = file.stat().st_size / 1e6
-        for name in (None, "fundamental"):
-            times, right, of_neighbour, of_others = [], 0, [], []
-            for query in queries:
-                begin = time.perf_counter()
-                found = ranked(pipeline, query, references, kept, name)
-                times.append(1e3 * (time.perf_counter() - begin))
-                number = drive.index(query)
-                neighbours = {(number - 1) // 2, (number + 1) // 2}
-                right += found[0].second - 1 in neighbours
-                of_neighbour.append(max(it.agreeing for it in found if it.second - 1 in neighbours))
-                frames = (len(drive) + 1) // 2
-                of_others.append(max(it.agreeing for it in found if it.second - 1 >= frames))
-            rows.append(
-                [
-                    model,
-                    name or "none",
-                    len(references),
-                    f"{extraction:.0f}",
-                    f"{megabytes:.0f}",
-                    len(queries),
-                    right,
-                    f"{np.median(of_neighbour):.0f}",
-                    f"{max(of_others)}",
-                    f"{np.median(times):.0f}",
-                    f"{np.median(times) / len(references):.1f}",
-                ]
-            )
-    return rows
+        found = ranked(pipeline, query, references, kept, "fundamental")
+        times.append(1e3 * (time.perf_counter() - begin))
+        number = drive.index(query)
+        neighbours = {(number - 1) // 2, (number + 1) // 2}
+        most_matches = max(found, key=lambda pair: len(pair.matches))
+        right["inliers"] += found[0].second - 1 in neighbours
+        right["matches"] += most_matches.second - 1 in neighbours
+        of_neighbour.append(max(it.agreeing for it in found if it.second - 1 in neighbours))
+        of_others.append(max(it.agreeing for it in found if it.second - 1 >= frames))
+    unverified = []
+    for query in queries[:TIMED]:
+        begin = time.perf_counter()
+        ranked(pipeline, query, references, kept, None)
+        unverified.append(1e3 * (time.perf_counter() - begin))
+    return (
+        pipeline.info.model,
+        pipeline.max_keypoints,
+        len(references),
+        extraction,
+        file.stat().st_size / 1e6,
+        len(queries),
+        right["matches"],
+        right["inliers"],
+        float(np.median(of_neighbour)),
+        max(of_others),
+        float(np.median(times)),
+        float(np.median(unverified)),
+    )
 
 
 def ranked(

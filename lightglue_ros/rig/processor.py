@@ -272,10 +272,13 @@ def _make_pair(images: Images, matches: PairMatches) -> RigPair[Any]:
 def _choose_best(choices: _Choices[ImageT], rig: Rig) -> list[RigPair[ImageT]]:
     """Return the matches of each pair of the rig; of a folder the best, second best, and so on, by rank."""
     for pairs in choices.values():
-        pairs.sort(key=lambda pair: pair.agreeing, reverse=True)
-    ranks = [max(first.rank, second.rank) for first, second in rig.pairs]
-    found = [choices[without_rank(pair)] for pair in rig.pairs]
-    return [pairs[min(rank, len(pairs) - 1)] for rank, pairs in zip(ranks, found, strict=True)]
+        if len(pairs) > 1:
+            pairs.sort(key=lambda pair: pair.agreeing, reverse=True)
+    best = []
+    for views in rig.pairs:
+        pairs, rank = choices[without_rank(views)], max(views[0].rank, views[1].rank)
+        best.append(pairs[min(rank, len(pairs) - 1)])  # only one if the camera is missing
+    return best
 
 
 def _decode(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.references import Reference, parse_references
@@ -104,10 +105,10 @@ class Rig:
         """Largest number of images in one run, of the extractor or of the matcher; of a folder one."""
         return max(len(self.cameras), len({view for pair in self.matched_pairs for view in pair}))
 
-    @property
+    @cached_property
     def matched_pairs(self) -> list[tuple[View, View]]:
         """The pairs without ranks, each once: best and second best of a folder are matched together."""
-        return list(dict.fromkeys(without_rank(pair) for pair in self.pairs))
+        return list(dict.fromkeys(map(without_rank, self.pairs)))
 
     @property
     def run_shape(self) -> tuple[int, int]:
@@ -159,6 +160,8 @@ class Rig:
 
 def without_rank(pair: tuple[View, View]) -> tuple[View, View]:
     """Return a pair with all images of a folder in the place of one of them."""
+    if not pair[0].rank and not pair[1].rank:
+        return pair
     return replace(pair[0], rank=0), replace(pair[1], rank=0)
 
 
