@@ -103,7 +103,8 @@ class BagJob:
 
     def _key(self) -> str:
         """Return a hash of bag, settings, model and output: equal keys mean equal results."""
-        files = [file.stat() for bag in self.bags for file in storage_files(bag)]
+        masks = [Path(file) for file in self.settings.mask_files if file]
+        files = [file.stat() for file in (*(it for bag in self.bags for it in storage_files(bag)), *masks)]
         values = asdict(self.settings)
         about = {
             "version": __version__,

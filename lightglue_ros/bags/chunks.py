@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from lightglue_ros.bags.camera_info_index import make_calibration, set_camera_infos
 from lightglue_ros.bags.frame_index import FrameIndex
 from lightglue_ros.bags.recorded_images import check_image
+from lightglue_ros.bags.recorded_masks import RecordedMasks
 from lightglue_ros.bags.tally import Tally
 from lightglue_ros.core import Features, MatchPipeline, ModelError
 from lightglue_ros.core.store import find_model
@@ -159,8 +160,9 @@ class ChunkMatcher:
         self._bag = Bag(*source.bags, unpacked=source.unpacked)
         self._calibration = make_calibration(source.settings)
         self._settings = source.settings.frame
+        self._masks = RecordedMasks(source.settings, self._index.masks, self._bag)
         self._processor: FrameProcessor[CameraImage] = FrameProcessor(
-            pipeline, self._settings, self._calibration, references
+            pipeline, self._settings, self._calibration, references, self._masks.masks
         )
         self._processor.apply(self._settings)
         self._next: int | None = None
@@ -172,7 +174,8 @@ class ChunkMatcher:
     def find_rotations(self) -> tuple[int, ...]:
         """Match the first frames until the rotations are found; see `find_rotations`."""
         self._next = None
-        for _, frame in self._index.frames[:MOST_SEARCHED_FRAMES]:
+        for time, frame in self._index.frames[:MOST_SEARCHED_FRAMES]:
+            self._masks.set(time)
             with suppress(Exception):  # such a frame fails in its chunk, too
                 self._processor.process(self._read(frame), replace(self._settings, geometry="none"))
             if not self._processor.rotations.is_searching:
@@ -189,6 +192,7 @@ class ChunkMatcher:
             matched.tally.say("note", self.pipeline.fallback_warning)
         for time, frame in self._index.frames[chunk.start : chunk.stop]:
             set_camera_infos(self._calibration, self._index.camera_infos, time)
+            self._masks.set(time)
             images = self._read(frame)
             try:
                 result = self._processor.process(images, self._settings)
@@ -219,6 +223,7 @@ class ChunkMatcher:
         )
         for camera, error in result.rejected:
             matched.tally.add("rejected", self.source.settings.cameras[camera], error.cause, str(error))
+        self._masks.count_problems(matched.tally)
         for name, pair in zip(self.source.settings.pairs, result.pairs, strict=False):
             if pair.unverified:
                 matched.tally.add("unverified", name, pair.unverified)
@@ -264,7 +269,8 @@ class ChunkMatcher:
             # Further back where cameras are between two images, or images are broken.
             begin, reach = max(0, first - reach), 2 * reach
             history.clear()
-            for _, frame in self._index.frames[begin:first]:
+            for time, frame in self._index.frames[begin:first]:
+                self._masks.set(time)
                 self._add_to_history(self._read(frame))
 
     def _add_to_history(self, frame: RigFrame[CameraImage]) -> Sequence[Features | None]:

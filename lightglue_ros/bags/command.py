@@ -22,6 +22,7 @@ from lightglue_ros.core.video_files import SUFFIX as VIDEO_SUFFIX
 from lightglue_ros.core.video_files import require_video_name
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.bags import STORAGES
+from lightglue_ros.rosdata.masks import camera_masks
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
 _HEADER = ("bag", "frames", "pairs", "missing", "matches per pair", "images rejected", "output")
@@ -104,7 +105,10 @@ def _jobs(
         if len(bags) == 1:
             require_video_name(video)
     folder, sha256 = hash_model(settings.model)
-    settings = replace(settings.with_absolute_references(), model=str(folder))
+    # Processes and computers that match may have other working folders.
+    masks = [file and str(Path(file).expanduser().absolute()) for file in settings.mask_files]
+    settings = replace(settings.with_absolute_references(), model=str(folder), mask_files=masks)
+    camera_masks(settings, [])  # so that a wrong file ends the run before its work
     if len(bags) == 1:
         return [BagJob(bags[0], output, settings, sha256, progress, video)]
     names = [_name(path) for path, *_ in bags]

@@ -28,6 +28,7 @@ from lightglue_ros.bags.recorded_images import (
     find_image_topics,
     read_images,
 )
+from lightglue_ros.bags.recorded_masks import MaskIndex, index_masks
 from lightglue_ros.bags.tally import Tally, in_words
 from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.frame import RigFrame
@@ -50,6 +51,7 @@ class FrameIndex:
         frames: when the last image of a frame was recorded, in nanoseconds; and the places of its images.
         topics: the topic of each camera's images; None if the bag has none.
         camera_infos: see `CameraInfoIndex`.
+        masks: see `MaskIndex`.
         images: the number of recorded images.
         tally: findings about the images.
         damage: what is missing or could not be read.
@@ -58,6 +60,7 @@ class FrameIndex:
     frames: list[tuple[int, RigFrame[Place]]]
     topics: list[ImageTopic | None]
     camera_infos: CameraInfoIndex
+    masks: MaskIndex
     images: int
     tally: Tally
     damage: list[str]
@@ -124,7 +127,7 @@ def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherPa
         for name in [MATCHES_TOPIC, *tracks, *points]:
             if name in bag.types:
                 tally.say("note", f"its own {name} is left out")
-        infos = index_camera_infos(bag, settings, tally)
+        infos, masks = index_camera_infos(bag, settings, tally), index_masks(bag, settings, tally)
         for line in bag.notes:
             tally.say("note", line)
         damage = bag.problems()
@@ -132,7 +135,7 @@ def build_frame_index(paths: Sequence[Path], unpacked: Path, settings: MatcherPa
         (time, RigFrame(tuple(one and one.place for one in it.images), it.stamps, it.missing, it.epochs))
         for time, it in assembled.frames
     ]
-    return FrameIndex(frames, topics, infos, count.total(), tally, damage)
+    return FrameIndex(frames, topics, infos, masks, count.total(), tally, damage)
 
 
 def _list_images(

@@ -12,6 +12,7 @@ _LINES = {
     "failed": "{count} frames failed, such as: {example}",
     "missing": "camera {about} is missing in {count} frames: {cause}",
     "unverified": "pair {about} is not verified in {count} frames: {cause}",
+    "unmasked": "camera {about} is matched without a mask in {count} frames, such as: {example}",
     "calibration": "the calibration of pair {about} does not hold: {cause}",
     "note": "{example}",
 }
@@ -24,7 +25,7 @@ class Finding:
     """A finding about a bag.
 
     Attributes:
-        kind: damaged, rejected, failed, missing, unverified, calibration or note.
+        kind: damaged, rejected, failed, missing, unverified, unmasked, calibration or note.
         about: camera, pair or file; empty for the bag as a whole.
         cause: what is counted together; of rejected images a key such as broken_jpeg.
         count: number of images, frames or files.

@@ -14,6 +14,7 @@ from lightglue_ros.cli import matching
 from lightglue_ros.cli.arguments import add_model_arguments
 from lightglue_ros.cli.export import ensure_model
 from lightglue_ros.cli.kept_features import KeptFeatures
+from lightglue_ros.cli.masks import FileMasks
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.draw import AGE, COLOURINGS, MOST_LINES, Style
 from lightglue_ros.core.image_files import find_images, list_images
@@ -38,6 +39,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--refine", default="auto", metavar="METHOD", help=refine)
     rotations = "auto: try the second image of each pair in four orientations, for images turned by any angle"
     add("--rotations", metavar="HOW", help=rotations)
+    mask = (
+        "mask that is black where no keypoint may be: a file for all images, or a folder with a file "
+        "for each, such as left.png or left.jpg.png for left.jpg"
+    )
+    add("--mask", type=Path, metavar="PATH", help=mask)
     verify = (
         "mark the matches that agree with one fundamental, homography or essential matrix, within a "
         "pixel of the canvas"
@@ -78,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, h5, style, features)
     outputs.check(paths)
     turns = _turns(arguments.rotations, arguments.h5)
+    masks = FileMasks(arguments.mask, paths) if arguments.mask else None
     ensure_model(arguments.model)
     pipeline = MatchPipeline(
         arguments.model,
@@ -98,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             kept = KeptFeatures(features, arguments.model, pipeline)
             closing.callback(kept.close)
         references = matching.References(against, kept) if against else None
-        return matching.match_and_write(pipeline, paths, pairs, outputs, geometry, turns, references)
+        return matching.match_and_write(pipeline, paths, pairs, outputs, geometry, turns, references, masks)
 
 
 def _against(folder: Path | None, pairs: str | None) -> list[Path]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -21,11 +21,13 @@ from tqdm import tqdm
 from lightglue_ros.cli.formats import MatchedPair, hloc_files, hloc_names, json_file, npz_file
 from lightglue_ros.cli.kept_features import Extracted, KeptFeatures
 from lightglue_ros.cli.left_out import LeftOut
+from lightglue_ros.cli.masks import FileMasks
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
 from lightglue_ros.core.best_rotation import match_turned
 from lightglue_ros.core.draw import Style, draw_matches
 from lightglue_ros.core.files import Writer, require_file_name, require_parent_folder, written_whole
 from lightglue_ros.core.image_files import read_image, require_image_name, write_image
+from lightglue_ros.core.masks import Mask
 from lightglue_ros.core.refinement import GreyImage
 from lightglue_ros.core.rotation import ROTATIONS, turned_size
 from lightglue_ros.errors import ConfigError, LightGlueRosError
@@ -116,6 +118,7 @@ def match_and_write(
     geometry: Geometry | None = None,
     turns: bool = False,
     references: References | None = None,
+    masks: FileMasks | None = None,
 ) -> int:
     """Match pairs of image files as `FileMatcher` does, print a line for each and write the outputs.
 
@@ -133,7 +136,7 @@ def match_and_write(
     done = 0
     with written_whole(outputs.writers(paths, pipeline.image_size)) as add:
         kept = None if references is None else references.kept
-        matcher = FileMatcher(pipeline, paths, left_out, geometry, turns=turns, kept=kept)
+        matcher = FileMatcher(pipeline, paths, left_out, geometry, turns=turns, kept=kept, masks=masks)
         if kept is not None:
             count = kept.complete(references.images, matcher.extract)
             print(f"{len(references.images)} references, {count} of them extracted now", flush=True)
@@ -174,6 +177,11 @@ def _best_first(matched: Iterable[MatchedPair], keeps_features: bool) -> Iterato
             number += 1
 
 
+class _MaskedImage(NamedTuple):
+    image: np.ndarray
+    mask: Mask | None
+
+
 class FileMatcher:
     """Matches pairs of image files.
 
@@ -188,6 +196,7 @@ class FileMatcher:
         most_held: images whose features are kept; the last ones used stay.
         turns: try the second image of each pair in four orientations, which are all kept.
         kept: features on disk, which are not extracted again.
+        masks: of the images; None if they have none.
     """
 
     def __init__(
@@ -199,8 +208,10 @@ class FileMatcher:
         most_held: int = MOST_HELD,
         turns: bool = False,
         kept: KeptFeatures | None = None,
+        masks: FileMasks | None = None,
     ) -> None:
         self._kept = kept
+        self._masks = masks
         self._turns = ROTATIONS if turns else (0,)
         self._pipeline = pipeline
         self._paths = paths
@@ -209,7 +220,7 @@ class FileMatcher:
         self._most_held = most_held // len(self._turns) if pipeline.is_split else IMAGES_PER_RUN
         # The last ones used stand at the end.
         # Features and grey image in each orientation, or an image.
-        self._held: dict[int, list[tuple[Features, GreyImage | None]] | np.ndarray] = {}
+        self._held: dict[int, list[tuple[Features, GreyImage | None]] | _MaskedImage] = {}
         self._failed: set[int] = set()
 
     def match(self, pairs: Sequence[tuple[int, int]]) -> Iterator[MatchedPair]:
@@ -261,7 +272,7 @@ class FileMatcher:
         read = {}
         for image in images:
             try:
-                read[image] = read_image(self._paths[image])
+                read[image] = self._read(self._paths[image])
             except Exception as error:
                 self._fail(image, error)
         extract = self._extract if self._pipeline.is_split else list
@@ -271,18 +282,25 @@ class FileMatcher:
             else:
                 self._held[image] = found
 
+    def _read(self, path: Path) -> _MaskedImage:
+        image, mask = read_image(path), self._masks.of(path) if self._masks else None
+        if mask is not None:
+            mask.require_aspect(image.shape[1::-1])
+        return _MaskedImage(image, mask)
+
     def _fail(self, image: int, error: Exception) -> None:
         self._failed.add(image)
         self._left_out(str(self._paths[image]), error)
 
-    def _extract(self, images: Sequence[np.ndarray]) -> list[list[tuple[Features, GreyImage | None]]]:
+    def _extract(self, read: Sequence[_MaskedImage]) -> list[list[tuple[Features, GreyImage | None]]]:
         canvas, prepare = self._pipeline.image_size, self._pipeline.refiner.prepare
+        images, masks = zip(*read, strict=True)
         held: list[list[tuple[Features, GreyImage | None]]] = [[] for _ in images]
         for rotation in self._turns:
-            features = self._pipeline.extract(images, [rotation] * len(images))
-            for slot, image in enumerate(images):
+            features = self._pipeline.extract(images, [rotation] * len(images), masks)
+            for slot, (image, mask) in enumerate(read):
                 # Copied, because a view would keep the features of all images of the run in memory.
-                held[slot].append((features.of_image(slot).copy(), prepare(image, canvas, rotation)))
+                held[slot].append((features.of_image(slot).copy(), prepare(image, canvas, rotation, mask)))
         return held
 
     def _match_held(
@@ -306,7 +324,9 @@ class FileMatcher:
                 for of_pair, turn, (first, second) in zip(matches, turns, slots, strict=True)
             ]
         else:
-            matches, sizes = self._pipeline.match(held, slots), [image.shape[1::-1] for image in held]
+            images, masks = zip(*held, strict=True)
+            matches = self._pipeline.match(images, slots, masks=masks)
+            sizes = [image.shape[1::-1] for image in images]
             turns = [0] * len(slots)
         if self._geometry is None:
             return [(of_pair, None, turn) for of_pair, turn in zip(matches, turns, strict=True)]

@@ -9,6 +9,7 @@ keypoints between pixels: there the black grows by the longest of these moves.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 
 from lightglue_ros.core.canvas import CanvasBatch
+from lightglue_ros.core.image_files import read_stored_image
 from lightglue_ros.core.rotation import turn, turned_size
 from lightglue_ros.errors import ConfigError, ImageError
 
@@ -24,7 +26,9 @@ class Mask:
     """A mask, which is brought to a canvas once and is then at hand; do not change the array.
 
     Args:
-        pixels: uint8 or bool [h, w], 0 where no keypoint may be; or [h, w, 3] with three equal channels.
+        pixels: uint8, uint16 or bool [h, w], 0 where no keypoint may be; or [h, w, 3] with three equal
+            channels.
+        name: what errors call it.
 
     Attributes:
         pixels: bool [h, w], False where no keypoint may be.
@@ -33,30 +37,32 @@ class Mask:
         ImageError: the array has another type or shape, has colours, or is all black.
     """
 
-    def __init__(self, pixels: np.ndarray) -> None:
-        found = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels)
-        is_array = isinstance(pixels, np.ndarray) and pixels.dtype in (np.uint8, np.bool_) and pixels.size
+    def __init__(self, pixels: np.ndarray, name: str = "the mask") -> None:
+        self.name = name
+        is_array = isinstance(pixels, np.ndarray)
+        found = f"{pixels.dtype} {list(pixels.shape)}" if is_array else type(pixels).__name__
+        is_array = is_array and pixels.dtype in (np.uint8, np.uint16, np.bool_) and pixels.size > 0
         if is_array and pixels.ndim == 3 and pixels.shape[2] in (1, 3):
             if (pixels != pixels[..., :1]).any():
-                raise ImageError("the mask has colours", allowed="grey: black where no keypoint may be")
+                raise ImageError(f"{name} has colours", allowed="grey: black (0) where no keypoint may be")
             pixels = pixels[..., 0]
         if not is_array or pixels.ndim != 2:
-            raise ImageError(
-                f"the mask is {found}", allowed="a NumPy array, uint8 or bool, [h, w], not empty"
-            )
+            raise ImageError(f"{name} is {found}", allowed="uint8, uint16 or bool, [h, w], not empty")
         self.pixels = pixels != 0
         if not self.pixels.any():
             raise ImageError(
-                "the mask is all black, so its image would have no keypoint",
+                f"{name} is all black, so its image would have no keypoint",
                 allowed="black (0) where no keypoint may be, anything else where keypoints may be",
                 fix="invert the mask if its objects are white",
             )
         self._on_canvas: tuple[object, np.ndarray] = None, self.pixels
+        self._other: Mask | None = None
 
-    @classmethod
-    def of(cls, mask: Mask | np.ndarray | None) -> Mask | None:
-        """Return a mask of an array, a mask itself, or None."""
-        return mask if mask is None or isinstance(mask, Mask) else cls(mask)
+    def joined(self, other: Mask) -> Mask:
+        """Return a mask that is black where one of the two is."""
+        both = Mask(self.pixels, self.name)
+        both._other = other
+        return both
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,7 +78,7 @@ class Mask:
         (width, height), (of_width, of_height) = self.size, image_size
         if abs(width * of_height - height * of_width) > of_width + of_height:
             raise ImageError(
-                f"the mask has {width}x{height} pixels, which is another aspect than that of its image of "
+                f"{self.name} has {width}x{height} pixels, which is another aspect than that of its image of "
                 f"{of_width:.0f}x{of_height:.0f}",
                 allowed="any size with the aspect of the image",
                 fix="make it of an image of this camera, as the camera sends it",
@@ -83,7 +89,8 @@ class Mask:
         last = np.subtract(self.size, 1)
         places = np.floor((keypoints + 0.5) * np.divide(self.size, image_size)).astype(np.int64)
         columns, rows = np.clip(places, 0, last).T
-        return self.pixels[rows, columns]
+        allowed: np.ndarray = self.pixels[rows, columns]
+        return allowed if self._other is None else allowed & self._other.allows(keypoints, image_size)
 
     def on_canvas(self, size: tuple[int, int], rotation: int = 0, reach: int = 0) -> np.ndarray:
         """Bring the mask to an image of (width, height) pixels on its canvas: bool [height, width].
@@ -97,7 +104,10 @@ class Mask:
             shrunk = _shrink(turn(self.pixels.view(np.uint8), rotation), size)
             if reach:
                 shrunk = cv2.erode(shrunk, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-            self._on_canvas = key, shrunk.view(np.bool_)
+            placed = shrunk.view(np.bool_)
+            if self._other is not None:
+                placed = placed & self._other.on_canvas(size, rotation, reach)
+            self._on_canvas = key, placed
         return self._on_canvas[1]
 
 
@@ -146,6 +156,15 @@ class MaskPlacer:
 _MOST_SIZES = 8
 
 
+def read_mask(path: str | os.PathLike[str]) -> Mask:
+    """Read a mask from an image file, all of whose values but 0 mean that a keypoint may be there.
+
+    Raises:
+        ImageError: the file is missing or broken, or it is no mask.
+    """
+    return Mask(read_stored_image(path), f"mask {path}")
+
+
 def masks_of(masks: Sequence[Mask | np.ndarray | None] | None, images: int) -> list[Mask | None] | None:
     """Check the masks of so many images, None for an image without one; None if no image has one.
 
@@ -160,12 +179,10 @@ def masks_of(masks: Sequence[Mask | np.ndarray | None] | None, images: int) -> l
             f"there are {len(masks)} masks for {images} images",
             allowed="one for each image; None for an image without a mask",
         )
-    made = []
-    for slot, mask in enumerate(masks):
-        try:
-            made.append(Mask.of(mask))
-        except ImageError as error:
-            raise ImageError(f"mask {slot}: {error}") from error
+    made = [
+        mask if mask is None or isinstance(mask, Mask) else Mask(mask, f"mask {slot}")
+        for slot, mask in enumerate(masks)
+    ]
     return made if any(it is not None for it in made) else None
 
 

@@ -51,6 +51,7 @@ from lightglue_ros.nodes.features import check_features, features_to_message
 from lightglue_ros.nodes.image_formats import ImageFormats
 from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
+from lightglue_ros.nodes.masks import MaskSubscriptions
 from lightglue_ros.nodes.points import PointPublisher
 from lightglue_ros.nodes.publishers import MatcherPublishers
 from lightglue_ros.nodes.status import MatcherStatus
@@ -105,12 +106,16 @@ class ActiveMatcher:
         image_topics = [node.resolve_topic_name(topic) for topic in settings.image_topics]
         calibration = RigCalibration(settings.cameras, image_topics, settings.camera_info_topics)
         self._calibration, self._calibration_watch = calibration, CalibrationWatch()
-        self._processor = FrameProcessor[CameraImage](pipeline, settings.frame, calibration, references)
         self._assembler = FrameAssembler[CameraImage](
             settings.frame.rig, settings.sync_slop, settings.camera_timeout
         )
         self._drawer = self._annotator = self._points = None
         with ExitStack() as closing:
+            self._masks = MaskSubscriptions(node, settings)
+            closing.callback(self._masks.destroy)
+            self._processor = FrameProcessor[CameraImage](
+                pipeline, settings.frame, calibration, references, self._masks.masks
+            )
             if publishers.pictures is not None:
                 self._drawer = Drawer(node, publishers.pictures, settings)
                 closing.callback(self._drawer.stop)
@@ -191,6 +196,7 @@ class ActiveMatcher:
             "incompatible publishers": self._inputs.incompatible,
             "images lost": self._inputs.lost,
             "clock": self._clock_watch.look(),
+            "masks": self._masks.look(),
             "calibration": self._calibration_watch.problem(self._settings.calibration_limit),
         }
         if self._pipeline.fallback_warning:

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol
 import numpy as np
 
 from lightglue_ros.core import Features, MatchPipeline, PairMatches
+from lightglue_ros.core.masks import Mask
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.core.rotation import turned_size
@@ -16,6 +17,7 @@ from lightglue_ros.errors import ConfigError, RejectedImageError
 from lightglue_ros.rig.extracted_references import ExtractedReferences, in_parts
 from lightglue_ros.rig.frame import FrameResult, FrameSettings, ImageT, RigFrame, RigPair
 from lightglue_ros.rig.history import ExtractedImage, History
+from lightglue_ros.rig.masks import CameraMasks
 from lightglue_ros.rig.rig import FOLDER_IMAGES_PER_RUN, Rig, View, without_rank
 from lightglue_ros.rig.rotations import RotationFinder
 from lightglue_ros.rig.verification import Intrinsics, Verification, verify_pair
@@ -43,6 +45,7 @@ class FrameProcessor(Generic[ImageT]):
         settings: of the first frame.
         calibration: of the cameras; only the geometry essential needs it.
         references: extracted images of this pipeline, to use again; None extracts with the first frame.
+        masks: of the cameras; None if they have none.
 
     Attributes:
         extracted: number of images extracted so far.
@@ -56,11 +59,13 @@ class FrameProcessor(Generic[ImageT]):
         settings: FrameSettings,
         calibration: Calibration | None = None,
         references: ExtractedReferences | None = None,
+        masks: CameraMasks | None = None,
     ) -> None:
         self.extracted = 0
         self._pipeline = pipeline
         self._calibration = calibration
         self._references = references or ExtractedReferences()
+        self._masks = masks
         self.history: History[ImageT] = History(settings.rig)
         self.rotations = RotationFinder(settings.rig, settings.rotations)
         self._settings: FrameSettings | None = None
@@ -77,11 +82,12 @@ class FrameProcessor(Generic[ImageT]):
         self.rotations.search(
             self._pipeline, [image if isinstance(image, np.ndarray) else None for image in decoded]
         )
-        features = self._extract(decoded)  # each image once
+        masks = self._masks.of_frame(frame.stamps, decoded) if self._masks else None
+        features = self._extract(decoded, masks)  # each image once
         if all(image is None for image in images):
             return FrameResult(settings, images, features, rejected)
         self._forget_if_time_was_set_back(frame)
-        present = self._extracted_images(images, features, decoded, settings.rig, keep_pixels)
+        present = self._extracted_images(images, features, decoded, masks, settings.rig, keep_pixels)
         choices = self._match(present, settings.rig)  # all pairs in one run; then they are refined
         self.rotations.take(
             (views[0].camera, views[1].camera, len(pair.matches))
@@ -98,10 +104,11 @@ class FrameProcessor(Generic[ImageT]):
         """Extract a frame without matching it, as one of the past of later frames; returns its features."""
         self.apply(settings)
         images, decoded, _ = _decode(frame.images, settings.mono16)
-        features = self._extract(decoded)
+        masks = self._masks.of_frame(frame.stamps, decoded) if self._masks else None
+        features = self._extract(decoded, masks)
         if any(image is not None for image in images):
             self._forget_if_time_was_set_back(frame)
-            present = self._extracted_images(images, features, decoded, settings.rig)
+            present = self._extracted_images(images, features, decoded, masks, settings.rig)
             self.history.add(present, frame.between)
         return features
 
@@ -129,7 +136,9 @@ class FrameProcessor(Generic[ImageT]):
                 self.history.forget(camera)
         self._epochs = frame.epochs
 
-    def _extract(self, decoded: Sequence[np.ndarray | Features | None]) -> list[Features | None]:
+    def _extract(
+        self, decoded: Sequence[np.ndarray | Features | None], masks: Sequence[Mask | None] | None
+    ) -> list[Features | None]:
         """Extract all images; features that were extracted elsewhere stay as they are."""
         images = [image if isinstance(image, np.ndarray) else None for image in decoded]
         features = [image if isinstance(image, Features) else None for image in decoded]
@@ -137,7 +146,7 @@ class FrameProcessor(Generic[ImageT]):
         self.extracted += len(slots)
         if slots:  # a node that is given features loads no extractor
             # A camera keeps its slot when another one is missing.
-            extracted = self._pipeline.extract(images, self.rotations.rotations or None)
+            extracted = self._pipeline.extract(images, self.rotations.rotations or None, masks)
             for slot in slots:
                 features[slot] = extracted.of_image(slot)
         return features
@@ -147,6 +156,7 @@ class FrameProcessor(Generic[ImageT]):
         images: Sequence[ImageT | None],
         features: Sequence[Features | None],
         decoded: Sequence[np.ndarray | Features | None],
+        masks: Sequence[Mask | None] | None,
         rig: Rig,
         keep_pixels: bool = False,
     ) -> list[ExtractedImage[ImageT] | None]:
@@ -160,7 +170,8 @@ class FrameProcessor(Generic[ImageT]):
             if isinstance(pixels, np.ndarray) and camera in in_pairs:
                 rotations = self.rotations.rotations
                 rotation = rotations[camera] if rotations else 0
-                grey = self._refiner.prepare(pixels, self._pipeline.image_size, rotation)
+                mask = masks[camera] if masks else None
+                grey = self._refiner.prepare(pixels, self._pipeline.image_size, rotation, mask)
             kept = image if keep_pixels else image.without_pixels()
             present[camera] = ExtractedImage(kept, found, grey)
         return present

@@ -6,7 +6,7 @@ Each parameter is declared once, as a field of a dataclass. A running node reads
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle
@@ -24,6 +24,7 @@ from lightglue_ros.rig.frame import FrameSettings
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rig.verification import GEOMETRIES
 from lightglue_ros.rosdata.camera_parameters import CameraParameters
+from lightglue_ros.rosdata.masks import camera_masks
 from lightglue_ros.rosdata.parameter_spec import parameter, specs_of
 
 
@@ -106,6 +107,23 @@ class MatcherParameters(CameraParameters):
         "For each camera the angle in degrees CLOCKWISE by which its images are turned before extraction so "
         "that they are upright: 0, 90, 180, 270, or auto; empty is 0 for all. Results stay in pixels of the "
         "images as they come. A turned image is shrunk to fit the canvas.",
+    )
+    mask_files: list[str] = parameter(
+        [""],
+        "For each camera an image file that is black (0) where no keypoint may be, such as on the robot's "
+        "own arm; of any size with the aspect of the images. Empty is no mask.",
+    )
+    mask_topics: list[str] = parameter(
+        [""],
+        "For each camera the topic of masks that change, such as from a segmentation: Image in mono8, or "
+        "CompressedImage in grey PNG, black (0) where no keypoint may be. They add to mask_files. Empty is "
+        "no topic.",
+    )
+    mask_max_age: float = parameter(
+        0.5,
+        "Longest time between the stamps of a mask and of an image (s). If the newest mask is farther away, "
+        "the image is matched without it, and /diagnostics warn.",
+        limits=(0.0, 3600.0),
     )
     verification: str = parameter(
         "none",
@@ -215,6 +233,7 @@ class MatcherParameters(CameraParameters):
                 fix="camera_info_topics: [left/camera_info, right/camera_info]",
             )
         self._check_rotations()
+        self._check_masks()
         super()._check_together()
         self._check_references()
 
@@ -244,6 +263,20 @@ class MatcherParameters(CameraParameters):
                 allowed="homography for a plane, fundamental, or none",
                 fix="verification: homography",
             )
+
+    def _check_masks(self) -> None:
+        for name in ("mask_files", "mask_topics"):
+            given = getattr(self, name)
+            if any(given) and (self.takes_features or len(given) != len(self.cameras)):
+                raise ConfigError(
+                    f"parameter {name} is {given} for {len(self.cameras)} cameras and input: {self.input}",
+                    allowed="one for each camera, empty for a camera without, and input: images",
+                    fix=f'{name}: ["", "right/mask"], of the matcher that extracts the images',
+                )
+
+    def of_cameras(self, values: Sequence[str]) -> list[str]:
+        """Return a value for each camera; empty ones if none is given."""
+        return list(values) if any(values) else [""] * len(self.cameras)
 
     @property
     def takes_features(self) -> bool:
@@ -307,6 +340,7 @@ class MatcherParameters(CameraParameters):
         return [
             *(("cameras", camera, topic) for camera, topic in zip(cycle(self.cameras), made, strict=False)),
             *(("camera_info_topics", topic, topic) for topic in self.given_camera_info_topics),
+            *(("mask_topics", topic, topic) for topic in self.mask_topics if topic),
             *super().named_topics,
         ]
 
@@ -338,6 +372,7 @@ class MatcherParameters(CameraParameters):
         Raises:
             ConfigError, ModelError, ProviderError: see their texts.
         """
+        camera_masks(self, [])  # before the model, which takes seconds
         pipeline = MatchPipeline(
             self.model,
             self.provider,

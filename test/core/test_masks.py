@@ -73,8 +73,8 @@ def test_a_pixel_of_the_canvas_is_black_if_it_touches_a_black_pixel_of_the_mask(
 
 @quick
 @given(
-    st.integers(1, 3000),
-    st.integers(1, 3000),
+    st.integers(1, 1000),
+    st.integers(1, 1000),
     st.floats(0.05, 3),
     st.sampled_from([np.floor, np.ceil, np.round]),
 )
@@ -90,21 +90,21 @@ def test_a_mask_of_any_size_has_the_aspect_of_its_image_if_a_rounding_makes_its_
     [
         (np.zeros((4, 4), np.uint8), r"is all black.*fix: invert"),
         (np.zeros((0, 4), np.uint8), r"is uint8 \[0, 4\]; allowed: .*not empty"),
-        (np.ones((4, 4), np.float32), r"is float32 \[4, 4\]; allowed: .*uint8 or bool"),
+        (np.ones((4, 4), np.float32), r"is float32 \[4, 4\]; allowed: uint8, uint16 or bool"),
         (np.dstack([np.ones((4, 4), np.uint8)] * 2), r"is uint8 \[4, 4, 2\]"),
         (np.dstack([np.full((4, 4), it, np.uint8) for it in (1, 1, 2)]), r"has colours; allowed: grey"),
-        ("mask.png", "is <class 'str'>"),
+        ("mask.png", "is str; allowed"),
     ],
 )
 def test_what_is_no_mask_is_named_with_its_place_and_what_is_allowed(model_folder, noise, mask, says):
     pipeline = MatchPipeline(model_folder, "cpu", CANVAS)
-    with pytest.raises(ImageError, match=rf"mask 1: the mask {says}"):
+    with pytest.raises(ImageError, match=rf"mask 1 {says}"):
         pipeline.extract([noise(8, 8)] * 2, masks=[None, mask])
 
 
 def test_a_mask_of_another_aspect_and_a_wrong_number_of_masks_are_refused(model_folder, noise):
     pipeline = MatchPipeline(model_folder, "cpu", CANVAS)
-    says = re.escape("the mask has 100x50 pixels, which is another aspect than that of its image of 90x60")
+    says = re.escape("mask 0 has 100x50 pixels, which is another aspect than that of its image of 90x60")
     with pytest.raises(ImageError, match=says):
         pipeline.match([noise(60, 90)], [(0, 0)], masks=[np.ones((50, 100), bool)])
     with pytest.raises(ConfigError, match=r"1 masks for 2 images; allowed: one for each"):
