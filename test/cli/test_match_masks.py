@@ -36,13 +36,8 @@ def test_a_mask_of_another_aspect_leaves_its_image_out_and_a_wrong_one_ends_the_
     status, out, log = run(folder, "--mask", half)
     assert status == 1
     assert "b.png" in out
-    assert (
-        f"left out: mask {half} has 247x167 pixels, which is another aspect than that of its image of 400x300"
-        in log
-    )
-    assert "is all black" in error_of(folder, "--mask", folder / "none.png").replace(
-        "there is no", "is all black"
-    )
+    assert f"left out: mask {half} has 247x167 pixels, which is another aspect" in log
+    assert "there is no image file" in error_of(folder, "--mask", folder / "none.png")
     cv2.imwrite(str(tmp_path / "z.png"), np.ones((3, 3), np.uint8))
     assert "has no mask of any of the images; allowed: files such as a.png" in error_of(
         folder, "--mask", tmp_path

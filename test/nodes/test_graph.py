@@ -84,6 +84,7 @@ def test_the_matcher_has_the_topics_of_the_page_and_with_features_no_others_than
         publish_features=True,
         publish_tracks=True,
         publish_points=True,
+        mask_topics=["left/mask", "right/mask"],
     )
     of_all_nodes = {"/rosout", "/parameter_events"}
 
