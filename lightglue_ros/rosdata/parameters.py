@@ -18,12 +18,13 @@ from lightglue_ros.core.contract import EXTRACTOR, MATCHER
 from lightglue_ros.core.draw import AGE
 from lightglue_ros.core.providers import PROVIDERS
 from lightglue_ros.core.refinement import REFINEMENTS
-from lightglue_ros.core.rotation import AUTO, ROTATIONS
+from lightglue_ros.core.rotation import AUTO
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.frame import FrameSettings
 from lightglue_ros.rig.rig import Rig
 from lightglue_ros.rig.verification import GEOMETRIES
 from lightglue_ros.rosdata.camera_parameters import CameraParameters
+from lightglue_ros.rosdata.lists_of_cameras import check_lists_of_cameras
 from lightglue_ros.rosdata.masks import camera_masks
 from lightglue_ros.rosdata.parameter_spec import parameter, specs_of
 
@@ -225,33 +226,9 @@ class MatcherParameters(CameraParameters):
                 allowed="at least one 'first:second'",
                 fix='pairs: ["left:right"], or publish_matches: false to extract only',
             )
-        topics = self.given_camera_info_topics
-        if topics and len(topics) != len(self.cameras):
-            raise ConfigError(
-                f"parameter camera_info_topics has {len(topics)} topics for {len(self.cameras)} cameras",
-                allowed="one topic for each camera, in the same order, or none",
-                fix="camera_info_topics: [left/camera_info, right/camera_info]",
-            )
-        self._check_rotations()
-        self._check_masks()
+        check_lists_of_cameras(self)
         super()._check_together()
         self._check_references()
-
-    def _check_rotations(self) -> None:
-        given = [it for it in self.camera_rotations if it]
-        allowed = [*map(str, ROTATIONS), AUTO]
-        if given and (len(given) != len(self.cameras) or not set(given) <= set(allowed)):
-            raise ConfigError(
-                f"parameter camera_rotations is {self.camera_rotations} for {len(self.cameras)} cameras",
-                allowed=f"{', '.join(allowed)}, one for each camera, or none",
-                fix='camera_rotations: ["0", "180"]',
-            )
-        if given and self.takes_features:
-            raise ConfigError(
-                "parameter camera_rotations is set and input is features, which come without images",
-                allowed="rotations where the images are extracted",
-                fix="set camera_rotations of the matcher that publishes the features",
-            )
 
     def _check_references(self) -> None:
         rig = self.frame.rig
@@ -263,16 +240,6 @@ class MatcherParameters(CameraParameters):
                 allowed="homography for a plane, fundamental, or none",
                 fix="verification: homography",
             )
-
-    def _check_masks(self) -> None:
-        for name in ("mask_files", "mask_topics"):
-            given = getattr(self, name)
-            if any(given) and (self.takes_features or len(given) != len(self.cameras)):
-                raise ConfigError(
-                    f"parameter {name} is {given} for {len(self.cameras)} cameras and input: {self.input}",
-                    allowed="one for each camera, empty for a camera without, and input: images",
-                    fix=f'{name}: ["", "right/mask"], of the matcher that extracts the images',
-                )
 
     def of_cameras(self, values: Sequence[str]) -> list[str]:
         """Return a value for each camera; empty ones if none is given."""
