@@ -84,6 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = matching.Outputs(arguments.draw, arguments.json, arguments.npz, h5, style, features)
     outputs.check(paths)
     turns = _turns(arguments.rotations, arguments.h5)
+    if arguments.mask and features is not None:
+        raise ConfigError(
+            "--mask and --against with --h5 do not go together, because the kept features have no masks",
+            fix="leave one of the two out",
+        )
     masks = FileMasks(arguments.mask, paths) if arguments.mask else None
     ensure_model(arguments.model)
     pipeline = MatchPipeline(

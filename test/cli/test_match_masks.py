@@ -42,3 +42,5 @@ def test_a_mask_of_another_aspect_leaves_its_image_out_and_a_wrong_one_ends_the_
     assert "has no mask of any of the images; allowed: files such as a.png" in error_of(
         folder, "--mask", tmp_path
     )
+    words = "--against", folder, "--h5", tmp_path / "kept.h5", "--mask", half
+    assert "--mask and --against with --h5 do not go together" in error_of(folder / "a.png", *words)
