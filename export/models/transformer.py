@@ -121,8 +121,8 @@ class FeedForward(nn.Module):
 class Attention(nn.Module):
     """Softmax attention of all heads, to keypoints that are not padded.
 
-    Each head of query and key has one channel more than the reference: 1 in the query, and in the key the
-    logit that masks padding, which is written here. So no mask has to be added to the K x K logits.
+    Each head of query and key has one channel more than the reference: 1 in the query and the key. In the
+    key it becomes the logit that masks padding here. So no mask has to be added to the K x K logits.
     """
 
     def __init__(self, config: LightGlueConfig) -> None:
@@ -167,9 +167,9 @@ class SelfAttention(nn.Module):
         for kind, one in (("weight", 0.0), ("bias", 1.0)):
             rows = weights[f"{block}.Wqkv.{kind}"].unflatten(0, (heads, head_dim // 2, 2, 3))
             query, key, value = rows.unbind(3)
-            for layer, part, channel in ((self.query, query * head_dim**-0.5, one), (self.key, key, 0.0)):
+            for layer, part in ((self.query, query * head_dim**-0.5), (self.key, key)):
                 first, second = part.unbind(2)  # the two channels that the rotary encoding turns together
-                mask_channel = torch.full_like(first[:, :1], channel)
+                mask_channel = torch.full_like(first[:, :1], one)
                 by_head = torch.cat([first, second, mask_channel], dim=1)
                 getattr(layer, kind).copy_(pad_heads(by_head.flatten(0, 1), heads, self.config.key_dim))
             getattr(self.value, kind).copy_(pad_heads(value.flatten(0, 2), heads, self.config.value_dim))
@@ -247,10 +247,14 @@ def other_side(sides: Tensor) -> Tensor:
 
 
 def with_mask_logits(keys: Tensor, mask: Tensor, heads: int, channel: int) -> Tensor:
-    """Write logits to one channel of each head of keys [S, K, heads * C]: 0, and MASKED for padding."""
+    """Turn the 1 in one channel of each head of keys [S, K, heads * C] to logits: 0, and MASKED for padding.
+
+    The differences are added, because ONNX Runtime computes them once for all layers and adds them in a
+    quarter of the time that it takes to choose between keys and logits.
+    """
     logits = torch.where(mask, 0.0, MASKED[keys.dtype]).to(keys.dtype)
-    is_logit = (torch.arange(keys.shape[2] // heads) == channel).repeat(heads)
-    return torch.where(is_logit, logits.unsqueeze(2), keys)
+    is_logit = (torch.arange(keys.shape[2] // heads) == channel).repeat(heads).to(keys.dtype)
+    return keys + (logits - 1).unsqueeze(2) * is_logit
 
 
 def pad_heads(values: Tensor, heads: int, channels: int) -> Tensor:

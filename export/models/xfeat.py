@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.extractor import Extractor
-from lightglue_ros.export.models.maps import CELL, fold_batch_norm, softmax_of_cells, unit
+from lightglue_ros.export.models.maps import CELL, fold_batch_norm, pixels_first, softmax_of_cells, unit
+from lightglue_ros.export.operators.bicubic import sample_bicubic
 from lightglue_ros.export.operators.pixels import kept, normalise, resample
 
 DETECTION_THRESHOLD = 0.05  # XFeat's default
@@ -77,7 +78,7 @@ class XFeat(Extractor):
     def forward(self, images: Tensor) -> tuple[Tensor, Features]:
         """Return scores [N, H, W] of images [N, 1, H, W], H and W multiples of 32, and features.
 
-        The features are unit vectors, [N, 64, H/8, W/8], and the heatmap [N, H, W].
+        The features are unit vectors, [N, H/8, W/8, 64], and the heatmap [N, H, W].
         """
         precision = self.skip1.weight.dtype
         grey = normalise(images).to(precision)
@@ -89,7 +90,7 @@ class XFeat(Extractor):
 
         reliability = self.heatmap_head(features).squeeze(1).float()
         heatmap = softmax_of_cells(self.keypoint_head(grey).float())
-        return _keypoint_scores(heatmap, reliability), (unit(features.float(), dim=1), heatmap)
+        return _keypoint_scores(heatmap, reliability), (unit(pixels_first(features.float())), heatmap)
 
     def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Move keypoints to the peaks of the heatmap between the pixels, if the export is subpixel."""
@@ -104,8 +105,7 @@ class XFeat(Extractor):
         # The reference puts the corners at pixel centres for positions, and at cell edges for the map.
         x, y = positions.unbind(-1)
         grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
-        sampled = F.grid_sample(features[0], grid.unsqueeze(2), mode="bicubic", align_corners=False)
-        return unit(sampled.squeeze(3).transpose(1, 2), dim=2)
+        return unit(sample_bicubic(features[0], grid), dim=2)
 
 
 def _layer(channels_in: int, channels_out: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -187,7 +187,7 @@ def _keypoint_scores(heatmap: Tensor, reliability: Tensor) -> Tensor:
     strongest = F.max_pool2d(heatmap.unsqueeze(1), NMS_SIZE, stride=1, padding=NMS_SIZE // 2).squeeze(1)
     is_keypoint = (heatmap == strongest) & (heatmap > DETECTION_THRESHOLD)
     # The reference drops (0, 0), the value of its empty slots.
-    is_keypoint = is_keypoint & (torch.arange(height).unsqueeze(1) + torch.arange(width) > 0)
+    is_keypoint = is_keypoint & ((torch.arange(height).unsqueeze(1) > 0) | (torch.arange(width) > 0))
     rows = _bilinear_weights(height, reliability.shape[1])
     columns = _bilinear_weights(width, reliability.shape[2])
     return kept(heatmap * resample(reliability, rows, columns), is_keypoint)

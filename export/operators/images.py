@@ -39,19 +39,26 @@ def _(images: Any) -> Any:
     return opset18.ReduceMean(_channels_first(images), opset18.Constant(value_ints=[1]), keepdims=1)
 
 
+@onnx_form("to_mean", target="cpu")
 @onnx_form("to_mean", target="gpu")
 def _(images: Any) -> Any:
-    """Add the channels by a product: ONNX Runtime's mean has 32 threads for the three values of a pixel."""
+    """Add the channels by a product, with the same result to the bit.
+
+    ONNX Runtime's mean of the three values of a pixel has 32 threads on a GPU, and takes 1.4 times as long on
+    a CPU.
+    """
     pixels, channels = opset18.Cast(images, to=1), images.shape[3]
-    if channels != 1:
-        count = opset18.Shape(images, start=3)
-        ones = opset18.Expand(
-            opset18.Constant(value_floats=[1.0]),
-            opset18.Concat(count, opset18.Constant(value_ints=[1]), axis=0),
-        )
-        pixels = opset18.Div(opset18.MatMul(pixels, ones), opset18.Cast(count, to=1))
-    without = opset18.Squeeze(pixels, opset18.Constant(value_ints=[3]))
-    return opset18.Unsqueeze(without, opset18.Constant(value_ints=[1]))
+    last, first = opset18.Constant(value_ints=[3]), opset18.Constant(value_ints=[1])
+    if channels == 1:
+        return opset18.Unsqueeze(opset18.Squeeze(pixels, last), first)
+    count = opset18.Shape(images, start=3)
+    ones = opset18.Expand(
+        opset18.Constant(value_floats=[1.0]),
+        opset18.Concat(count, opset18.Constant(value_ints=[1]), axis=0),
+    )
+    sums = opset18.Unsqueeze(opset18.Squeeze(opset18.MatMul(pixels, ones), last), first)
+    # ONNX Runtime takes ten times as long to divide an axis of length 1.
+    return opset18.Div(sums, opset18.Cast(opset18.Squeeze(count), to=1))
 
 
 def _channels_first(images: Any) -> Any:

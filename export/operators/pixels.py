@@ -40,6 +40,16 @@ def _(values: Any, count: int) -> Any:
     return opset18.TopK(padded, opset18.Constant(value_ints=[count]), axis=1)
 
 
+@onnx_form("best_of", target="cpu")
+def _(values: Any, count: int) -> Any:
+    """Pad the result, because a padded row of pixels is a copy of all of them."""
+    wanted = opset18.Constant(value_ints=[count])
+    there = opset18.Min(opset18.Shape(values, start=1), wanted)
+    pads = opset18.Concat(opset18.Constant(value_ints=[0, 0, 0]), opset18.Sub(wanted, there), axis=0)
+    best, places = opset18.TopK(values, there, axis=1)
+    return opset18.Pad(best, pads), opset18.Pad(places, pads)
+
+
 @onnx_form("best_of", target="gpu")
 def _(values: Any, count: int) -> Any:
     length = max(CHUNK, count)  # the best of all may lie in one chunk

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 import torch
 
-from lightglue_ros.export.operators import images, pixels
+from lightglue_ros.export.operators import bicubic, images, pixels
 from lightglue_ros.export.options import TARGETS
 from lightglue_ros.export.tracing import Free, Part, TensorSpec, trace
 
@@ -128,3 +128,16 @@ def test_the_four_corners_of_each_place_are_summed(compute, free):
     weighted = torch.rand(2, 5, 12, 8, generator=torch.Generator().manual_seed(0))
     _, (found,) = compute(pixels.sum_corners, weighted, free=free)
     torch.testing.assert_close(found, weighted.view(2, 5, 4, 3, 8).sum(dim=2), rtol=0, atol=1e-6)
+
+
+def test_maps_are_interpolated_as_by_pytorch_also_over_their_edges_and_beyond(compute):
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 7, 9, 5, generator=generator)
+    grid = torch.rand(2, 40, 2, generator=generator) * 2.8 - 1.4
+    grid[:, :2] = torch.tensor([[-1.0, 1.0], [0.0, 0.0]])
+    expected = torch.nn.functional.grid_sample(
+        maps.permute(0, 3, 1, 2), grid.unsqueeze(2), mode="bicubic", align_corners=False
+    )
+    _, (found,) = compute(bicubic.sample_bicubic, maps, grid, free=(0, 1))
+    assert (expected == 0).any(), "some places are too far outside"
+    torch.testing.assert_close(found, expected.squeeze(3).transpose(1, 2), rtol=0, atol=1e-5)
