@@ -126,12 +126,14 @@ $(VENV)/.test: $(VENV)/.runtime requirements/export.txt
 	@touch $@
 endif
 
-# The package as links to the sources, laid out as it is installed; without the generated messages.
+# The package as links to the sources, laid out as it is installed; without the generated messages. Links are replaced
+# one by one, because a make for the other distribution may do the same at this moment.
 $(LINKS): $(wildcard lightglue_ros/*)
-	@rm -rf $@ && mkdir -p $@/lightglue_ros
-	@ln -s $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$^)) $@/lightglue_ros
-	@ln -s $(CURDIR)/export $@/lightglue_ros/export
-	@ln -s $(CURDIR)/msg $@/lightglue_ros/definitions
+	@mkdir -p $@/lightglue_ros
+	@ln -sfn $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$^)) $@/lightglue_ros
+	@ln -sfn $(CURDIR)/export $@/lightglue_ros/export
+	@ln -sfn $(CURDIR)/msg $@/lightglue_ros/definitions
+	@touch $@
 
 SOURCES := CMakeLists.txt package.xml $(wildcard cmake/* msg/* launch/* config/* rtabmap/*) \
 	$(wildcard export/*.py export/*/*.py lightglue_ros/*.py lightglue_ros/*/*.py)
