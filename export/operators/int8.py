@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lightglue_ros.export.operators.registration import onnx_form, onnxruntime_operator, operator
 
 PADDED = -1e4  # logit of padded keys: exp() makes it 0 next to any real logit
-PROBABILITY_STEPS = 255  # from 0 to 1 in 8 bits
+LARGEST = 255  # unsigned 8-bit number
 
 _matmul_integer_to_float = onnxruntime_operator(
     "MatMulIntegerToFloat",
@@ -158,8 +158,8 @@ def attend_int8(
     padding = torch.where(known, 0.0, -128.0).expand(-1, heads, -1, 1)
     logit_scales = query_scale * torch.where(mask, key_scale, -PADDED / (127 * 128) / query_scale)
     logits = query @ torch.cat([key, padding], dim=3).transpose(2, 3) * logit_scales[:, None, None]
-    steps = (logits.softmax(-1) * PROBABILITY_STEPS).round()
-    messages = steps @ value.clamp(-128, 127) * (value_scale / PROBABILITY_STEPS)
+    steps = (logits.softmax(-1) * LARGEST).round()
+    messages = steps @ value.clamp(-128, 127) * (value_scale / LARGEST)
     return messages.transpose(1, 2).flatten(2)
 
 
@@ -185,7 +185,7 @@ def _attend_int8_with(multiply: Callable) -> Callable:
         padded_scale = opset18.Div(opset18.Constant(value_float=-PADDED / (127 * 128)), query_scale)
         known_rows = opset18.Unsqueeze(mask, opset18.Constant(value_ints=[1]))
         key_scales = opset18.Where(known_rows, key_scale, padded_scale)
-        probability_scale = opset18.Constant(value_float=1 / PROBABILITY_STEPS)
+        probability_scale = opset18.Constant(value_float=1 / LARGEST)
         none = opset18.Cast(opset18.Constant(value_int=0), to=2)
         value = opset18.QuantizeLinear(value, value_scale, zero)
         # One head at a time: the intermediate results then fit into the processor's caches.
@@ -202,6 +202,43 @@ def _attend_int8_with(multiply: Callable) -> Callable:
     return translate
 
 
+@operator(lambda query, key, value, scale: torch.empty_like(value))
+def attend_with_exact_logits(query: Tensor, key: Tensor, value: Tensor, scale: Tensor) -> Tensor:
+    """Compute `attend` of one head with quantised probabilities and values.
+
+    The largest probability of each query is LARGEST steps: with steps of 1/255, a query that attends to
+    hundreds of keys would lose most of them.
+
+    Args:
+        query: [S, K, C], as is key.
+        value: [S, K, D], as is the result.
+        scale: float32, one step of the values; the largest has 127 steps.
+    """
+    probabilities = (query @ key.transpose(1, 2)).softmax(-1)
+    step = probabilities.amax(dim=2, keepdim=True) / LARGEST
+    messages = (probabilities / step).round() @ (value / scale).round().clamp(-128, 127)
+    return messages * scale * step
+
+
+def _attend_with_exact_logits_with(multiply: Callable) -> Callable:
+    def translate(query: Any, key: Any, value: Any, scale: Any) -> Any:
+        last = opset18.Constant(value_ints=[-1])
+        one = opset18.Constant(value_float=1.0)
+        none, zero = (opset18.Cast(opset18.Constant(value_int=0), to=kind) for kind in (2, 3))
+        logits = opset18.MatMul(query, opset18.Transpose(key, perm=[0, 2, 1]))
+        probabilities = opset18.Softmax(logits, axis=-1)
+        largest = opset18.ReduceMax(probabilities, last, keepdims=1)
+        step = opset18.Mul(largest, opset18.Constant(value_float=1 / LARGEST))
+        # QuantizeLinear takes a step for each row of [S * K, K].
+        rows = opset18.Reshape(probabilities, opset18.Constant(value_ints=[-1, 0]))
+        rows = opset18.QuantizeLinear(rows, opset18.Reshape(step, last), axis=0)
+        quantised = opset18.Reshape(rows, opset18.Shape(probabilities))
+        value = opset18.QuantizeLinear(value, scale, zero)
+        return opset18.Mul(multiply(quantised, value, one, scale, none, zero), step)
+
+    return translate
+
+
 def _scaled_product(values: Any, others: Any, scale: Any, other_scale: Any, *zero_points: Any) -> Any:
     """Build `_matmul_integer_to_float` from standard operators."""
     sums = opset18.MatMulInteger(values, others, *zero_points)
@@ -210,3 +247,5 @@ def _scaled_product(values: Any, others: Any, scale: Any, other_scale: Any, *zer
 
 onnx_form("attend_int8")(_attend_int8_with(_scaled_product))
 onnx_form("attend_int8", target="cpu")(_attend_int8_with(_matmul_integer_to_float))
+onnx_form("attend_with_exact_logits")(_attend_with_exact_logits_with(_scaled_product))
+onnx_form("attend_with_exact_logits", target="cpu")(_attend_with_exact_logits_with(_matmul_integer_to_float))

@@ -6,7 +6,8 @@ scale per output channel.
 
 In float32 stay: softmax, layer norm and GELU, which are no products; the projection of descriptors, a small
 product whose error all layers would carry; and the heads (assignment, matchability, confidence), whose
-thresholds decide about matches.
+thresholds decide about matches. With one head, as XFeat has, so do queries, keys and their logits: these
+reach thousands, and in 8 bits every third match was lost or another one.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from lightglue_ros.export.models.lightglue import LightGlue
-from lightglue_ros.export.models.transformer import Attention, Expansion, LightGlueConfig
-from lightglue_ros.export.operators.int8 import attend_int8, multiply_int8, quantise
+from lightglue_ros.export.models.transformer import Attention, Expansion, LightGlueConfig, with_mask_logits
+from lightglue_ros.export.operators.int8 import (
+    attend_int8,
+    attend_with_exact_logits,
+    multiply_int8,
+    quantise,
+)
 from lightglue_ros.export.precision.ranges import LEVELS, MIDDLE, STEPS, Quantised, Range, observed, scale_for
 
 Matcher = TypeVar("Matcher", bound=LightGlue)
@@ -91,6 +97,20 @@ class QuantisedAttention(nn.Module):
         return attend_int8(query, key, value - mean, mask, scales, heads, channels) + mean
 
 
+class AttentionOfOneHead(nn.Module):
+    """`Attention` with float32 queries and keys, and 8-bit probabilities and values."""
+
+    def __init__(self, config: LightGlueConfig, largest_value: float) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("value_scale", torch.tensor(scale_for(STEPS, largest_value)))
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Compute messages as `Attention` does."""
+        key = with_mask_logits(key, mask, self.config.heads, self.config.head_dim)
+        return attend_with_exact_logits(query, key, value, self.value_scale)
+
+
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Average values [S, K, C] where the mask [S, K] is true: [S, 1, C]; 0 where it never is."""
     count = mask.sum(dim=1, keepdim=True).clamp(min=1)
@@ -104,16 +124,21 @@ def to_int8(matcher: Matcher, scenes: Sequence[tuple[Tensor, ...]]) -> Matcher:
     """
     modules = dict(matcher.layers.named_modules())
     expansions = tuple(f"{name}." for name, module in modules.items() if isinstance(module, Expansion))
+    has_one_head = matcher.config.heads == 1
     replaced = {
         name: module
         for name, module in modules.items()
-        if isinstance(module, nn.Linear | Attention | Expansion) and not name.startswith(expansions)
+        if isinstance(module, nn.Linear | Attention | Expansion)
+        and not name.startswith(expansions)
+        and not (has_one_head and name.endswith(WITH_MASK_CHANNELS))
     }
 
     def select(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Sequence[Tensor]:
         if not isinstance(module, Attention):
             return inputs
         query, key, value, mask = inputs
+        if has_one_head:
+            return (value[mask],)
         heads = matcher.config.heads, matcher.config.head_dim + 1
         query, key = (part.unflatten(2, heads)[..., :-1] for part in (query, key))
         return query, key, (value - _masked_mean(value, mask))[mask]
@@ -134,6 +159,8 @@ def _quantised(module: nn.Module, name: str, seen: Sequence[Range], config: Ligh
     if isinstance(module, Expansion):
         return QuantisedExpansion(module, *(it.magnitude for it in seen))
     if isinstance(module, Attention):
+        if config.heads == 1:
+            return AttentionOfOneHead(config, *(it.magnitude for it in seen))
         return QuantisedAttention(config, *(it.magnitude for it in seen))
     if name.endswith(WITH_MASK_CHANNELS):
         module = _without_mask_channels(module, config)
