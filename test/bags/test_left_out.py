@@ -29,6 +29,7 @@ from lightglue_ros.bags import chunks
 from lightglue_ros.bags.chunks import ChunkMatcher, ChunkSource
 from lightglue_ros.bags.frame_index import build_frame_index
 from lightglue_ros.core.files import write_whole
+from lightglue_ros.rig.extracted_references import ExtractedReferences
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
 ESSENTIAL = ("-p", "verification:=essential")
@@ -233,7 +234,9 @@ def matcher(motorcycle, model_folder, tmp_path):
         bag = write_bag(tmp_path / name, "sqlite3", stereo(motorcycle, frames=12))
         index = tmp_path / f"{name}.index"
         write_whole(index, pickle.dumps(build_frame_index((bag,), tmp_path, settings)))
-        return ChunkMatcher(ChunkSource((bag,), tmp_path, index, settings, ""), pipeline)
+        return ChunkMatcher(
+            ChunkSource((bag,), tmp_path, index, settings, ""), pipeline, ExtractedReferences()
+        )
 
     return make
 

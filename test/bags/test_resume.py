@@ -21,6 +21,7 @@ from lightglue_ros.bags.engines import ProcessEngine, UnexpectedError
 from lightglue_ros.bags.frame_index import build_frame_index
 from lightglue_ros.bags.matched_bag import make_tracks
 from lightglue_ros.core import ConfigError
+from lightglue_ros.rig.extracted_references import ExtractedReferences
 from lightglue_ros.rig.tracks import Tracker
 from lightglue_ros.rosdata.parameters import MatcherParameters
 
@@ -151,7 +152,8 @@ def test_a_frame_is_the_same_wherever_its_chunk_begins(motorcycle, model_folder,
     assert any(frame.missing for frame in frames)
     file = tmp_path / "index"
     file.write_bytes(pickle.dumps(index))
-    matcher = ChunkMatcher(ChunkSource((bag,), tmp_path, file, settings, "0"), settings.load())
+    source = ChunkSource((bag,), tmp_path, file, settings, "0")
+    matcher = ChunkMatcher(source, settings.load(), ExtractedReferences())
     all_at_once = matcher.match(range(len(frames)))
     whole, counts = all_at_once.messages, all_at_once.counts
     assert all_at_once.tally.count("rejected") == 5

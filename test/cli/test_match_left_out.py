@@ -161,7 +161,7 @@ def test_images_beyond_those_held_are_extracted_again_with_the_same_matches(
     monkeypatch.setattr(matching, "IMAGES_PER_RUN", 2)
     extract, extracted = pipeline.extract, []
     monkeypatch.setattr(
-        pipeline, "extract", lambda images, rotations=None: extracted.extend(images) or extract(images)
+        pipeline, "extract", lambda images, *others: extracted.extend(images) or extract(images, *others)
     )
     results = []
     for most_held, extractions in ((1, 7), (2, 6), (3, 3)):

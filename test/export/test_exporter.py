@@ -69,6 +69,7 @@ def test_a_file_says_what_it_is(exported_as):
         batch=None,
         pairs=None,
         divisor={"xfeat": 32, "disk": 16}[spec.name],
+        keypoint_reach=0,
         precision="fp32",
         target="cpu",
         adaptive=False,

@@ -16,7 +16,7 @@ from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.models.superpoint import SuperPoint
 from lightglue_ros.export.models.transformer import Attention, LightGlueConfig, pad_heads
 from lightglue_ros.export.options import TARGETS
-from lightglue_ros.export.precision.int8_matcher import QuantisedAttention
+from lightglue_ros.export.precision.int8_matcher import AttentionOfOneHead, QuantisedAttention
 
 CONFIG = LightGlueConfig(input_dim=64, width=64, heads=4, layers=1)
 
@@ -184,3 +184,22 @@ def test_a_query_that_attends_to_a_thousand_keys_gets_their_mean_in_int8():
     found = attention(torch.zeros_like(key), key, value + 3, mask)
     expected = torch.stack([side[known].mean(dim=0) for side, known in zip(value + 3, mask, strict=True)])
     torch.testing.assert_close(found, expected.unsqueeze(1).expand_as(found))
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 0.05, 40.0])
+def test_attention_of_one_head_in_int8_finds_a_key_among_near_ones_and_the_mean_of_hundreds(sharpness):
+    """XFeat's logits reach thousands, and a few of them decide; or all keys count the same."""
+    config = replace(CONFIG, heads=1)
+    query, key, value = torch.randn(3, 2, 300, config.width)
+    query *= sharpness
+    mask = torch.rand(2, 300) > 0.1
+    expected = F.scaled_dot_product_attention(query, key, value, mask.unsqueeze(1), scale=1.0)
+    attention = AttentionOfOneHead(config, value.abs().max().item())
+
+    def attend(key, value):
+        return attention(*(F.pad(part, (0, 1), value=1.0) for part in (query, key)), value, mask)
+
+    found = attend(key, value)
+    assert (found - expected).abs().max() < 0.03
+    other = torch.where(mask[:, :, None], 0.0, 1e4)
+    assert torch.equal(attend(key, value + other), found)

@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from lightglue_ros.core.image_files import write_image
 from lightglue_ros.msg import PairMatches
+from lightglue_ros.nodes.latest_only_thread import MOST_WAITING
 from lightglue_ros.nodes.processes import node_process
 
 OK, MISSING = PairMatches.STATUS_OK, PairMatches.STATUS_MISSING
@@ -178,5 +179,5 @@ def test_cameras_that_are_too_fast_lose_frames_and_a_subscriber_that_never_reads
         sleeper.kill()
         sleeper.wait()
     frames, matched, dropped = (int(values[f"frames{what}"]) for what in ("", " matched", " dropped"))
-    # One frame is being matched and one waits.
-    assert 0 <= frames - matched - dropped <= 2
+    # One frame is being matched. Others wait if the cameras were slower than the matches for a moment.
+    assert 0 <= frames - matched - dropped <= 1 + MOST_WAITING
