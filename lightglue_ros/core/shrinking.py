@@ -86,8 +86,8 @@ def _average(factor: int, band: np.ndarray, out: np.ndarray) -> None:
 def _blur_and_pick(factor: int, band: np.ndarray, out: np.ndarray) -> None:
     """Average the squares around all pixels, which is vectorised, and pick those of the squares' middles.
 
-    A square of an even number of pixels has two middles. OpenCV averages around the second one, and its versions
-    differ in which one `INTER_NEAREST_EXACT` picks. So that is asked for odd factors only.
+    An even square has two middles in a row. `cv2.blur` averages around the second one. `INTER_NEAREST_EXACT`
+    picks the first one in OpenCV 4.6 and the second one in 4.13, so it is used for odd squares only.
     """
     blurred = cv2.blur(band, (factor, factor))
     if factor % 2:

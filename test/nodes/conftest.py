@@ -79,6 +79,14 @@ class Robot(Listener):
         """Subscribe to the pictures; returns the list that they come to."""
         return self.hear(Image, drawing.TOPIC, qos.picture_qos())
 
+    def match_until_a_viewer_draws(self, images):
+        """Match until the matcher knows of the viewer and draws no more; return what it has drawn."""
+        before, drawn = None, ""
+        while drawn != before:
+            self.match(images)
+            before, drawn = drawn, self.wait_for_diagnostics()["pictures drawn"]
+        return drawn
+
     def hear_log(self):
         """Listen to the log of all nodes, also to what they said before; see `wait_for_log`."""
         latched = DurabilityPolicy.TRANSIENT_LOCAL

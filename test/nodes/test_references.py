@@ -27,6 +27,7 @@ def test_the_message_of_a_reference_has_its_file_its_size_no_stamp_and_the_matri
         pairs=["front:dock", "front:places", "places@2:front"],
         verification="homography",
         drawing_rate=100.0,
+        publish_tracks=True,
     )
     seen = cv2.warpAffine(motorcycle[0], np.array([[1.0, 0.0, 30.0], [0.0, 1.0, -20.0]]), (741, 500))
     message = rig.match({"front": seen})
@@ -53,13 +54,15 @@ def test_the_message_of_a_reference_has_its_file_its_size_no_stamp_and_the_matri
     with node_process("viewer", given) as viewer:
         rig.processes.append(viewer)
         rig.wait_until(lambda: rig.count_publishers("matches/image") == 2, "the viewer")
-        drawn = bytes(pictures[-1].data)
+        by_matcher = bytes(pictures[-1].data)
+        count = rig.match_until_a_viewer_draws({"front": seen})
         pictures.clear()
         rig.repeat_until(
             lambda: rig.show({"front": seen}),
-            lambda: any(bytes(picture.data) == drawn for picture in pictures),
+            lambda: any(bytes(picture.data) == by_matcher for picture in pictures),
             "the same picture",
         )
+        assert rig.wait_for_diagnostics()["pictures drawn"] == count
 
 
 def test_a_broken_reference_is_named_when_the_node_starts(failing, model_folder, stored):

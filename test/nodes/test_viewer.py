@@ -103,11 +103,7 @@ def test_a_viewer_draws_in_place_of_the_matcher_and_knows_the_tracks(robot, imag
             ),
             "matcher and viewer",
         )
-        # The matcher draws until it knows of the viewer as well.
-        before, drawn = None, ""
-        while drawn != before:
-            stereo.match(images)
-            before, drawn = drawn, stereo.wait_for_diagnostics()["pictures drawn"]
+        drawn = stereo.match_until_a_viewer_draws(images)
         pictures.clear()
         # From the ninth frame on both know all positions of the trails.
         stereo.repeat_until(
