@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.maps import unit
 from lightglue_ros.export.operators.pixels import has_contrast, kept, normalise
@@ -37,6 +36,7 @@ class DISK(Extractor):
     """Detector and descriptor of DISK: a U-Net of four levels (appendix of the paper)."""
 
     descriptor_dim = 128
+    has_probabilities = False
     kept_in_fp32 = ("detector",)  # scores reach 150, where steps of float16 are 1/8
 
     def __init__(self) -> None:
@@ -82,13 +82,6 @@ class DISK(Extractor):
         features = self.gate(_join(bottom, levels.pop()))
         heatmap = F.pixel_shuffle(self.detector(features.float()), BLOCK).squeeze(1)
         return kept(_keypoint_scores(heatmap), has_contrast(images).squeeze(1)), (features, heatmap)
-
-    def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Move keypoints to the peaks of the heatmap between the pixels, if the export is subpixel."""
-        if not self.subpixel:
-            return positions, scores
-        _, heatmap = features
-        return positions + maps.peak_shifts(heatmap, positions, is_probability=False), scores
 
     def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 128] at the nearest pixels."""

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from lightglue_ros.export.models import maps
+
 
 class Extractor(nn.Module):
     """A network that gives the graphs a score for every pixel, and descriptors at chosen pixels.
@@ -15,6 +17,7 @@ class Extractor(nn.Module):
         descriptor_dim: D, width of a descriptor.
         border: pixels along the edges of an image that hold no keypoint.
         subpixel: True if keypoints move to the peaks between the pixels.
+        has_probabilities: True if the heatmap holds probabilities, not their logarithms.
         takes_grey: True if images come as [N, 1, H, W], the mean of the colours.
         kept_in_fp32: submodules that an fp16 export computes in fp32.
         int8_layers: layers (first, last + 1) of each `nn.Sequential` that an int8 export computes in 8 bits.
@@ -24,6 +27,7 @@ class Extractor(nn.Module):
     descriptor_dim: int
     border: int = 0
     subpixel: bool = False
+    has_probabilities: bool = True
     takes_grey: bool = False
     kept_in_fp32: tuple[str, ...] = ()
     int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
@@ -54,12 +58,17 @@ class Extractor(nn.Module):
         raise NotImplementedError
 
     def refine(self, features: Any, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Move keypoints between the pixels. By default keypoints stay at whole pixels.
+        """Move keypoints to the peaks of the heatmap between the pixels, if the export is subpixel.
 
-        Positions are float32 [N, K, 2], (x, y) in whole pixels of the canvas; scores are float32 [N, K]. Both
-        results have the same shapes, best first; empty slots score 0 and come last.
+        The heatmap is the second of the features. Positions are float32 [N, K, 2], (x, y) in whole pixels of
+        the canvas; scores are float32 [N, K]. Both results have the same shapes, best first; empty slots
+        score 0 and come last.
         """
-        return positions, scores
+        if not self.subpixel:
+            return positions, scores
+        _, heatmap = features
+        shifts = maps.peak_shifts(heatmap, positions, is_probability=self.has_probabilities)
+        return positions + shifts, scores
 
     def describe(self, features: Any, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors, unit vectors float32 [N, K, D], at positions float32 [N, K, 2].

@@ -81,13 +81,6 @@ class SuperPoint(Extractor):
         features = unit(maps.pixels_first(self.descriptor(encoded)).float())
         return scores, (features, heatmap.squeeze(1))
 
-    def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Move keypoints to the peaks of the heatmap between the pixels, if the export is subpixel."""
-        if not self.subpixel:
-            return positions, scores
-        _, heatmap = features
-        return positions + maps.peak_shifts(heatmap, positions, is_probability=True), scores
-
     def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 256] at the positions.
 

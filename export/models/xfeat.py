@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.maps import CELL, fold_batch_norm, pixels_first, softmax_of_cells, unit
 from lightglue_ros.export.operators.bicubic import sample_bicubic
@@ -91,13 +90,6 @@ class XFeat(Extractor):
         reliability = self.heatmap_head(features).squeeze(1).float()
         heatmap = softmax_of_cells(self.keypoint_head(grey).float())
         return _keypoint_scores(heatmap, reliability), (unit(pixels_first(features.float())), heatmap)
-
-    def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Move keypoints to the peaks of the heatmap between the pixels, if the export is subpixel."""
-        if not self.subpixel:
-            return positions, scores
-        _, heatmap = features
-        return positions + maps.peak_shifts(heatmap, positions, is_probability=True), scores
 
     def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 64] at the positions."""

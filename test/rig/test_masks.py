@@ -2,9 +2,8 @@
 
 import cv2
 import numpy as np
-import pytest
+from pixel_image import PixelImage
 
-from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.masks import Mask
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.errors import ImageError
@@ -84,23 +83,6 @@ def test_a_broken_mask_and_one_of_another_aspect_are_named_and_the_other_one_is_
     assert "mask of the left has 40x30 pixels, which is another aspect" in masks.problems[0]
 
 
-class PlainImage:
-    def __init__(self, pixels):
-        self.pixels = pixels
-        self.height, self.width = pixels.shape[:2]
-
-    def decode(self, mono16):
-        return self.pixels
-
-    def without_pixels(self):
-        return self
-
-
-@pytest.fixture(scope="module")
-def pipeline(model_folder):
-    return MatchPipeline(model_folder, "cpu", image_size=(320, 224), max_keypoints=300)
-
-
 def test_masks_hold_for_present_and_past_images_of_a_rig_and_for_refined_matches(pipeline, motorcycle):
     left, right = (cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA) for image in motorcycle)
     rig = Rig.parse(["a", "b"], ["a:b", "a@-1:a"])
@@ -110,7 +92,7 @@ def test_masks_hold_for_present_and_past_images_of_a_rig_and_for_refined_matches
     bars[:, ::4] = 0
     masks = CameraMasks([Mask(bars)] * 2, [""] * 2, 0.5)
     processor = FrameProcessor(pipeline, settings, masks=masks)
-    images = tuple(map(PlainImage, (left, right)))
+    images = tuple(map(PixelImage, (left, right)))
     for _ in range(2):
         result = processor.process(RigFrame(images, (0, 0), epochs=(0, 0)), settings)
     assert masks.problems == [""] * 2

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
+from pixel_image import PixelImage
 
-from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.core.rotation import turn, turn_points
 from lightglue_ros.rig import rotations as finding
@@ -15,23 +15,6 @@ from lightglue_ros.rig.rig import Rig
 SIZE = (320, 216)
 PAIRS = ["a:b", "b:c", "a@-1:c"]
 MOUNTED = (0, 180, 90)
-
-
-class MountedImage:
-    def __init__(self, pixels):
-        self.pixels = pixels
-        self.height, self.width = pixels.shape[:2]
-
-    def decode(self, mono16):
-        return self.pixels
-
-    def without_pixels(self):
-        return self
-
-
-@pytest.fixture(scope="module")
-def pipeline(model_folder):
-    return MatchPipeline(model_folder, "cpu", image_size=(320, 224), max_keypoints=300)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +36,7 @@ class Frames:
             image if image is None else turn(image, -it % 360)
             for image, it in zip(images, mounted, strict=True)
         ]
-        images = tuple(None if image is None else MountedImage(image) for image in images)
+        images = tuple(None if image is None else PixelImage(image) for image in images)
         missing = frozenset(camera for camera, image in enumerate(images) if image is None)
         frame = RigFrame(images, (0, 0, 0), missing, (0, 0, 0))
         return self.processor.process(frame, self.settings)
