@@ -1,4 +1,4 @@
-"""Says what a command leaves out."""
+"""Report of what a command leaves out."""
 
 from __future__ import annotations
 
