@@ -13,6 +13,7 @@ from lightglue_ros.core import providers
 from lightglue_ros.core.contract import (
     EXTRACTOR,
     INPUTS,
+    MATCHER,
     NO_MASKS,
     OUTPUTS,
     GraphInfo,
@@ -20,9 +21,9 @@ from lightglue_ros.core.contract import (
     export_command,
 )
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
-from lightglue_ros.core.image_threads import ImageThreads, Run, Tensors, number_of_threads
 from lightglue_ros.core.onnx_metadata import read_metadata
 from lightglue_ros.core.providers import ORT_NAMES, PROVIDERS, Problem, onnxruntime
+from lightglue_ros.core.row_threads import RowThreads, Run, Tensors, number_of_threads
 from lightglue_ros.errors import ConfigError, ModelError, ProviderError
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _CPU_SETTINGS = {
 _SPIN_MICROSECONDS = "5"
 # Older versions do not know how long, and spin for up to 50 ms.
 _SPINS_SHORTLY_SINCE = "1.26"
+# Inputs with a value for each image or pair, by which a run on a CPU is divided. The first tells how many.
+_OF_ROWS = {EXTRACTOR: ("images", "sizes", "scales", "valid", "masks"), MATCHER: ("pairs",)}
 
 
 class DeviceTensors(Protocol):
@@ -56,8 +59,8 @@ class GraphSession:
         graph: the graph that the file must hold: ``extractor``, ``matcher`` or ``pipeline``.
         provider: ``auto`` (cuda if it really runs the graph, else cpu), ``cpu``, ``cuda`` or ``tensorrt``
             (its engines are built for minutes at the first start and kept in the model store).
-        num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core). If an
-            extractor with free shapes gets as many images or more, each image has a thread of its own.
+        num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core). If a graph with
+            free shapes gets as many images (matcher: pairs) or more, each has a thread of its own.
         allow_fallback: use the CPU if a provider that was asked for by name cannot run the graph.
         cuda_graph: with cuda, record the first run on the device as a CUDA graph and replay it; ignored with
             other providers. For static exports.
@@ -106,7 +109,7 @@ class GraphSession:
         self._check(graph, cuda_graph)
         self._whole_masks = empty_inputs(self.info).get("masks", NO_MASKS)
         self._threads, self._spins_long = num_threads, spin_threads
-        self._threads_of_images: ImageThreads | None = None
+        self._threads_of_rows: RowThreads | None = None
         self._gpu_memory_limit = gpu_memory_limit
         self._run_options, self._device_options = onnxruntime().RunOptions(), onnxruntime().RunOptions()
         for options in (self._run_options, self._device_options):
@@ -141,25 +144,25 @@ class GraphSession:
         if self.info.is_static and inputs.get("masks") is NO_MASKS:
             inputs["masks"] = self._whole_masks
         threads = number_of_threads(self._threads)
-        if self._splits_images and 1 < threads <= len(inputs["images"]):
-            return self._image_threads(threads).run(inputs)
+        if self._splits_rows and 1 < threads <= len(inputs[_OF_ROWS[self.info.graph][0]]):
+            return self._row_threads(threads).run(inputs)
         return self._run_by(self._session)(inputs)
 
-    def _image_threads(self, count: int) -> ImageThreads:
-        """Return the threads for images, which the first run with so many images makes."""
-        if self._threads_of_images is None:
-            alone = self._run_by(self._load_on_cpu(num_threads=1))
-            self._threads_of_images = ImageThreads(count, alone, self._run_by(self._session))
-        return self._threads_of_images
+    def _row_threads(self, count: int) -> RowThreads:
+        """Return the threads for images or pairs, which the first run with so many of them makes."""
+        if self._threads_of_rows is None:
+            alone, together = self._run_by(self._load_on_cpu(num_threads=1)), self._run_by(self._session)
+            self._threads_of_rows = RowThreads(count, _OF_ROWS[self.info.graph], alone, together)
+        return self._threads_of_rows
 
     def _run_by(self, session: ort.InferenceSession) -> Run:
         """Return a function that runs the graph in a session; it does not hold on to this object."""
         return partial(_run_graph, session, OUTPUTS[self.info.graph], self._run_options)
 
     @property
-    def _splits_images(self) -> bool:
-        """True if a run on a CPU may be several runs, each on some of the images."""
-        return self.info.graph == EXTRACTOR and self.provider == "cpu" and not self.info.is_static
+    def _splits_rows(self) -> bool:
+        """True if a run on a CPU may be several runs, each on some of the images or pairs."""
+        return self.info.graph in _OF_ROWS and self.provider == "cpu" and not self.info.is_static
 
     def run_on_device(self, tensors: DeviceTensors) -> None:
         """Run the graph on tensors of a device; return before the device has done the work.
