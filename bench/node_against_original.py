@@ -3,11 +3,12 @@
     . tools/env.sh
     pip install --no-deps -r requirements/originals.txt
     lightglue_ros export xfeat --split --max-keypoints 512
-    python bench/node_against_original.py xfeat-k512 xfeat-k512-int8
+    python bench/node_against_original.py xfeat-k512 xfeat-k512-int8 xfeat-k512-int8:overlap
 
 They take turns in one run, so that a machine whose speed drifts is the same for all. The original gets the
 images on their canvases, without ROS; pruning is off, as in our graph. The nodes get them from cameras at 30
-Hz in another process, which takes its share of the same cores. Each node is named by its model.
+Hz in another process, which takes its share of the same cores. Each node is named by its model;
+`xfeat-k512:overlap` has the parameter overlap.
 """
 
 import sys
@@ -53,7 +54,7 @@ def resident_memory(process: int) -> float:
 def main() -> None:
     """Measure and print a table."""
     parser = parser_of(__doc__)
-    parser.add_argument("nodes", nargs="*", metavar="MODEL", default=["xfeat-k512"])
+    parser.add_argument("nodes", nargs="*", metavar="MODEL[:overlap]", default=["xfeat-k512"])
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--image-size", type=int, nargs=2, default=(640, 480))
     parser.add_argument("--frames", type=int, default=20, help="in each round, of each side")
@@ -70,7 +71,9 @@ def main() -> None:
         spent = float(np.median(seconds(original, batch, arguments.frames)))
         rounds["original"].append((1 / spent, 1.0, 1e3 * spent, 1e3 * spent, 0.0, 0.0))
         for node in arguments.nodes:
-            parameters = {"model": node, "image_width": width, "image_height": height}
+            model, _, option = node.partition(":")
+            parameters = {"model": model, "image_width": width, "image_height": height}
+            parameters["overlap"] = option == "overlap"
             parameters["refine"] = "none"  # the original does not refine
             with running_matcher(parameters, images) as matcher:
                 found = matcher.measure(arguments.frames)

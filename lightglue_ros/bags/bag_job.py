@@ -30,7 +30,7 @@ FRAMES_PER_CHUNK = 16
 FRAMES_PER_FRAME_BACK = 8
 # Parameters that do not change the matches; of the model the files count.
 _WITHOUT_EFFECT = {
-    *("model", "num_threads", "spin_threads", "image_qos", "lazy", "autostart"),
+    *("model", "num_threads", "spin_threads", "overlap", "image_qos", "lazy", "autostart"),
     *("drawing_rate", "drawing_lines", "drawing_colour"),
 }
 

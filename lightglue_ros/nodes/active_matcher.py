@@ -1,12 +1,14 @@
 """The matcher at work, from activate to deactivate.
 
-Two threads, so that nothing queues and no callback waits:
+Threads, so that nothing queues and no callback waits:
 
 - The executor's thread takes messages, checks their headers and sorts them into frames. It never decodes and
   never waits for inference, so that the middleware's buffers do not overflow.
 - The inference thread matches the newest frame and publishes. Frames that were overtaken meanwhile are
   dropped and counted. So a result is published at most one inference and one camera period after its images
   were taken; later only where frames that came at once wait in turn (see `_overtakes`).
+- With the parameter `overlap` the inference thread extracts, and a third thread matches and publishes, so
+  that two frames are in work. Results come more often, and each a little later.
 - The inference thread lives from configure to cleanup, longer than this object, because the model is loaded
   and warmed up in the thread that runs it: CUDA graphs are kept per thread. Changed settings that need other
   shapes on a GPU are prepared between two frames.
@@ -27,7 +29,6 @@ the frame goes on without that camera.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -50,7 +51,7 @@ from lightglue_ros.nodes.drawing import Drawer
 from lightglue_ros.nodes.features import check_features, features_to_message
 from lightglue_ros.nodes.image_formats import ImageFormats
 from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
-from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
+from lightglue_ros.nodes.losses import Losses
 from lightglue_ros.nodes.masks import MaskSubscriptions
 from lightglue_ros.nodes.points import PointPublisher
 from lightglue_ros.nodes.publishers import MatcherPublishers
@@ -62,12 +63,15 @@ from lightglue_ros.rig.extracted_references import ExtractedReferences
 from lightglue_ros.rig.frame import FrameResult, RigFrame
 from lightglue_ros.rig.frame_assembler import FrameAssembler
 from lightglue_ros.rig.missing import why_missing
-from lightglue_ros.rig.processor import FrameProcessor
+from lightglue_ros.rig.processor import ExtractedFrame, FrameProcessor
 from lightglue_ros.rig.tracks import FrameKeypoints, Tracker
 from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.decoding import CameraImage, check_message
 from lightglue_ros.rosdata.messages import stamp_in_ns
 from lightglue_ros.rosdata.parameters import MatcherParameters
+
+# A frame whose images are extracted; whether it will be drawn; and the seconds that it took so far.
+_HalfDone = tuple[ExtractedFrame[CameraImage], bool, float]
 
 
 class ActiveMatcher:
@@ -98,7 +102,6 @@ class ActiveMatcher:
         self._unverified = ""
         self._unheard = ""
         self._is_paused, self._pauses = False, 0
-        self._errors: set[str] = set()
         self._formats = ImageFormats(
             node, pipeline, settings.cameras, lambda: self._processor.rotations.rotations
         )
@@ -125,11 +128,15 @@ class ActiveMatcher:
             if publishers.points is not None:
                 self._points = PointPublisher(node, publishers.points, calibration, pipeline)
                 closing.callback(self._points.stop)
+            self._applied = settings.frame
             self._inference = LatestOnlyThread[RigFrame[CameraImage]](
-                self._match,
-                self._on_error,
+                self._extract,
+                lambda error: self._losses.take_frame(error),
                 overtakes=self._overtakes,
-                before=lambda: self._processor.apply(self._settings.frame),
+                then=self._match,
+                # On a GPU the pipeline belongs to one thread.
+                overlaps=settings.overlap and pipeline.provider == "cpu",
+                before=self._apply,
                 executor=inference,
             )
             closing.callback(lambda: self._inference.stop(self._interrupt))
@@ -142,6 +149,7 @@ class ActiveMatcher:
         self._clock_watch, self._load_watch = ClockWatch(node), LoadWatch(node)
         self._missing_watch = MissingWatch(node)
         self._status = MatcherStatus(settings, self._input_watch)
+        self._losses = Losses(node, self._status, settings.cameras)
         work = f"matching {', '.join(settings.pairs)}" if settings.publish_matches else "extracting features"
         topics = ", ".join(self._inputs.topics)
         if settings.takes_features and Refiner(settings.refine, pipeline.info.extractor).is_on:
@@ -232,7 +240,7 @@ class ActiveMatcher:
             else:
                 image = check_message(message, self._settings.max_image_pixels)
         except RejectedImageError as error:
-            self._reject(camera, error)
+            self._losses.take_image(camera, error)
             return
         self._formats.take(camera, image, message)
         # A stamp of zero: the driver does not set stamps.
@@ -283,14 +291,31 @@ class ActiveMatcher:
 
     # The inference thread.
 
-    def _match(self, frame: RigFrame[CameraImage]) -> None:
-        """Match a frame and publish the results."""
+    def _apply(self) -> None:
+        """Take over settings; no frame may be between extraction and matching if they have changed."""
+        settings = self._settings.frame
+        if settings is not self._applied:
+            self._inference.finish()
+        self._processor.apply(settings)
+        self._applied = settings
+
+    def _extract(self, frame: RigFrame[CameraImage]) -> _HalfDone:
+        """Extract the images of a frame."""
         start = time.perf_counter()
         # Asked once: a subscriber that appears during inference must not get a picture without pixels.
         draws = self._draws()
-        result = self._processor.process(frame, self._settings.frame, keep_pixels=draws)
+        extracted = self._processor.extract(frame, self._applied, keep_pixels=draws)
+        return extracted, draws, time.perf_counter() - start
+
+    # The inference thread, or a thread of its own if extraction and matching overlap.
+
+    def _match(self, half_done: _HalfDone) -> None:
+        """Match a frame and publish the results."""
+        extracted, draws, elapsed = half_done
+        start, frame = time.perf_counter() - elapsed, extracted.frame
+        result = self._processor.match(extracted)
         for camera, error in result.rejected:
-            self._reject(camera, error)
+            self._losses.take_image(camera, error)
         if result.first_image is None:
             return
         self._unverified = result.unverified
@@ -364,24 +389,3 @@ class ActiveMatcher:
         )
         # A node that draws and hears our matches is a viewer, which draws in place of this one.
         return drawing.isdisjoint(hearing)
-
-    def _on_error(self, error: Exception) -> None:
-        """Log a frame that failed; the traceback once for each kind of error."""
-        self._status.count_failure(error)
-        text = f"a frame was lost: {type(error).__name__}: {error}"
-        where = "".join(traceback.format_tb(error.__traceback__))
-        if where not in self._errors:
-            self._errors.add(where)
-            self._node.get_logger().error(f"{text}\n{where}")
-        else:
-            self._node.get_logger().error(text, throttle_duration_sec=LOG_PERIOD)
-
-    # Both threads.
-
-    def _reject(self, camera: int, error: RejectedImageError) -> None:
-        """Count and log an image that cannot be used."""
-        name, count = self._settings.cameras[camera], self._status.count_rejection(camera, error)
-        self._node.get_logger().warning(
-            f"camera {name}: {error}; dropped ({error.cause}; {count} images so far)",
-            throttle_duration_sec=LOG_PERIOD,
-        )

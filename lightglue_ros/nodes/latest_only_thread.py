@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -24,6 +24,9 @@ class LatestOnlyThread(Generic[T]):
 
     Args:
         work: called with one item at a time. Its exceptions go to `on_error`; the thread lives on.
+        then: second half of the work, called with what `work` returns. An item waits for it until the one
+            before is done.
+        overlaps: `then` runs in a thread of its own, while `work` begins the next item.
         name: name of the thread.
         overtakes: says whether a new item replaces one that waits; by default each does.
         before: called in the thread before it takes an item, and after `wake`; items that come meanwhile
@@ -36,17 +39,21 @@ class LatestOnlyThread(Generic[T]):
 
     def __init__(
         self,
-        work: Callable[[T], None],
+        work: Callable[[T], Any],
         on_error: Callable[[Exception], None],
         name: str = "inference",
         overtakes: Callable[[T, T], bool] = lambda new, waiting: True,
         *,
+        then: Callable[[Any], None] = lambda half_done: None,
+        overlaps: bool = False,
         before: Callable[[], None] = lambda: None,
         executor: Executor | None = None,
     ) -> None:
         self.dropped = 0
         self._overtakes = overtakes
-        self._work = work
+        self._work, self._then = work, then
+        self._second = ThreadPoolExecutor(1, f"{name}, second half") if overlaps else None
+        self._in_second: Future[None] | None = None
         self._on_error = on_error
         self._before = before
         self._waiting: list[T] = []
@@ -76,6 +83,11 @@ class LatestOnlyThread(Generic[T]):
         """Call `before` as soon as the thread is free, and return at once."""
         self._executor.submit(self._run)
 
+    def finish(self) -> None:
+        """Wait in the thread until `then` has ended."""
+        if self._in_second is not None:
+            self._in_second.result()
+
     def stop(self, interrupt: Callable[[], None] = lambda: None) -> None:
         """Wait until the work on the present item has ended; no other item is worked on.
 
@@ -87,8 +99,9 @@ class LatestOnlyThread(Generic[T]):
         interrupt()
         # The executor calls one after the other.
         self._executor.submit(lambda: None).result()
-        if self._own is not None:
-            self._own.shutdown()
+        for own in (self._second, self._own):
+            if own is not None:
+                own.shutdown()
 
     def _run(self) -> None:
         """Work on an item, if there is one."""
@@ -103,8 +116,23 @@ class LatestOnlyThread(Generic[T]):
                 with self._changing:
                     item = self._waiting.pop(0) if self._waiting else None
             if item is not None and not self._stopping:
-                self._work(item)
+                self._go_on(self._work(item))
         # A frame that fails must not end the thread: the next one may succeed.
+        except Exception as error:
+            if not self._stopping:
+                self._on_error(error)
+
+    def _go_on(self, half_done: Any) -> None:
+        """Do the second half of the work."""
+        if self._second is None:
+            self._then(half_done)
+            return
+        self.finish()
+        self._in_second = self._second.submit(self._run_then, half_done)
+
+    def _run_then(self, half_done: Any) -> None:
+        try:
+            self._then(half_done)
         except Exception as error:
             if not self._stopping:
                 self._on_error(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol
 
 import numpy as np
@@ -37,8 +37,33 @@ class Calibration(Protocol):
         """
 
 
+@dataclass(frozen=True, eq=False)
+class ExtractedFrame(Generic[ImageT]):
+    """A frame whose images were extracted, and whose pairs were not matched yet.
+
+    Attributes:
+        settings: that it was extracted with.
+        images: usable image of each camera; None where it is missing or was rejected.
+        features: of each camera's image; None likewise.
+        rejected: (camera, reason) of each image that turned out to be broken.
+        present: images with their features, for this frame's pairs and those of later frames.
+        inference: seconds inside ONNX Runtime.
+    """
+
+    frame: RigFrame[ImageT]
+    settings: FrameSettings
+    images: list[ImageT | None]
+    features: list[Features | None]
+    rejected: list[tuple[int, RejectedImageError]]
+    present: list[ExtractedImage[ImageT] | None]
+    inference: float
+
+
 class FrameProcessor(Generic[ImageT]):
     """Matches one frame after the other; each image is extracted once. Use it from one thread at a time.
+
+    On a CPU one thread may `extract` a frame while another one matches the frame before, unless `apply` would
+    change settings.
 
     Args:
         pipeline: of a split model, because features of past images are matched again.
@@ -76,19 +101,33 @@ class FrameProcessor(Generic[ImageT]):
         self, frame: RigFrame[ImageT], settings: FrameSettings, keep_pixels: bool = False
     ) -> FrameResult[ImageT]:
         """Match a frame; past images keep their data for pictures of pairs through time if `keep_pixels`."""
-        before = self._pipeline.times
+        return self.match(self.extract(frame, settings, keep_pixels))
+
+    def extract(
+        self, frame: RigFrame[ImageT], settings: FrameSettings, keep_pixels: bool = False
+    ) -> ExtractedFrame[ImageT]:
+        """Do the first half of `process`, which does not look at other frames."""
         self.apply(settings)
+        before = self._pipeline.times.extract
         images, decoded, rejected = _decode(frame.images, settings.mono16)
         self.rotations.search(
             self._pipeline, [image if isinstance(image, np.ndarray) else None for image in decoded]
         )
         masks = self._masks.of_frame(frame.stamps, decoded) if self._masks else None
         features = self._extract(decoded, masks)  # each image once
-        if all(image is None for image in images):
-            return FrameResult(settings, images, features, rejected)
-        self._forget_if_time_was_set_back(frame)
         present = self._extracted_images(images, features, decoded, masks, settings.rig, keep_pixels)
-        choices = self._match(present, settings.rig)  # all pairs in one run; then they are refined
+        inference = self._pipeline.times.extract - before
+        return ExtractedFrame(frame, settings, images, features, rejected, present, inference)
+
+    def match(self, extracted: ExtractedFrame[ImageT]) -> FrameResult[ImageT]:
+        """Do the second half of `process`; frames come in their order."""
+        frame, settings = extracted.frame, extracted.settings
+        before = self._pipeline.times.match
+        result = FrameResult(settings, extracted.images, extracted.features, extracted.rejected)
+        if result.first_image is None:
+            return result
+        self._forget_if_time_was_set_back(frame)
+        choices = self._match(extracted.present, settings.rig)  # all pairs in one run; then they are refined
         self.rotations.take(
             (views[0].camera, views[1].camera, len(pair.matches))
             for views, (pair, *_) in choices.items()
@@ -96,21 +135,17 @@ class FrameProcessor(Generic[ImageT]):
         )
         unverified = self._verify(choices, settings)
         pairs = _choose_best(choices, settings.rig)
-        self.history.add(present, frame.between)
-        inference = (self._pipeline.times - before).inference
-        return FrameResult(settings, images, features, rejected, pairs, unverified, inference)
+        self.history.add(extracted.present, frame.between)
+        inference = extracted.inference + self._pipeline.times.match - before
+        return replace(result, pairs=pairs, unverified=unverified, inference=inference)
 
     def add_to_history(self, frame: RigFrame[ImageT], settings: FrameSettings) -> Sequence[Features | None]:
         """Extract a frame without matching it, as one of the past of later frames; returns its features."""
-        self.apply(settings)
-        images, decoded, _ = _decode(frame.images, settings.mono16)
-        masks = self._masks.of_frame(frame.stamps, decoded) if self._masks else None
-        features = self._extract(decoded, masks)
-        if any(image is not None for image in images):
+        extracted = self.extract(frame, settings)
+        if any(image is not None for image in extracted.images):
             self._forget_if_time_was_set_back(frame)
-            present = self._extracted_images(images, features, decoded, masks, settings.rig)
-            self.history.add(present, frame.between)
-        return features
+            self.history.add(extracted.present, frame.between)
+        return extracted.features
 
     def apply(self, settings: FrameSettings) -> None:
         """Take over settings that have changed since the last frame, and prepare the pipeline for them."""

@@ -76,6 +76,11 @@ class MatcherParameters(CameraParameters):
         "Threads of the CPU provider spin for as long as they wait for each other, and not only for 5 µs. "
         "This is a tenth faster on a machine with no other work, and much slower next to a busy process.",
     )
+    overlap: bool = parameter(
+        False,
+        "On a CPU: extract a frame while the one before is matched. A node that cannot keep up with its "
+        "cameras then matches more frames, each of them later.",
+    )
     image_width: int = parameter(
         640,
         "Width of the canvas, the model's input, in pixels (XFeat: a multiple of 32, rounded up). Images are "

@@ -2,6 +2,8 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from lightglue_ros.nodes.latest_only_thread import LatestOnlyThread
 
 DEADLINE = 10.0
@@ -79,6 +81,52 @@ def test_an_error_is_reported_and_the_next_item_is_worked_on():
     thread.stop()
     assert [str(error) for error in errors] == ["broken"]
     assert gate.done == ["whole"]
+
+
+def test_a_second_half_runs_next_to_the_first_half_of_the_next_item_and_stop_waits_for_both():
+    first, second = Gate(), Gate()
+    errors = []
+
+    def begin(item):
+        first(item)
+        return item
+
+    thread = LatestOnlyThread(begin, errors.append, then=second, overlaps=True)
+    first.go.release(3)
+    thread.submit("a")
+    assert first.begun.acquire(timeout=DEADLINE)
+    assert second.begun.acquire(timeout=DEADLINE)
+    thread.submit("b")
+    assert first.begun.acquire(timeout=DEADLINE)  # while the other one is in its second half
+    thread.submit("c")
+    thread.submit("d")  # overtakes c, since b waits for its second half
+    assert not first.begun.acquire(blocking=False)
+    second.go.release(3)
+    assert first.begun.acquire(timeout=DEADLINE)
+    thread.stop()
+    assert first.done == second.done == ["a", "b", "d"]
+    assert not errors
+    assert thread.dropped == 1
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_an_error_of_the_second_half_is_reported_and_the_next_item_is_worked_on(overlaps):
+    errors = []
+    is_done = threading.Event()
+
+    def then(item):
+        if item == "broken":
+            raise ValueError(item)
+        is_done.set()
+
+    thread = LatestOnlyThread(
+        str, errors.append, overtakes=lambda new, old: False, then=then, overlaps=overlaps
+    )
+    for item in ("broken", "whole"):
+        thread.submit(item)
+    assert is_done.wait(DEADLINE)
+    thread.stop()
+    assert [str(error) for error in errors] == ["broken"]
 
 
 def test_an_item_is_let_go_before_the_next_one_comes_and_stop_ends_an_idle_thread():

@@ -36,6 +36,7 @@ RIG = """
     max_keypoints: 256
     image_width: 320
     image_height: 224
+    overlap: true
 """
 # (stamp, cameras) of each moment: stereo, a camera that is missing for a while, time set back by an hour.
 BOTH = ("left", "right")

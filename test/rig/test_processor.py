@@ -159,6 +159,20 @@ def test_no_more_is_kept_than_the_pairs_need_and_no_pixels(pipeline, motorcycle)
     assert [[kept.image.name for kept in images] for images in frames.processor.history._past] == [[6], []]
 
 
+def test_frames_may_be_extracted_before_earlier_ones_are_matched(pipeline, motorcycle):
+    cameras, pairs = ["left", "right"], ["left:right", "left@-1:left"]
+    contents = [motorcycle, motorcycle[::-1], motorcycle]
+    in_turn, overlapping = (Frames(pipeline, cameras, pairs) for _ in range(2))
+    expected = [in_turn.match(images, [number] * 2) for number, images in enumerate(contents)]
+    frames = [overlapping.frame(images, [number] * 2) for number, images in enumerate(contents)]
+    processor, settings = overlapping.processor, overlapping.settings
+    extracted = [processor.extract(frame, settings) for frame in frames]
+    for one, of_frame in zip(extracted, expected, strict=True):
+        for pair, other in zip(processor.match(one).pairs, of_frame, strict=True):
+            assert pair.is_missing == other.is_missing
+            np.testing.assert_array_equal(pair.matches.keypoints1, other.matches.keypoints1)
+
+
 def test_a_broken_image_is_rejected_and_the_frame_goes_on_without_its_camera(pipeline, motorcycle, runs):
     frames = Frames(pipeline, ["left", "right"], ["left:right"])
     broken = RejectedImageError("broken_jpeg", "cut")
