@@ -13,6 +13,7 @@ per pixel of the canvas, 0.70 px with 2 and 0.58 px with all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -31,8 +32,10 @@ REFINEMENTS = ("auto", "none", "lucas_kanade")
 # within a pixel of the true epipolar line from 87.3 to 88.6% on KITTI frames i and i + 1, and lowers it from
 # 53.5 to 51.7% on i and i + 5.
 WHOLE_PIXELS = ("xfeat", "disk", "superpoint")
-# Pixels of a compared image for one of the canvas, along a side.
+# Pixels of a compared image for one of the canvas, along a side. An image that a whole factor shrinks to at
+# least `_LEAST_DETAIL` is shrunk by it: 1080p on 640 x 360 takes 0.7 ms in place of 1.7, and less to compare.
 MOST_DETAIL = 2
+_LEAST_DETAIL = 1.5
 # Side of the square that is compared, in pixels of the compared images. 9 to 15 are equally right; time grows
 # with the area.
 _WINDOW = 11
@@ -79,9 +82,8 @@ class GreyImage:
         if image.shape[2:] == (1,):
             image = image[..., 0]
         size = turned_size(image.shape[1::-1], rotation)
-        most = (MOST_DETAIL * canvas_size[0], MOST_DETAIL * canvas_size[1])
         # Turned when it is small.
-        fitted = turned_size(fitted_size(size, most), rotation)
+        fitted = turned_size(_compared_size(size, canvas_size), rotation)
         if image.ndim == 3 or fitted != image.shape[1::-1]:
             image = shrink(image, fitted, as_grey=True)
         return cls(turn(image, rotation), size, rotation, mask)
@@ -211,6 +213,15 @@ def refine(
     checked = is_good & is_found_back & (np.linalg.norm(back - points0, axis=1) <= _CHECK_TOLERANCE)
     keypoints1 = np.where(is_good[:, None], ends, matches.keypoints1)
     return replace(matches, keypoints1=keypoints1.astype(np.float32), checked=checked)
+
+
+def _compared_size(size: tuple[int, int], canvas_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (width, height) in which an image is compared."""
+    on_canvas = canvas_pixel(size, canvas_size)
+    for factor in range(math.floor(on_canvas / _LEAST_DETAIL), math.ceil(on_canvas / MOST_DETAIL) - 1, -1):
+        if size[0] % factor == size[1] % factor == 0:
+            return size[0] // factor, size[1] // factor
+    return fitted_size(size, (MOST_DETAIL * canvas_size[0], MOST_DETAIL * canvas_size[1]))
 
 
 def _flow(

@@ -63,7 +63,7 @@ def test_images_of_different_sizes_are_compared_at_the_same_scale_on_the_canvas(
     coarse = (matches.keypoints1 + 0.5) * 3 - 0.5
     matches = PairMatches(matches.keypoints0, coarse, *list(vars(matches).values())[2:])
     large = GreyImage.of(cv2.cvtColor(large, cv2.COLOR_GRAY2RGB), CANVAS)
-    assert large.pixels.shape == (480, 640)
+    assert large.pixels.shape == (360, 480)
     found = refine(matches, GreyImage.of(images[0], CANVAS), large, CANVAS)
     assert error(matches, 3.0).min() > 0.9
     assert np.median(error(found, 3.0)) < 0.3
@@ -114,3 +114,17 @@ def test_auto_refines_models_whose_keypoints_are_whole_pixels(images, matches):
     assert found is matches
     with pytest.raises(ConfigError, match="refine is 'flow'; allowed: auto, none, lucas_kanade"):
         Refiner("flow", "xfeat")
+
+
+@pytest.mark.parametrize(
+    ("image_size", "compared"),
+    [
+        ((1920, 1080), (960, 540)),  # a whole factor leaves 1.5 pixels per pixel of the canvas
+        ((3840, 2160), (960, 540)),
+        ((2448, 2048), (1148, 960)),  # none leaves 1.5 to 2
+        ((1241, 376), (1241, 376)),
+    ],
+)
+def test_a_large_image_is_shrunk_by_a_whole_factor_if_enough_detail_stays(image_size, compared):
+    image = np.zeros(image_size[::-1], np.uint8)
+    assert GreyImage.of(image, (640, 480)).pixels.shape[::-1] == compared
