@@ -73,4 +73,7 @@ class HostRunner:
 
 
 def _filled(pairs: np.ndarray, count: int) -> np.ndarray:
-    return np.pad(pairs, ((0, count - len(pairs)), (0, 0)))
+    # np.pad would take 30 µs even if nothing is missing.
+    filled = np.zeros((count, 2), pairs.dtype)
+    filled[: len(pairs)] = pairs
+    return filled
