@@ -12,7 +12,7 @@ to the steps of all front ends before the steps are judged.
 
 KLT is the front end of VINS-Fusion with 1,024 corners in place of 150: goodFeaturesToTrack where no track is
 near, calcOpticalFlowPyrLK with windows of 21 px and 4 levels, and a check that the flow back ends within half
-a pixel. `--distance` is the least distance of its corners.
+a pixel. `--corners` is their number, `--distance` their least distance.
 
 Ours are the keypoints of `FrameProcessor` in the tracks of `Tracker`, with the pair camera@-1:camera and with
 the match threshold of config/visual_inertial.yaml. Options follow the model: `essential` or `fundamental`
@@ -94,6 +94,7 @@ def main() -> None:
     threshold = f"least score of a match ({MATCH_THRESHOLD})"
     parser.add_argument("--match-threshold", type=float, default=MATCH_THRESHOLD, help=threshold)
     parser.add_argument("--adjust-poses", action="store_true", help="to the steps of all front ends")
+    parser.add_argument("--corners", type=int, default=CORNERS, help="of KLT")
     parser.add_argument("--distance", type=float, default=6.0, help="least distance of KLT's corners, pixels")
     arguments = parser.parse_args()
     folder = arguments.data / "kitti_seq1"
@@ -102,7 +103,7 @@ def main() -> None:
     images = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
     assert read_image(files[0]).shape[:2] == images[0].shape
     print_head("Tracks on KITTI", f"OpenCV {cv2.__version__}")
-    ends: dict[str, FrontEnd] = {"KLT": lambda seen: track_flow(seen, arguments.distance)}
+    ends: dict[str, FrontEnd] = {"KLT": lambda seen: track_flow(seen, arguments.corners, arguments.distance)}
     for model in arguments.models:
         ends[model] = lambda seen, model=model: track_matches(
             seen, model, camera, arguments.pairs.split(","), arguments.match_threshold
@@ -170,7 +171,7 @@ def only_checked(matches: PairMatches) -> PairMatches:
     return replace(matches, **arrays, checked=None)
 
 
-def track_flow(images: Sequence[np.ndarray], distance: float) -> Iterator[Tracked]:
+def track_flow(images: Sequence[np.ndarray], count: int, distance: float) -> Iterator[Tracked]:
     """Track corners by optical flow, as the front end of VINS-Fusion does."""
     window = {"winSize": (21, 21)}
     stop = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 30, 0.01)
@@ -179,13 +180,13 @@ def track_flow(images: Sequence[np.ndarray], distance: float) -> Iterator[Tracke
     ids, ages, next_id = np.zeros(0, int), np.zeros(0, int), 0
     for image in images:
         if len(points):
-            there, found, _ = cv2.calcOpticalFlowPyrLK(before, image, points, None, maxLevel=3, **window)
-            back, returned, _ = cv2.calcOpticalFlowPyrLK(
+            there, is_found, _ = cv2.calcOpticalFlowPyrLK(before, image, points, None, maxLevel=3, **window)
+            back, is_returned, _ = cv2.calcOpticalFlowPyrLK(
                 image, before, there, points.copy(), **window, **back_options
             )
             is_inside = ((there >= 1) & (there < np.array(image.shape[::-1]) - 1)).all(axis=1)
             is_back = np.linalg.norm(points - back, axis=1) <= 0.5
-            kept = (found[:, 0] == 1) & (returned[:, 0] == 1) & is_back & is_inside
+            kept = (is_found[:, 0] == 1) & (is_returned[:, 0] == 1) & is_back & is_inside
             points, ids, ages = there[kept], ids[kept], ages[kept] + 1
         free = np.full(image.shape, 255, np.uint8)
         chosen = []
@@ -195,13 +196,13 @@ def track_flow(images: Sequence[np.ndarray], distance: float) -> Iterator[Tracke
                 chosen.append(row)
                 cv2.circle(free, (int(x), int(y)), int(distance), 0, -1)
         points, ids, ages = points[chosen], ids[chosen], ages[chosen]
-        wanted = CORNERS - len(points)
+        wanted = count - len(points)
         corners = cv2.goodFeaturesToTrack(image, wanted, 0.01, distance, mask=free) if wanted > 0 else None
         if corners is not None:
-            count = len(corners)
+            found = len(corners)
             points = np.concatenate([points, corners.reshape(-1, 2)])
-            ids = np.concatenate([ids, next_id + np.arange(count)])
-            ages, next_id = np.concatenate([ages, np.ones(count, int)]), next_id + count
+            ids = np.concatenate([ids, next_id + np.arange(found)])
+            ages, next_id = np.concatenate([ages, np.ones(found, int)]), next_id + found
         before = image
         yield ids, points
 
