@@ -35,7 +35,6 @@ import numpy as np
 from against_originals import DATA
 from lightglue_ros.core import MatchPipeline, PairMatches
 from lightglue_ros.core.features import MATCH_ARRAYS
-from lightglue_ros.core.image_files import read_image
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.core.refinement import REFINEMENTS
 from lightglue_ros.rig.frame import FrameSettings, RigFrame
@@ -58,7 +57,7 @@ FrontEnd = Callable[[Sequence[np.ndarray]], Iterator[Tracked]]
 
 @dataclass(frozen=True)
 class Image:
-    """An image in memory, as a frame holds it."""
+    """Image in memory, in the form that a frame holds."""
 
     pixels: np.ndarray | None
     width: int
@@ -75,7 +74,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The intrinsics of the camera, of which essential makes use."""
+    """Intrinsics of the camera, which verification by essential needs."""
 
     matrix: np.ndarray
 
@@ -101,30 +100,17 @@ def main() -> None:
     camera = read_camera(folder)
     files = sorted((folder / "image_l").glob("*.png"))
     images = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
-    assert read_image(files[0]).shape[:2] == images[0].shape
     print_head("Tracks on KITTI", f"OpenCV {cv2.__version__}")
     ends: dict[str, FrontEnd] = {"KLT": lambda seen: track_flow(seen, arguments.corners, arguments.distance)}
     for model in arguments.models:
         ends[model] = lambda seen, model=model: track_matches(
             seen, model, camera, arguments.pairs.split(","), arguments.match_threshold
         )
-    rows = []
-    for stride in map(int, arguments.strides.split(",")):
-        seen, milliseconds = {}, {}
-        for name, track in ends.items():
-            start = time.perf_counter()
-            seen[name] = list(track(images[::stride]))
-            milliseconds[name] = 1e3 * (time.perf_counter() - start) / len(seen[name])
-        numbers = range(0, len(images), stride)
-        motions = [camera.motion(*pair) for pair in pairwise(numbers)]
-        if arguments.adjust_poses:
-            of_pairs = zip(*map(steps_of, seen.values()), strict=True)
-            steps = [np.concatenate(of_pair, axis=1) for of_pair in of_pairs]
-            motions = [adjust(*it, camera.matrix, motion) for it, motion in zip(steps, motions, strict=True)]
-        judged = {name: judge(tracked, camera.matrix, motions) for name, tracked in seen.items()}
-        right_of_klt = judged["KLT"][0]
-        for name, (right, share, length) in judged.items():
-            rows.append((stride, name, right, right / right_of_klt, share, length, milliseconds[name]))
+    rows = [
+        row
+        for stride in map(int, arguments.strides.split(","))
+        for row in rows_of(stride, images, ends, camera, arguments.adjust_poses)
+    ]
     width, height = IMAGE_SIZE
     title = (
         f"{len(images)} frames, canvas {width} x {height}, {arguments.pairs}, "
@@ -133,6 +119,27 @@ def main() -> None:
     table = Table(title, COLUMNS, rows, "every", "right steps per frame", "front end")
     print_table(table)
     keep([table], arguments)
+
+
+def rows_of(
+    stride: int, images: Sequence[np.ndarray], ends: dict[str, FrontEnd], camera: Camera, adjusts: bool
+) -> Iterator[tuple]:
+    """Yield a row of the table for each front end, of which KLT is the first."""
+    seen, milliseconds = {}, {}
+    for name, track in ends.items():
+        start = time.perf_counter()
+        seen[name] = list(track(images[::stride]))
+        milliseconds[name] = 1e3 * (time.perf_counter() - start) / len(seen[name])
+    motions = [camera.motion(*pair) for pair in pairwise(range(0, len(images), stride))]
+    if adjusts:
+        of_pairs = zip(*map(steps_of, seen.values()), strict=True)
+        steps = [np.concatenate(of_pair, axis=1) for of_pair in of_pairs]
+        motions = [adjust(*it, camera.matrix, motion) for it, motion in zip(steps, motions, strict=True)]
+    right_of_klt = None
+    for name, tracked in seen.items():
+        right, share, length = judge(tracked, camera.matrix, motions)
+        right_of_klt = right_of_klt or right
+        yield stride, name, right, right / right_of_klt, share, length, milliseconds[name]
 
 
 def track_matches(

@@ -80,7 +80,7 @@ class FrameKeypoints:
     def of_result(
         cls, frame: RigFrame[ImageT], result: FrameResult[ImageT], calibration: Calibration | None = None
     ) -> FrameKeypoints:
-        """Take keypoints and matches from the result of a frame; where matches were verified, the inliers."""
+        """Take keypoints and matches from the result of a frame; of verified matches only the inliers."""
         is_verified = result.settings.geometry != "none"
         matches = [_joining(pair, is_verified) for pair in result.pairs]
         intrinsics = [
@@ -137,7 +137,7 @@ _NO_POINTS = np.zeros((0, 2), np.float32)
 
 
 class _Image(NamedTuple):
-    """Past image: id of each keypoint, frame in which its track began, and position of the track."""
+    """Past image: for each keypoint its track's id, the frame in which the track began, and its position."""
 
     ids: np.ndarray
     begins: np.ndarray
@@ -145,7 +145,7 @@ class _Image(NamedTuple):
 
 
 class _Joins(NamedTuple):
-    """Matches of keypoints of the present frame, numbered over all cameras, with each other.
+    """Matches between keypoints of the present frame, which are numbered over all cameras.
 
     `first` and `second` are int64 [M]. `first_ends` and `second_ends` are float32 [M, 2], in pixels.
     """
@@ -158,13 +158,13 @@ class _Joins(NamedTuple):
 
 
 class _Claims(NamedTuple):
-    """Matches of keypoints of the present frame, numbered over all cameras, with tracks.
+    """Matches of keypoints of the present frame with tracks; keypoints are numbered over all cameras.
 
     Attributes:
         nodes: int64 [M], the keypoints.
         ids: int64 [M], the tracks.
         begins: int64 [M], frames in which the tracks began.
-        ranks: int64 [M], a lower one is better: number of frames back, and later a track from another camera.
+        ranks: int64 [M], lower is better: fewer frames back, and then a track of the same camera.
         scores: float32 [M].
         positions: float32 [M, 2], of the tracks in the present frame.
     """
@@ -183,7 +183,7 @@ _NO_CLAIMS = _Claims(_NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS, _NO_SCO
 
 
 class Tracker:
-    """Gives the keypoints of frame after frame their tracks; see the head of this module.
+    """Tracker of keypoints through frames and across cameras; see the head of this module.
 
     Hand it every frame that a `FrameProcessor` matched, in their order:
     `tracker.update(FrameKeypoints.of_result(frame, processor.process(frame, settings)))`.
