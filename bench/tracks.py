@@ -7,8 +7,8 @@
 A step is a track from one frame to the next. It is right if it ends within 1 px of the epipolar line that the
 true poses give it. The front ends see every frame of kitti_seq1, every 2nd and every 5th.
 
-The true poses are off by 0.02 to 0.03 degrees, which is up to 0.4 px. With `--adjust-poses` they are adjusted
-to the steps of all front ends before the steps are judged.
+The true poses are off by 0.02 to 0.03 degrees in the median, which is 0.25 to 0.35 px. With `--adjust-poses`
+they are adjusted to the steps of all front ends before the steps are judged.
 
 KLT is the front end of VINS-Fusion with 1,024 corners in place of 150: goodFeaturesToTrack where no track is
 near, calcOpticalFlowPyrLK with windows of 21 px and 4 levels, and a check that the flow back ends within half
