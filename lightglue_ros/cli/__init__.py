@@ -7,6 +7,7 @@ command runs, so that `--help` needs neither NumPy nor ONNX Runtime.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Container
@@ -39,7 +40,13 @@ def main(argv: list[str] | None = None) -> int:
         if is_node:
             return run_node(argv[0], argv[1:])
         arguments = make_parser(argv[:1]).parse_args(argv)
-        return arguments.run(arguments)
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has enough. Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (LightGlueRosError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

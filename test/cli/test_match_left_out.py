@@ -172,6 +172,14 @@ def test_images_beyond_those_held_are_extracted_again_with_the_same_matches(
     assert results[0] == results[1] == results[2]
 
 
+def test_a_reader_that_has_enough_ends_the_run_without_a_word(sequence):
+    with start(sequence, *QUICK) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_at_a_random_moment_leaves_whole_files_or_none(sequence, tmp_path, number):
     pytest.importorskip("h5py", reason=NO_H5PY)
