@@ -33,8 +33,9 @@ from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.onnx_file import MIN_ONNXRUNTIME_WITH_DEFORM_CONV, write_graph
 from lightglue_ros.export.options import ExportOptions
+from lightglue_ros.export.precision.calibration import calibration_scenes
 from lightglue_ros.export.precision.fp16 import to_fp16
-from lightglue_ros.export.precision.int8_extractor import ranges_of, to_int8_extractor
+from lightglue_ros.export.precision.int8_extractor import to_int8_extractor
 from lightglue_ros.export.precision.int8_matcher import to_int8
 from lightglue_ros.export.registry import ModelSpec, find_spec
 from lightglue_ros.export.weights import LocalFile, PinnedFile, resolve
@@ -84,7 +85,8 @@ def export_model(
 
     scenes = selfcheck.find_scenes(report)
     reference = build_graphs(networks, settled)
-    exported = build_graphs(to_precision(networks, settled, scenes, info), settled)
+    calibration = calibration_scenes(scenes, report) if settled.precision == "int8" else []
+    exported = build_graphs(to_precision(networks, settled, calibration, info), settled)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unchecked:
         temporary = {graph: Path(unchecked) / f"{graph}.onnx" for graph in exported}
         for graph, module in exported.items():
@@ -216,8 +218,10 @@ def to_precision(
     if options.precision == "fp16":
         return to_fp16(extractor), to_fp16(matcher)
     if options.precision == "int8":
-        graph = ExtractorGraph(extractor, options.max_keypoints).eval()
-        with ranges_of(extractor) as ranges:
-            features = [selfcheck.features(graph, scene, info) for scene in scenes]
-        return to_int8_extractor(extractor, ranges), to_int8(matcher, features)
+
+        def extract(network: Extractor) -> list[tuple[torch.Tensor, ...]]:
+            graph = ExtractorGraph(network, options.max_keypoints).eval()
+            return [selfcheck.features(graph, scene, info) for scene in scenes]
+
+        return to_int8_extractor(extractor, extract), to_int8(matcher, extract(extractor))
     return networks

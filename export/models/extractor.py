@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ class Extractor(nn.Module):
         kept_in_fp32: submodules that an fp16 export computes in fp32.
         int8_layers: layers (first, last + 1) of each `nn.Sequential` that an int8 export computes in 8 bits.
             Each layer is a convolution and ReLU.
+        int8_channels: convolutions, or layers with one, that write the same channels, and those that read
+            them, where they are in different blocks of `int8_layers`. Between them are only steps that keep
+            factors of channels.
     """
 
     descriptor_dim: int
@@ -31,6 +34,7 @@ class Extractor(nn.Module):
     takes_grey: bool = False
     kept_in_fp32: tuple[str, ...] = ()
     int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    int8_channels: ClassVar[Sequence[tuple[tuple[str, ...], tuple[str, ...]]]] = ()
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any], **options: Any) -> Extractor:

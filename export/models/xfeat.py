@@ -41,6 +41,11 @@ class XFeat(Extractor):
         "block5": (0, 4),
         "block_fusion": (0, 2),
     }
+    int8_channels = (
+        (("block1.3", "skip1"), ("block2.0",)),
+        (("block2.1",), ("block3.0",)),
+        (("block3.2", "block4.2", "block5.3"), ("block4.0", "block5.0", "block_fusion.0")),
+    )
 
     def __init__(self) -> None:
         super().__init__()
