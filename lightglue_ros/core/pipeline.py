@@ -24,7 +24,7 @@ from lightglue_ros.core.masks import Mask, MaskPlacer, TurnedMask, masks_of, tur
 from lightglue_ros.core.refinement import Refiner
 from lightglue_ros.core.rotation import turn_all, turn_points_back, turned_size
 from lightglue_ros.core.session import GraphSession
-from lightglue_ros.core.stage_times import StageTimes
+from lightglue_ros.core.stage_times import StageTimes, ThreadTimes
 from lightglue_ros.core.store import find_model
 from lightglue_ros.errors import ConfigError, ModelError
 
@@ -112,7 +112,7 @@ class MatchPipeline:
         self.max_keypoints = self.info.max_keypoints if max_keypoints is None else max_keypoints
         self.match_threshold = match_threshold
         self.refiner = Refiner(refine, self.info.extractor)
-        self._times = StageTimes()
+        self._of_thread = ThreadTimes()
         self._masks = MaskPlacer(self.info.keypoint_reach)
         is_on_gpu = all(it.provider in ("cuda", "tensorrt") for it in self._sessions.values())
         runner = DeviceRunner if is_on_gpu else HostRunner
@@ -143,8 +143,8 @@ class MatchPipeline:
 
     @property
     def times(self) -> StageTimes:
-        """Seconds that each stage has taken so far; subtract an earlier value to time one frame."""
-        return replace(self._times)
+        """Seconds that each stage has taken so far in the calling thread; subtract earlier ones to time a frame."""
+        return replace(self._of_thread.times)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -277,7 +277,7 @@ class MatchPipeline:
         """
         masks = masks_of(masks, len(images))
         matches = self._match_images(images, pairs, rotations, masks)
-        with self._times.measured("refine"):
+        with self._of_thread.times.measured("refine"):
             return self.refiner.refine_images(matches, images, pairs, self.image_size, rotations, masks)
 
     def _match_images(
@@ -295,7 +295,7 @@ class MatchPipeline:
         self.check(images=len(images), pairs=len(indices))
         turned = turned_masks(masks, rotations)
         batch = self._place(turn_all(images, rotations), self.image_size, turned)
-        with self._times.measured("match"):
+        with self._of_thread.times.measured("match"):
             outputs = self._runner.run_pipeline(
                 batch, self._max_keypoints, indices, self._match_threshold, self._most_pairs(len(indices))
             )
@@ -303,7 +303,7 @@ class MatchPipeline:
         if rotations is not None:
             sizes = [turned_size(size, it) for size, it in zip(batch.image_sizes, rotations, strict=False)]
             keypoints = np.array(list(map(turn_points_back, keypoints, rotations, sizes)))
-        with self._times.measured("unpad"):
+        with self._of_thread.times.measured("unpad"):
             return PairMatches.of_pairs(outputs, indices, keypoints)
 
     def extract(
@@ -360,9 +360,9 @@ class MatchPipeline:
             return []
         self.check(images=count, pairs=len(indices))
         shape = self.info.batch or max(self._images, count), self._most_pairs(len(indices))
-        with self._times.measured("match"):
+        with self._of_thread.times.measured("match"):
             outputs = self._runner.match(features, indices, self._match_threshold, shape)
-        with self._times.measured("unpad"):
+        with self._of_thread.times.measured("unpad"):
             return PairMatches.of_pairs(outputs, indices, features.keypoints)
 
     def _new_canvas(self, image_size: tuple[int, int]) -> Canvas:
@@ -377,14 +377,14 @@ class MatchPipeline:
         canvas_size: tuple[int, int],
         masks: Sequence[TurnedMask | None],
     ) -> CanvasBatch:
-        with self._times.measured("canvas"):
+        with self._of_thread.times.measured("canvas"):
             empty = (self.info.batch or max(self._cameras, len(images))) - len(images)
             filled = [*images, *[None] * empty]
             batch = self._canvas.place(filled, canvas_size, self._runner.least_channels)
             return replace(batch, masks=self._masks.place(masks, batch)) if masks else batch
 
     def _extract_batch(self, batch: CanvasBatch) -> Features:
-        with self._times.measured("extract"):
+        with self._of_thread.times.measured("extract"):
             return self._runner.extract(batch, self._max_keypoints)
 
     def _no_features(self, images: int) -> Features:

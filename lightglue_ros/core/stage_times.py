@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,3 +41,10 @@ class StageTimes:
         start = time.perf_counter()
         yield
         setattr(self, stage, getattr(self, stage) + time.perf_counter() - start)
+
+
+class ThreadTimes(threading.local):
+    """Times of the calling thread: while it extracts, another one may match."""
+
+    def __init__(self) -> None:
+        self.times = StageTimes()

@@ -108,7 +108,7 @@ class FrameProcessor(Generic[ImageT]):
     ) -> ExtractedFrame[ImageT]:
         """Do the first half of `process`, which does not look at other frames."""
         self.apply(settings)
-        before = self._pipeline.times.extract
+        before = self._pipeline.times
         images, decoded, rejected = _decode(frame.images, settings.mono16)
         self.rotations.search(
             self._pipeline, [image if isinstance(image, np.ndarray) else None for image in decoded]
@@ -116,13 +116,13 @@ class FrameProcessor(Generic[ImageT]):
         masks = self._masks.of_frame(frame.stamps, decoded) if self._masks else None
         features = self._extract(decoded, masks)  # each image once
         present = self._extracted_images(images, features, decoded, masks, settings.rig, keep_pixels)
-        inference = self._pipeline.times.extract - before
+        inference = (self._pipeline.times - before).inference  # with the search
         return ExtractedFrame(frame, settings, images, features, rejected, present, inference)
 
     def match(self, extracted: ExtractedFrame[ImageT]) -> FrameResult[ImageT]:
         """Do the second half of `process`; frames come in their order."""
         frame, settings = extracted.frame, extracted.settings
-        before = self._pipeline.times.match
+        before = self._pipeline.times
         result = FrameResult(settings, extracted.images, extracted.features, extracted.rejected)
         if result.first_image is None:
             return result
@@ -136,7 +136,7 @@ class FrameProcessor(Generic[ImageT]):
         unverified = self._verify(choices, settings)
         pairs = _choose_best(choices, settings.rig)
         self.history.add(extracted.present, frame.between)
-        inference = extracted.inference + self._pipeline.times.match - before
+        inference = extracted.inference + (self._pipeline.times - before).inference
         return replace(result, pairs=pairs, unverified=unverified, inference=inference)
 
     def add_to_history(self, frame: RigFrame[ImageT], settings: FrameSettings) -> Sequence[Features | None]:

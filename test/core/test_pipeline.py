@@ -200,6 +200,14 @@ def test_times_of_all_stages_are_kept(pipeline, motorcycle):
     assert times.inference == times.extract + times.match
 
 
+def test_times_are_those_of_the_calling_thread(pipeline, motorcycle):
+    before = pipeline.times
+    other = threading.Thread(target=pipeline.match, args=(motorcycle, [(0, 1)]))
+    other.start()
+    other.join()
+    assert pipeline.times == before
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [

@@ -76,6 +76,12 @@ def test_auto_finds_how_the_cameras_are_turned_and_then_costs_nothing(pipeline, 
     frames.processor.rotations.search(None, upright)  # nothing is tried, so no pipeline is needed
 
 
+def test_the_time_of_the_search_counts_as_inference(pipeline, upright):
+    before = pipeline.times
+    result = Frames(pipeline, (0, None, None)).process(upright, MOUNTED)
+    assert result.inference == pytest.approx((pipeline.times - before).inference)
+
+
 def test_a_rotation_that_dark_or_missing_images_hide_is_found_later(pipeline, upright, monkeypatch):
     monkeypatch.setattr(finding, "RETRY_FRAMES", 2)
     frames = Frames(pipeline, (0, None, 90))
