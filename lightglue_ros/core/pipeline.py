@@ -217,6 +217,11 @@ class MatchPipeline:
         for session in self._sessions.values():
             session.cancel()
 
+    def close(self) -> None:
+        """Free the graphs and end their threads, whoever still holds this object; on a GPU in its thread."""
+        self._sessions.clear()  # those of the runner as well
+        del self._runner
+
     def warm_up(self, cameras: int = 2, pairs: int = 1, images: int | None = None) -> None:
         """Run once on black images that fill the canvas, so that the first real frame is not slow.
 

@@ -172,6 +172,9 @@ class Matcher(LifecycleNode):
 
     def _free_pipeline(self) -> None:
         """Free the model, and what lies in its memory."""
+        # An earlier active matcher holds the pipeline until garbage is collected, because its callbacks refer to
+        # it and it refers to them.
+        self._pipeline.close()
         self._pipeline = None
         self._references = ExtractedReferences()
 

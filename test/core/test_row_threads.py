@@ -1,12 +1,16 @@
 """Images or pairs of one run, each in a thread of its own."""
 
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.row_threads import RowThreads
+
+DEADLINE = 30.0
 
 
 def test_as_many_images_as_threads_are_extracted_at_once_and_the_rest_shares_the_threads():
@@ -44,6 +48,21 @@ def test_features_are_the_same_to_the_bit_whichever_threads_extract_them(model_f
         vars(two.extract(images)).values(), vars(one.extract(images)).values(), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_closed_pipeline_has_no_threads(model_folder, motorcycle):
+    def threads():
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = threads()
+    pipeline = MatchPipeline(model_folder, "cpu", image_size=(320, 224), num_threads=2)
+    pipeline.match(motorcycle, [(0, 1), (1, 0)])
+    assert threads() > before
+    pipeline.close()
+    end = time.monotonic() + DEADLINE
+    while threads() > before:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])

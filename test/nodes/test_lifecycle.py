@@ -91,11 +91,16 @@ def test_image_qos_that_was_changed_while_unconfigured_is_that_of_the_next_subsc
         stereo.wait_until(lambda: not stereo.requested("left/image_rect"), "the end of the subscriptions")
 
 
-def test_cleanup_frees_the_sessions_and_a_signal_ends_it_inactive(managed):
+def test_cleanup_frees_the_sessions_and_a_signal_ends_it_inactive(managed, images):
     """Each of the two sessions has 8 threads of its own, because the thread that calls it works, too."""
     stereo = managed(num_threads=9)
     for _ in range(2):
         assert stereo.change_state(Transition.TRANSITION_CONFIGURE) == (True, "inactive")
+        assert stereo.change_state(Transition.TRANSITION_ACTIVATE) == (True, "active")
+        stereo.wait_until_connected()
+        assert len(stereo.match(images).pairs[0].scores) > 100
+        assert stereo.change_state(Transition.TRANSITION_DEACTIVATE) == (True, "inactive")
+        stereo.wait_until(lambda: not any(stereo.hearers()), "the end of the subscriptions")
         loaded = threads(stereo.process)
         assert stereo.change_state(Transition.TRANSITION_CLEANUP) == (True, "unconfigured")
         # Fewer by more than one session has; the middleware may have started some meanwhile.
