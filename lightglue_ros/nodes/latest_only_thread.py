@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class LatestOnlyThread(Generic[T]):
     def finish(self) -> None:
         """Wait in the thread until `then` has ended."""
         if self._in_second is not None:
-            self._in_second.result()
+            wait([self._in_second])
 
     def stop(self, interrupt: Callable[[], None] = lambda: None) -> None:
         """Wait until the work on the present item has ended; no other item is worked on.

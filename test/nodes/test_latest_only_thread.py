@@ -1,3 +1,4 @@
+import queue
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +128,25 @@ def test_an_error_of_the_second_half_is_reported_and_the_next_item_is_worked_on(
     assert is_done.wait(DEADLINE)
     thread.stop()
     assert [str(error) for error in errors] == ["broken"]
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_an_error_of_on_error_loses_one_item_and_no_other(overlaps):
+    done = queue.Queue()
+
+    def then(item):
+        done.put(item)
+        if item == "broken":
+            raise ValueError(item)
+
+    def on_error(error):
+        raise RuntimeError("the log is gone")
+
+    thread = LatestOnlyThread(str, on_error, overtakes=lambda new, old: False, then=then, overlaps=overlaps)
+    for item in ("broken", "whole", "last"):
+        thread.submit(item)
+        assert done.get(timeout=DEADLINE) == item
+    thread.stop()
 
 
 def test_an_item_is_let_go_before_the_next_one_comes_and_stop_ends_an_idle_thread():
