@@ -337,12 +337,11 @@ class ActiveMatcher:
     def _log_rotations(self) -> None:
         """Log the rotations that were found by matching."""
         found = self._processor.rotations.found
-        for camera, rotation in found.items():
-            name = self._settings.cameras[camera]
+        for camera in list(found):  # the inference thread may find another one meanwhile
+            name, rotation = self._settings.cameras[camera], found.pop(camera)
             self._node.get_logger().info(
                 f"camera {name}: its images are turned by {rotation} degrees clockwise, found by matching"
             )
-        found.clear()
 
     def _publish_features(self, result: FrameResult[CameraImage]) -> None:
         info, precision = self._pipeline.info, self._settings.features_precision

@@ -1,6 +1,10 @@
 """A running matcher whose right camera is mounted on its head."""
 
+from types import SimpleNamespace
+
 import numpy as np
+
+from lightglue_ros.nodes.active_matcher import ActiveMatcher
 
 
 def has_matches(message):
@@ -25,3 +29,21 @@ def test_a_camera_on_its_head_is_found_said_and_shown(robot, images):
         "rotation in the diagnostics",
     )
     assert stereo.diagnostics["camera left rotation (degrees)"] == "0"
+
+
+def test_a_rotation_that_is_found_while_another_one_is_logged_is_logged_too():
+    found, lines = {1: 180}, []
+
+    def info(text):
+        if not lines:
+            found[2] = 90  # by the search in another thread
+        lines.append(text)
+
+    matcher = SimpleNamespace(
+        _processor=SimpleNamespace(rotations=SimpleNamespace(found=found)),
+        _settings=SimpleNamespace(cameras=["a", "b", "c"]),
+        _node=SimpleNamespace(get_logger=lambda: SimpleNamespace(info=info)),
+    )
+    for _ in range(2):
+        ActiveMatcher._log_rotations(matcher)
+    assert [line.split(":")[0] for line in lines] == ["camera b", "camera c"]
