@@ -37,8 +37,9 @@ SPLIT = (EXTRACTOR, MATCHER)
 class MatchPipeline:
     """Extracts keypoints of N images and matches P pairs of them, each in one run.
 
-    The first run is slow; `warm_up` does it on black images. Use a pipeline from one thread at a time, and on
-    a GPU make it, warm it up and run it in the same thread: CUDA graphs are kept per thread.
+    The first run is slow; `warm_up` does it on black images. Use a pipeline from one thread at a time; on a
+    CPU one thread may extract while another one matches. On a GPU make it, warm it up and run it in the same
+    thread: CUDA graphs are kept per thread.
 
     With free shapes, XFeat and DISK run on the part of the canvas that the images need (see `canvas`), and
     `extract` runs once for all images that need the same part. A static export, a pipeline.onnx and the other
@@ -143,7 +144,7 @@ class MatchPipeline:
 
     @property
     def times(self) -> StageTimes:
-        """Seconds that each stage has taken so far in the calling thread; subtract earlier ones to time a frame."""
+        """Seconds that each stage has taken so far in this thread; subtract earlier ones to time a frame."""
         return replace(self._of_thread.times)
 
     @property

@@ -172,8 +172,8 @@ class Matcher(LifecycleNode):
 
     def _free_pipeline(self) -> None:
         """Free the model, and what lies in its memory."""
-        # An earlier active matcher holds the pipeline until garbage is collected, because its callbacks refer to
-        # it and it refers to them.
+        # An earlier active matcher and its callbacks refer to each other, so it holds the pipeline until
+        # garbage is collected.
         self._pipeline.close()
         self._pipeline = None
         self._references = ExtractedReferences()

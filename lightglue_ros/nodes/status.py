@@ -39,7 +39,7 @@ _TIMED_FRAMES = 100
 
 
 class MatcherStatus:
-    """Counts what happens, from the executor's and the inference thread.
+    """Counts what happens, from any thread.
 
     Attributes:
         numbers: of keypoints, matches and inliers in the last frame; see `numbers_of`.
@@ -50,7 +50,7 @@ class MatcherStatus:
         self._results = values.results
         self._inputs = inputs
         self._times: deque[tuple[float, float, float]] = deque(maxlen=_TIMED_FRAMES)
-        # The inference thread replaces it as a whole.
+        # The thread that matches replaces it as a whole.
         self.numbers: dict[str, int] = {}
         self._last_error = ""
         self._rejections: dict[int, tuple[float, str]] = {}
@@ -124,7 +124,7 @@ class MatcherStatus:
 
     def milliseconds(self) -> np.ndarray:
         """Return (inference, outside of it, age) of the last frames in ms, float64 [N, 3], N at least 1."""
-        # A copy first, because the inference thread goes on adding.
+        # A copy first, because the thread that matches goes on adding.
         return 1e3 * np.array(list(self._times) or [(0.0, 0.0, 0.0)])
 
     def report(

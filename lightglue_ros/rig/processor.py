@@ -106,7 +106,7 @@ class FrameProcessor(Generic[ImageT]):
     def extract(
         self, frame: RigFrame[ImageT], settings: FrameSettings, keep_pixels: bool = False
     ) -> ExtractedFrame[ImageT]:
-        """Do the first half of `process`, which does not look at other frames."""
+        """Decode and extract the images of a frame, the first half of `process`."""
         self.apply(settings)
         before = self._pipeline.times
         images, decoded, rejected = _decode(frame.images, settings.mono16)
@@ -116,11 +116,11 @@ class FrameProcessor(Generic[ImageT]):
         masks = self._masks.of_frame(frame.stamps, decoded) if self._masks else None
         features = self._extract(decoded, masks)  # each image once
         present = self._extracted_images(images, features, decoded, masks, settings.rig, keep_pixels)
-        inference = (self._pipeline.times - before).inference  # with the search
+        inference = (self._pipeline.times - before).inference
         return ExtractedFrame(frame, settings, images, features, rejected, present, inference)
 
     def match(self, extracted: ExtractedFrame[ImageT]) -> FrameResult[ImageT]:
-        """Do the second half of `process`; frames come in their order."""
+        """Match the pairs of a frame, the second half of `process`; frames come in their order."""
         frame, settings = extracted.frame, extracted.settings
         before = self._pipeline.times
         result = FrameResult(settings, extracted.images, extracted.features, extracted.rejected)
