@@ -1,7 +1,7 @@
 """The graphs of the contract as PyTorch modules.
 
-Inputs of invalid slots are replaced before anything is computed from them, and outputs of padded slots are
-exact zeros. So neither can influence a result.
+Images are computed apart from each other, sizes and scales of invalid slots are replaced before anything is
+computed from them, and outputs of padded slots are exact zeros. So neither can influence a result.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from lightglue_ros.core.contract import EXTRACTOR, INPUTS, MATCHER, OUTPUTS, PIP
 from lightglue_ros.export.models.adaptive import AdaptiveLightGlue, matcher_parts
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
-from lightglue_ros.export.operators.images import to_mean, to_rgb
-from lightglue_ros.export.operators.pixels import best_of, kept, kept_by_both, quotient
+from lightglue_ros.export.operators.images import to_grey, to_rgb
+from lightglue_ros.export.operators.pixels import best_of, kept_by_both, quotient
 from lightglue_ros.export.operators.slots import at_least_one, compact, rows_of
 from lightglue_ros.export.tracing import Free, Part, TensorSpec
 
@@ -85,12 +85,11 @@ class ExtractorGraph(Graph):
         """Return keypoints [N, K, 2], scores [N, K], mask [N, K] and descriptors [N, K, D]."""
         height, width = images.shape[1:3]
         sizes, scales = _only_valid(sizes, valid), _only_valid(scales, valid)
-        brightness = valid.float() / 255  # 0 in invalid slots, whatever they hold
-        colours = to_mean(images) if self.extractor.takes_grey else to_rgb(images)
-        scores, features = self.extractor(colours * brightness.view(-1, 1, 1, 1))
+        colours = to_grey(images) if self.extractor.takes_grey else to_rgb(images)
+        scores, is_keypoint, features = self.extractor(colours)
 
-        inside = _inside(scores, sizes, self.extractor.border, masks)
-        scores, positions = _best_pixels(inside, self.max_keypoints)
+        is_keypoint = is_keypoint & _is_inside(sizes, self.extractor.border, (width, height))
+        scores, positions = _best_pixels(kept_by_both(scores, is_keypoint, masks), self.max_keypoints)
         rank = torch.arange(self.max_keypoints)
         chosen = (scores > 0) & (rank < max_keypoints) & valid.unsqueeze(1)
         positions, scores = self.extractor.refine(features, positions, torch.where(chosen, scores, 0.0))
@@ -218,12 +217,13 @@ def _masked(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.unsqueeze(-1), values, 0.0)
 
 
-def _inside(scores: Tensor, sizes: Tensor, border: int, masks: Tensor) -> Tensor:
-    """Replace scores [N, H, W] by zeros outside images of these sizes [N, 2], in their borders and masks."""
-    x, y = torch.arange(scores.shape[2]), torch.arange(scores.shape[1])
+def _is_inside(sizes: Tensor, border: int, canvas: tuple[int, int]) -> Tensor:
+    """Find the pixels inside images of these sizes [N, 2] and outside of their borders: bool [N, H, W]."""
+    width, height = canvas
+    x, y = torch.arange(width), torch.arange(height)
     columns = (x >= border) & (x < sizes[:, 0:1] - border)
     rows = (y >= border) & (y < sizes[:, 1:2] - border)
-    return kept_by_both(kept(scores, rows.unsqueeze(2)), columns.unsqueeze(1), masks)
+    return rows.unsqueeze(2) & columns.unsqueeze(1)
 
 
 def _best_pixels(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -95,8 +95,11 @@ class Aliked(Extractor):
         """Fold batch normalisation and rename the published weights."""
         return _rename(_fold_batch_norm(state_dict))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Features]:
-        """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 32, and features."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Features]:
+        """Return scores and keypoints [N, H, W] of images [N, 3, H, W], and features.
+
+        H and W are multiples of 32.
+        """
         full = self.block1(images.to(self.block1[0].weight.dtype))
         half = self.block2(F.avg_pool2d(full, 2))
         eighth = self.block3(F.avg_pool2d(half, 4))
@@ -113,7 +116,7 @@ class Aliked(Extractor):
             )
         score_map = self.score_head(score_input.float())
         is_keypoint = maps.is_local_maximum(score_map, RADIUS) & (score_map > DETECTION_THRESHOLD)
-        return torch.where(is_keypoint, score_map, 0.0).squeeze(1), (score_map, levels)
+        return score_map.squeeze(1), is_keypoint.squeeze(1), (score_map, levels)
 
     def refine(self, features: Features, positions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Move keypoints to the soft maximum of the scores around them (DKD, section III-B).

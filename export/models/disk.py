@@ -68,10 +68,11 @@ class DISK(Extractor):
         own |= {"descriptor.weight": weight[:-1].flatten(1), "descriptor.bias": bias[:-1]}
         return own | {"detector.weight": _in_blocks(weight[-1]), "detector.bias": bias[-1:].repeat(BLOCK**2)}
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Features]:
-        """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 16, and features.
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Features]:
+        """Return scores and keypoints [N, H, W] of images [N, 3, H, W], and features.
 
-        The features are the input of the last layer, [N, 80, H, W], and the heatmap [N, H, W].
+        H and W are multiples of 16. The features are the input of the last layer, [N, 80, H, W], and the
+        heatmap [N, H, W].
         """
         levels = [self.first(images.to(self.first.weight.dtype))]
         for layer in self.down:
@@ -81,7 +82,8 @@ class DISK(Extractor):
             bottom = layer(_join(bottom, levels.pop()))
         features = self.gate(_join(bottom, levels.pop()))
         heatmap = F.pixel_shuffle(self.detector(features.float()), BLOCK).squeeze(1)
-        return kept(_keypoint_scores(heatmap), has_contrast(images).squeeze(1)), (features, heatmap)
+        is_keypoint = _is_keypoint(heatmap) & has_contrast(images).squeeze(1)
+        return heatmap, is_keypoint, (features, heatmap)
 
     def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 128] at the nearest pixels."""
@@ -129,8 +131,8 @@ def _join(below: Tensor, skipped: Tensor) -> Tensor:
     return torch.cat([enlarged, skipped], dim=1)
 
 
-def _keypoint_scores(heatmap: Tensor) -> Tensor:
-    """Keep the heatmap [N, H, W] at its local maxima above the threshold; 0 elsewhere.
+def _is_keypoint(heatmap: Tensor) -> Tensor:
+    """Find the local maxima of the heatmap [N, H, W] above the threshold: bool [N, H, W].
 
     The reference takes the index of the maximum, which is the first of several equal pixels. So a keypoint is
     above all pixels that come before it in its window, row by row, and not below the pixels after it. Without
@@ -146,7 +148,7 @@ def _keypoint_scores(heatmap: Tensor) -> Tensor:
     left = F.pad(maps, (reach, 0, 0, 0), value=nothing)
     left = F.max_pool2d(left, (1, reach), stride=1)[:, 0, :, :width]
     is_keypoint = (heatmap == strongest) & (heatmap > torch.maximum(above, left))
-    return kept(heatmap, is_keypoint & (heatmap > DETECTION_THRESHOLD))
+    return is_keypoint & (heatmap > DETECTION_THRESHOLD)
 
 
 def _patches(features: Tensor, positions: Tensor, canvas: tuple[int, int]) -> Tensor:

@@ -53,11 +53,11 @@ class Extractor(nn.Module):
         """Rename and rewrite published weights for this module."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Any]:
-        """Compute keypoint scores of every pixel, and the features that `refine` and `describe` take.
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Score every pixel, find the keypoints, and compute the features that `refine` and `describe` take.
 
         Images are float32 [N, 3, H, W] RGB or [N, 1, H, W], 0 to 1. Scores are float32 [N, H, W], above 0 at
-        keypoints and 0 elsewhere. Features may have any form.
+        keypoints. The second result is bool [N, H, W], True at keypoints. Features may have any form.
         """
         raise NotImplementedError
 

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightglue_ros.export.operators.pixels import EPSILON, softmax_of_channels, sum_corners
+from lightglue_ros.export.operators.pixels import (
+    EPSILON,
+    SHORTEST,
+    softmax_of_channels,
+    sum_corners,
+    unit_vectors,
+)
 
 MOST_SHIFT = 0.49  # pixels; less than half a pixel, so that rounding gives back the keypoint's pixel
 CELL = 8  # pixels per side of a cell of the detectors of SuperPoint and XFeat
@@ -25,7 +31,7 @@ def fold_batch_norm(
 
 def softmax_of_cells(logits: Tensor) -> Tensor:
     """Compute the softmax over a cell's 64 pixels and "none": float32 [N, 65, H/8, W/8] to [N, H, W]."""
-    return F.pixel_shuffle(softmax_of_channels(logits)[:, :-1], CELL).squeeze(1)
+    return F.pixel_shuffle(softmax_of_channels(logits, *logits.shape[2:])[:, :-1], CELL).squeeze(1)
 
 
 def is_local_maximum(scores: Tensor, radius: int) -> Tensor:
@@ -76,14 +82,14 @@ def pixels_first(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1)
 
 
-def unit(vectors: Tensor, dim: int = -1) -> Tensor:
-    """Scale vectors along a dimension to length 1."""
-    return (vectors / norm(vectors, dim)).to(vectors.dtype)
+def unit(vectors: Tensor) -> Tensor:
+    """Scale vectors along the last dimension to length 1, in float32 whatever the type."""
+    return unit_vectors(vectors.float()).to(vectors.dtype)
 
 
-def norm(vectors: Tensor, dim: int = -1) -> Tensor:
-    """Compute the lengths of vectors along a dimension, which is kept: float32, never 0."""
-    return vectors.float().norm(dim=dim, keepdim=True).clamp_min(1e-12)
+def norm(vectors: Tensor) -> Tensor:
+    """Compute the lengths of vectors along the last dimension, which is kept: float32, never 0."""
+    return vectors.float().norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
 
 
 def interpolate(features: Tensor, x: Tensor, y: Tensor) -> Tensor:

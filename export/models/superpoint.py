@@ -66,10 +66,11 @@ class SuperPoint(Extractor):
         grey = torch.tensor(GREY_WEIGHTS).view(1, 3, 1, 1)
         return own | {"encoder.0.0.weight": own["encoder.0.0.weight"] * grey}
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Features]:
-        """Return scores [N, H, W] of images [N, 3, H, W], H and W multiples of 8, and features.
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Features]:
+        """Return scores and keypoints [N, H, W] of images [N, 3, H, W], and features.
 
-        The features are unit vectors, [N, H/8, W/8, 256], and the heatmap [N, H, W].
+        H and W are multiples of 8. The features are unit vectors, [N, H/8, W/8, 256], and the heatmap [N, H,
+        W].
         """
         encoded = self.encoder[0](images.to(self.encoder[0][0].weight.dtype))
         for level in self.encoder[1:]:
@@ -77,9 +78,9 @@ class SuperPoint(Extractor):
         heatmap = maps.softmax_of_cells(self.detector(encoded).float()).unsqueeze(1)
         is_keypoint = maps.is_local_maximum(heatmap, NMS_RADIUS) & (heatmap > self.detection_threshold)
         is_keypoint = is_keypoint & has_contrast(images)
-        scores = torch.where(is_keypoint, heatmap, 0.0).squeeze(1)
         features = unit(maps.pixels_first(self.descriptor(encoded)).float())
-        return scores, (features, heatmap.squeeze(1))
+        heatmap = heatmap.squeeze(1)
+        return heatmap, is_keypoint.squeeze(1), (features, heatmap)
 
     def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 256] at the positions.

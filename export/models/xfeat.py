@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.maps import CELL, fold_batch_norm, pixels_first, softmax_of_cells, unit
 from lightglue_ros.export.operators.bicubic import sample_bicubic
-from lightglue_ros.export.operators.pixels import kept, normalise, resample
+from lightglue_ros.export.operators.pixels import normalise, resample
 
 DETECTION_THRESHOLD = 0.05  # XFeat's default
 NMS_SIZE = 5  # pixels, XFeat's default
@@ -79,10 +79,11 @@ class XFeat(Extractor):
         sparse_only = {key: value for key, value in state_dict.items() if not key.startswith("fine_matcher.")}
         return _reshape_first_layers(_fold_batch_norm(sparse_only))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Features]:
-        """Return scores [N, H, W] of images [N, 1, H, W], H and W multiples of 32, and features.
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Features]:
+        """Return scores and keypoints [N, H, W] of images [N, 1, H, W], and features.
 
-        The features are unit vectors, [N, H/8, W/8, 64], and the heatmap [N, H, W].
+        H and W are multiples of 32. The features are unit vectors, [N, H/8, W/8, 64], and the heatmap [N, H,
+        W].
         """
         precision = self.skip1.weight.dtype
         grey = normalise(images).to(precision)
@@ -94,7 +95,8 @@ class XFeat(Extractor):
 
         reliability = self.heatmap_head(features).squeeze(1).float()
         heatmap = softmax_of_cells(self.keypoint_head(grey).float())
-        return _keypoint_scores(heatmap, reliability), (unit(pixels_first(features.float())), heatmap)
+        scores = heatmap * _enlarge(reliability, *heatmap.shape[1:])
+        return scores, _is_keypoint(heatmap), (unit(pixels_first(features.float())), heatmap)
 
     def describe(self, features: Features, positions: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Compute descriptors [N, K, 64] at the positions."""
@@ -102,7 +104,7 @@ class XFeat(Extractor):
         # The reference puts the corners at pixel centres for positions, and at cell edges for the map.
         x, y = positions.unbind(-1)
         grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
-        return unit(sample_bicubic(features[0], grid), dim=2)
+        return unit(sample_bicubic(features[0], grid))
 
 
 def _layer(channels_in: int, channels_out: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -178,26 +180,28 @@ def _upsample(features: Tensor, factor: int) -> Tensor:
     return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
-def _keypoint_scores(heatmap: Tensor, reliability: Tensor) -> Tensor:
-    """Multiply heatmap [N, H, W] and reliability [N, H/8, W/8] at the heatmap's maxima; 0 elsewhere."""
+def _is_keypoint(heatmap: Tensor) -> Tensor:
+    """Find the local maxima of the heatmap [N, H, W] above the threshold: bool [N, H, W]."""
     height, width = heatmap.shape[1:]
     strongest = F.max_pool2d(heatmap.unsqueeze(1), NMS_SIZE, stride=1, padding=NMS_SIZE // 2).squeeze(1)
-    is_keypoint = (heatmap == strongest) & (heatmap > DETECTION_THRESHOLD)
     # The reference drops (0, 0), the value of its empty slots.
-    is_keypoint = is_keypoint & ((torch.arange(height).unsqueeze(1) > 0) | (torch.arange(width) > 0))
-    rows = _bilinear_weights(height, reliability.shape[1])
-    columns = _bilinear_weights(width, reliability.shape[2])
-    return kept(heatmap * resample(reliability, rows, columns), is_keypoint)
+    is_used = (torch.arange(height).unsqueeze(1) > 0) | (torch.arange(width) > 0)
+    return (heatmap == strongest) & (heatmap > DETECTION_THRESHOLD) & is_used
 
 
-def _bilinear_weights(pixels: int, cells: int) -> Tensor:
-    """Compute weights [pixels, cells] of bilinear sampling with the reference's mapping of pixels to cells.
+def _enlarge(reliability: Tensor, height: int, width: int) -> Tensor:
+    """Interpolate reliability [N, H/8, W/8] at all pixels: [N, H, W]."""
+    y, x = (_places(count) for count in (height, width))
+    return resample(reliability, y, x)
+
+
+def _places(pixels: int) -> Tensor:
+    """Map pixels to places between cells as the reference does: float32 [pixels].
 
     The reference maps pixel 0 to the outer edge of the first cell, and the last pixel to the outer edge of
     the last cell (see `XFeat.describe`). It drops keypoints in the last row and column, where its lookup of
-    the nearest heatmap pixel falls outside: there the weights are 0.
+    the nearest heatmap pixel falls outside: these get a place where no cell is near.
     """
-    pixel = torch.arange(pixels, dtype=torch.float32).unsqueeze(1)
-    position = pixel * (cells / (pixels - 1)) - 0.5
-    weights = F.relu(1 - (position - torch.arange(cells, dtype=torch.float32)).abs())
-    return weights * (pixel < pixels - 1).float()
+    pixel = torch.arange(pixels, dtype=torch.float32)
+    place = pixel * (pixels // CELL / (pixels - 1)) - 0.5
+    return torch.where(pixel < pixels - 1, place, -2.0)

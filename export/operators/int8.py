@@ -10,16 +10,10 @@ from onnxscript import opset18
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightglue_ros.export.operators.registration import onnx_form, onnxruntime_operator, operator
+from lightglue_ros.export.operators.registration import matmul_integer_to_float, onnx_form, operator
 
 PADDED = -1e4  # logit of padded keys: exp() makes it 0 next to any real logit
 LARGEST = 255  # unsigned 8-bit number
-
-_matmul_integer_to_float = onnxruntime_operator(
-    "MatMulIntegerToFloat",
-    ("A", "B", "a_scale", "b_scale", "a_zero_point", "b_zero_point?", "bias?"),
-    output="tensor(float)",
-)
 
 
 @operator(lambda values, *_: torch.empty_like(values, dtype=torch.uint8))
@@ -123,7 +117,7 @@ def _(values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any,
 
 @onnx_form("multiply_int8", target="cpu")
 def _(values: Any, scale: Any, zero_point: Any, weight: Any, weight_scales: Any, bias: Any) -> Any:
-    return _matmul_integer_to_float(values, weight, scale, weight_scales, zero_point, None, bias)
+    return matmul_integer_to_float(values, weight, scale, weight_scales, zero_point, None, bias)
 
 
 @operator(lambda query, key, value, *_: torch.empty_like(value))
@@ -240,12 +234,12 @@ def _attend_with_exact_logits_with(multiply: Callable) -> Callable:
 
 
 def _scaled_product(values: Any, others: Any, scale: Any, other_scale: Any, *zero_points: Any) -> Any:
-    """Build `_matmul_integer_to_float` from standard operators."""
+    """Build `matmul_integer_to_float` from standard operators."""
     sums = opset18.MatMulInteger(values, others, *zero_points)
     return opset18.Mul(opset18.Cast(sums, to=1), opset18.Mul(scale, other_scale))
 
 
 onnx_form("attend_int8")(_attend_int8_with(_scaled_product))
-onnx_form("attend_int8", target="cpu")(_attend_int8_with(_matmul_integer_to_float))
+onnx_form("attend_int8", target="cpu")(_attend_int8_with(matmul_integer_to_float))
 onnx_form("attend_with_exact_logits")(_attend_with_exact_logits_with(_scaled_product))
-onnx_form("attend_with_exact_logits", target="cpu")(_attend_with_exact_logits_with(_matmul_integer_to_float))
+onnx_form("attend_with_exact_logits", target="cpu")(_attend_with_exact_logits_with(matmul_integer_to_float))

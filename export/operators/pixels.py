@@ -15,6 +15,7 @@ EPSILON = 1e-5  # PyTorch's default of instance and batch normalisation
 # Pixels in which a GPU looks for the best at once. ONNX Runtime's TopK has one block of 256 threads for each
 # row, and the 300,000 pixels of a VGA image in one row would take most of XFeat's extraction.
 CHUNK = 16384
+SHORTEST = 1e-12  # length of vectors that are scaled to length 1
 _FLOAT = 1  # ONNX's numbers of types
 _INT32 = 6
 
@@ -105,7 +106,7 @@ def _kept_on_cpu(values: Any, mask: Any) -> Any:
 def kept_by_both(values: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Keep float values where both masks bool are True, else 0; the masks are broadcast.
 
-    The masks meet first: if they are small, the second one costs nothing.
+    The masks meet first, because a mask and a mask take a tenth of the time of values and a mask.
     """
     return torch.where(one & other, values, 0.0)
 
@@ -150,42 +151,43 @@ def normalise(maps: Tensor) -> Tensor:
     """Apply instance normalisation without weights to [N, C, H, W], in float32 whatever the type.
 
     Written out, rows before columns, because ONNX Runtime's own operator sums a whole map in one float32 and
-    is off by 1e-4 of the largest value on a CPU. The rounding error of the mean is subtracted afterwards.
+    is off by 1e-4 of the largest value on a CPU.
     """
     wide = maps.float()
-    centred = wide - _mean(wide)
-    rest = _mean(centred)
-    deviation = (_mean(centred * centred) - rest * rest + EPSILON).sqrt()
-    return ((centred - rest) / deviation).to(maps.dtype)
+    rows = wide.mean(dim=3)
+    mean = _mean(rows)
+    mean = mean + _mean(rows - mean)  # without its rounding error
+    centred = wide - mean.unsqueeze(3)
+    variance = _mean((centred * centred).mean(dim=3)).unsqueeze(3)
+    return (centred / (variance + EPSILON).sqrt()).to(maps.dtype)
 
 
-def _mean(maps: Tensor) -> Tensor:
-    """Average [N, C, H, W] to [N, C, 1, 1]."""
-    rows = maps.mean(dim=3)
+def _mean(rows: Tensor) -> Tensor:
+    """Average [N, C, H] to [N, C, 1]."""
     # Doubled because ONNX Runtime adds up a single row in another order than one row of several.
-    return torch.cat([rows, rows], dim=1).mean(dim=2)[:, : rows.shape[1], None, None]
+    return torch.cat([rows, rows], dim=1).mean(dim=2, keepdim=True)[:, : rows.shape[1]]
 
 
-def _onnx_mean(maps: Any, channels: int) -> Any:
+def _onnx_mean(rows: Any, channels: int) -> Any:
     """Build `_mean` in ONNX."""
-    at = {place: opset18.Constant(value_ints=[place]) for place in (0, 1, 2, 3, channels)}
-    rows = opset18.ReduceMean(maps, at[3], keepdims=0)
-    twice = opset18.ReduceMean(opset18.Concat(rows, rows, axis=1), at[2], keepdims=0)
-    return opset18.Unsqueeze(
-        opset18.Slice(twice, at[0], at[channels], at[1]), opset18.Constant(value_ints=[2, 3])
-    )
+    at = {place: opset18.Constant(value_ints=[place]) for place in (0, 1, 2, channels)}
+    twice = opset18.ReduceMean(opset18.Concat(rows, rows, axis=1), at[2])
+    return opset18.Slice(twice, at[0], at[channels], at[1])
 
 
 @onnx_form("normalise")
 def _normalise(maps: Any) -> Any:
     channels, kind = maps.shape[1], int(maps.dtype)
     wide = maps if kind == _FLOAT else opset18.Cast(maps, to=_FLOAT)
-    centred = opset18.Sub(wide, _onnx_mean(wide, channels))
-    rest = _onnx_mean(centred, channels)
-    squares = _onnx_mean(opset18.Mul(centred, centred), channels)
-    variance = opset18.Sub(squares, opset18.Mul(rest, rest))
+    last = opset18.Constant(value_ints=[3])
+    rows = opset18.ReduceMean(wide, last, keepdims=0)
+    mean = _onnx_mean(rows, channels)
+    mean = opset18.Add(mean, _onnx_mean(opset18.Sub(rows, mean), channels))
+    centred = opset18.Sub(wide, opset18.Unsqueeze(mean, last))
+    squares = opset18.ReduceMean(opset18.Mul(centred, centred), last, keepdims=0)
+    variance = opset18.Unsqueeze(_onnx_mean(squares, channels), last)
     deviation = opset18.Sqrt(opset18.Add(variance, opset18.Constant(value_float=EPSILON)))
-    normal = opset18.Div(opset18.Sub(centred, rest), deviation)
+    normal = opset18.Div(centred, deviation)
     return normal if kind == _FLOAT else opset18.Cast(normal, to=kind)
 
 
@@ -205,19 +207,64 @@ def _(maps: Any) -> Any:
     return opset18.InstanceNormalization(maps, ones, zeros, epsilon=EPSILON)
 
 
-@operator(lambda maps, rows, columns: maps.new_empty((maps.shape[0], rows.shape[0], columns.shape[0])))
-def resample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Compute rows @ map @ columns^T of each map: [N, h, w], [H, h] and [W, w] to [N, H, W]."""
-    return rows @ maps @ columns.transpose(0, 1)
+@operator(lambda maps, y, x: maps.new_empty((maps.shape[0], y.shape[0], x.shape[0])))
+def resample(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Interpolate maps [N, h, w] bilinearly at each y [8 h] and x [8 w]: [N, 8 h, 8 w]. Outside are zeros.
+
+    h is a multiple of 4. Each y lies near the pixel that it stands for: y[32 i] to y[32 i + 31] are between
+    4 i - 1 and 4 i + 4, or -2 for a row of zeros.
+    """
+    return _tent(y, maps.shape[1]) @ maps @ _tent(x, maps.shape[2]).transpose(0, 1)
+
+
+def _tent(places: Tensor, count: int) -> Tensor:
+    """Compute the weight [P, count] of each pixel at each place [P]: 1 there, 0 from a distance of 1."""
+    return F.relu(1 - (places.unsqueeze(1) - torch.arange(count)).abs())
+
+
+def _onnx_tent(places: Any, pixels: Any) -> Any:
+    """Build weights from the distances of places and int64 pixels, whose shapes broadcast."""
+    distances = opset18.Abs(opset18.Sub(places, opset18.Cast(pixels, to=_FLOAT)))
+    return opset18.Relu(opset18.Sub(opset18.Constant(value_float=1.0), distances))
+
+
+def _onnx_weights(places: Any, maps: Any, axis: int) -> Any:
+    """Build `_tent` for the pixels along an axis of maps."""
+    pixels = _range(maps, axis, step=1)
+    return _onnx_tent(opset18.Unsqueeze(places, opset18.Constant(value_ints=[1])), pixels)
+
+
+def _range(maps: Any, axis: int, step: int) -> Any:
+    zero, step = opset18.Constant(value_int=0), opset18.Constant(value_int=step)
+    return opset18.Range(zero, opset18.Squeeze(opset18.Shape(maps, start=axis, end=axis + 1)), step)
 
 
 @onnx_form("resample")
-def _(maps: Any, rows: Any, columns: Any) -> Any:
-    return opset18.MatMul(opset18.MatMul(rows, maps), opset18.Transpose(columns, perm=[1, 0]))
+def _(maps: Any, y: Any, x: Any) -> Any:
+    columns = opset18.Transpose(_onnx_weights(x, maps, 2), perm=[1, 0])
+    return opset18.MatMul(opset18.MatMul(_onnx_weights(y, maps, 1), maps), columns)
+
+
+@onnx_form("resample", target="cpu")
+def _(maps: Any, y: Any, x: Any) -> Any:
+    """Compute 32 rows from the 6 rows of a map that they lie between: 0.1 ms for a VGA image.
+
+    A product with all rows of the map takes 0.3 ms.
+    """
+    one = opset18.Constant(value_ints=[1])
+    first = opset18.Unsqueeze(_range(maps, 1, step=4), one)
+    pixels = opset18.Add(first, opset18.Constant(value_ints=[-1, 0, 1, 2, 3, 4]))
+    places = opset18.Reshape(y, opset18.Constant(value_ints=[-1, 32, 1]))
+    rows = _onnx_tent(places, opset18.Unsqueeze(pixels, one))
+    columns = opset18.Transpose(_onnx_weights(x, maps, 2), perm=[1, 0])
+    ringed = opset18.Pad(opset18.MatMul(maps, columns), opset18.Constant(value_ints=[0, 1, 0, 0, 1, 0]))
+    product = opset18.MatMul(rows, opset18.Gather(ringed, opset18.Add(pixels, one), axis=1))
+    shape = opset18.Concat(opset18.Constant(value_ints=[0, -1]), opset18.Shape(x), axis=0)
+    return opset18.Reshape(product, shape)
 
 
 @onnx_form("resample", target="gpu")
-def _(maps: Any, rows: Any, columns: Any) -> Any:
+def _(maps: Any, y: Any, x: Any) -> Any:
     """Repeat the rows for each map.
 
     Else ONNX Runtime takes a product for which the host lists the maps' addresses, in memory that it frees. A
@@ -225,13 +272,13 @@ def _(maps: Any, rows: Any, columns: Any) -> Any:
     """
     images = opset18.Shape(maps, end=1)
     shape = opset18.Concat(images, opset18.Constant(value_ints=[1, 1]), axis=0)
-    product = opset18.MatMul(opset18.Expand(rows, shape), maps)
-    return opset18.MatMul(product, opset18.Transpose(columns, perm=[1, 0]))
+    product = opset18.MatMul(opset18.Expand(_onnx_weights(y, maps, 1), shape), maps)
+    return opset18.MatMul(product, opset18.Transpose(_onnx_weights(x, maps, 2), perm=[1, 0]))
 
 
-@operator(lambda logits: torch.empty_like(logits))
-def softmax_of_channels(logits: Tensor) -> Tensor:
-    """Compute the softmax over the channels of [N, C, H, W].
+@operator(lambda logits, height, width: torch.empty_like(logits))
+def softmax_of_channels(logits: Tensor, height: int, width: int) -> Tensor:
+    """Compute the softmax over the channels of [N, C, height, width].
 
     Written out because ONNX Runtime is slow at this softmax on a CPU. The sum is a convolution because ONNX
     Runtime's sum over channels adds in another order for one image than for several, which moves scores by
@@ -242,7 +289,7 @@ def softmax_of_channels(logits: Tensor) -> Tensor:
 
 
 @onnx_form("softmax_of_channels")
-def _(logits: Any) -> Any:
+def _(logits: Any, height: Any, width: Any) -> Any:
     highest = opset18.ReduceMax(logits, opset18.Constant(value_ints=[1]))
     exponentials = opset18.Exp(opset18.Sub(logits, highest))
     shape = opset18.Constant(value_ints=[1, logits.shape[1], 1, 1])
@@ -250,8 +297,30 @@ def _(logits: Any) -> Any:
     return opset18.Div(exponentials, opset18.Conv(exponentials, ones))
 
 
+@onnx_form("softmax_of_channels", target="cpu")
+def _(logits: Any, height: Any, width: Any) -> Any:
+    """Make the channels of a pixel a row: 0.2 ms less than written out, for XFeat and a VGA image.
+
+    The rows are [N, H W, C], because ONNX Runtime would undo the transposition of [N, H, W, C].
+    """
+    channels = logits.shape[1]
+    pixels_first = opset18.Transpose(logits, perm=[0, 2, 3, 1])
+    rows = opset18.Softmax(opset18.Reshape(pixels_first, opset18.Constant(value_ints=[0, -1, channels])))
+    shape = opset18.Concat(
+        opset18.Constant(value_ints=[0, channels]), _as_list(height), _as_list(width), axis=0
+    )
+    return opset18.Reshape(opset18.Transpose(rows, perm=[0, 2, 1]), shape)
+
+
+def _as_list(number: Any) -> Any:
+    """Build an int64 tensor of one dimension from a number, or from a free length."""
+    if isinstance(number, int):
+        return opset18.Constant(value_ints=[number])
+    return opset18.Reshape(number, opset18.Constant(value_ints=[1]))
+
+
 @onnx_form("softmax_of_channels", target="gpu")
-def _(logits: Any) -> Any:
+def _(logits: Any, height: Any, width: Any) -> Any:
     return opset18.Softmax(logits, axis=1)
 
 
@@ -274,3 +343,21 @@ def _(weighted: Any) -> Any:
 def _(weighted: Any) -> Any:
     """Without a reduction, which would be cuDNN's, and for which float16 would be cast to float32."""
     return opset18.Sum(*opset18.Split(weighted, axis=2, num_outputs=4))
+
+
+@operator(lambda vectors: torch.empty_like(vectors))
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """Scale the last axis of float32 values to length 1; zeros stay zeros."""
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
+
+
+@onnx_form("unit_vectors")
+def _(vectors: Any) -> Any:
+    lengths = opset18.ReduceL2(vectors, opset18.Constant(value_ints=[-1]))
+    return opset18.Div(vectors, opset18.Max(lengths, opset18.Constant(value_float=SHORTEST)))
+
+
+@onnx_form("unit_vectors", target="cpu")
+def _(vectors: Any) -> Any:
+    """One operator: 0.12 ms for XFeat's map of a VGA image, for which the others take 0.3 ms."""
+    return opset18.LpNormalization(vectors, axis=-1, p=2)

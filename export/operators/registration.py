@@ -73,3 +73,10 @@ def onnxruntime_operator(name: str, inputs: Sequence[str], output: str = "T0", *
         attributes=[onnx.defs.OpSchema.Attribute(it, kind) for it, kind in attributes.items()],
     )
     return Op(Opset("com.microsoft", 1), name, schema)
+
+
+matmul_integer_to_float = onnxruntime_operator(
+    "MatMulIntegerToFloat",
+    ("A", "B", "a_scale", "b_scale", "a_zero_point?", "b_zero_point?", "bias?"),
+    output="tensor(float)",
+)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lightglue_ros.export import MODELS
 from lightglue_ros.export.models import maps
 from lightglue_ros.export.models.aliked import DeformableConvolution
-from lightglue_ros.export.models.disk import DISK, _in_blocks, _keypoint_scores
+from lightglue_ros.export.models.disk import DISK, _in_blocks, _is_keypoint
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.models.superpoint import SuperPoint
 from lightglue_ros.export.models.transformer import Attention, LightGlueConfig, pad_heads
@@ -39,8 +39,8 @@ def test_an_image_of_one_colour_has_no_keypoints(build):
     images = torch.rand(2, 3, 32, 48)
     images[0] = torch.tensor([0.0, 0.25, 0.8]).view(3, 1, 1)
     with torch.inference_mode():
-        scores, _ = build()(images)
-    assert (scores > 0).flatten(1).any(dim=1).tolist() == [False, True]
+        _, is_keypoint, _ = build()(images)
+    assert is_keypoint.flatten(1).any(dim=1).tolist() == [False, True]
 
 
 def test_disk_computes_descriptors_at_single_pixels_as_a_convolution_does_up_to_the_borders():
@@ -81,17 +81,16 @@ def test_the_first_of_equal_pixels_is_disks_keypoint():
     _, first = F.max_pool2d(heatmap, 5, stride=1, padding=2, return_indices=True)
     expected = (first == torch.arange(32 * 48).view(32, 48)) & (heatmap > 0)
     assert expected[0].any()
-    torch.testing.assert_close(_keypoint_scores(heatmap), heatmap * expected)
+    assert torch.equal(_is_keypoint(heatmap), expected)
 
 
 def test_superpoint_weighs_colours_as_their_grey():
     extractor, colours = random_superpoint(), torch.rand(1, 3, 64, 96)
     grey = (colours * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     with torch.inference_mode():
-        (scores, features), (grey_scores, grey_features) = map(
-            extractor, (colours, grey.expand(-1, 3, -1, -1))
-        )
-    assert (scores > 0).any()
+        scores, is_keypoint, features = extractor(colours)
+        grey_scores, _, grey_features = extractor(grey.expand(-1, 3, -1, -1))
+    assert is_keypoint.any()
     torch.testing.assert_close(scores, grey_scores, atol=1e-6, rtol=0)
     torch.testing.assert_close(features, grey_features, atol=1e-5, rtol=0)
 

@@ -102,25 +102,38 @@ def test_instance_normalisation_is_as_close_to_float64_as_it_must_be(compute, ty
     assert (found.double() - expected).abs().max() <= largest
 
 
-def test_maps_are_resampled_by_rows_and_columns(compute):
+def test_maps_are_interpolated_at_rows_and_columns(compute):
     generator = torch.Generator().manual_seed(0)
-    maps, rows, columns = (torch.rand(shape, generator=generator) for shape in ((3, 4, 5), (32, 4), (40, 5)))
-    _, (found,) = compute(lambda it: pixels.resample(it, rows, columns), maps, free=(0,))
-    torch.testing.assert_close(found, rows @ maps @ columns.T, rtol=0, atol=1e-5)
+    maps = torch.rand(3, 8, 5, generator=generator)
+    y, x = (torch.arange(8 * count) / 8 - 0.5 for count in (8, 5))
+    y[20] = x[7] = -2  # outside
+    grid = torch.stack(torch.meshgrid((x + 0.5) / 5, (y + 0.5) / 8, indexing="xy"), dim=-1) * 2 - 1
+    expected = torch.nn.functional.grid_sample(
+        maps.unsqueeze(1), grid.expand(3, -1, -1, -1), align_corners=False
+    ).squeeze(1)
+    _, (found,) = compute(lambda it: pixels.resample(it, y, x), maps, free=(0,))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("channels", "free"), [(1, ()), (3, ()), (3, (0, 1, 2, 3))])
 def test_channels_are_averaged(compute, channels, free):
-    colours = torch.randint(0, 256, (2, 20, 30, channels), dtype=torch.uint8)
-    _, (found,) = compute(images.to_mean, colours, free=free)
-    expected = colours.double().mean(dim=3).unsqueeze(1)
-    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-4)
+    colours = torch.randint(0, 256, (2, 20, 32, channels), dtype=torch.uint8)
+    _, (found,) = compute(images.to_grey, colours, free=free)
+    expected = colours.double().mean(dim=3).unsqueeze(1) / 255
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-6)
 
 
 def test_the_softmax_is_over_the_channels(compute):
     logits = torch.randn(2, 65, 4, 5, generator=torch.Generator().manual_seed(0)) * 30
-    _, (found,) = compute(pixels.softmax_of_channels, logits)
+    _, (found,) = compute(lambda it: pixels.softmax_of_channels(it, *it.shape[2:]), logits)
     torch.testing.assert_close(found, logits.softmax(dim=1), rtol=0, atol=1e-6)
+
+
+def test_vectors_get_length_1_and_zeros_stay_zeros(compute):
+    vectors = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    vectors[1, 2] = 0
+    _, (found,) = compute(pixels.unit_vectors, vectors)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(vectors, dim=2), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("free", [(), (0, 1)])
