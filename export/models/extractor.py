@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from lightglue_ros.export.models import maps
@@ -25,6 +26,7 @@ class Extractor(nn.Module):
         int8_channels: convolutions, or layers with one, that write the same channels, and those that read
             them, where they are in different blocks of `int8_layers`. Between them are only steps that keep
             factors of channels.
+        add: sums the outputs of two layers; an int8 export replaces it.
     """
 
     descriptor_dim: int
@@ -35,6 +37,7 @@ class Extractor(nn.Module):
     kept_in_fp32: tuple[str, ...] = ()
     int8_layers: ClassVar[Mapping[str, tuple[int, int]]] = {}
     int8_channels: ClassVar[Sequence[tuple[tuple[str, ...], tuple[str, ...]]]] = ()
+    add: Callable[[Tensor, Tensor], Tensor] = staticmethod(torch.add)
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any], **options: Any) -> Extractor:

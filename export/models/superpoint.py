@@ -69,8 +69,7 @@ class SuperPoint(Extractor):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Features]:
         """Return scores and keypoints [N, H, W] of images [N, 3, H, W], and features.
 
-        H and W are multiples of 8. The features are unit vectors, [N, H/8, W/8, 256], and the heatmap [N, H,
-        W].
+        H and W are multiples of 8. The features are unit vectors, [N, H/8, W/8, 256], and the heatmap.
         """
         encoded = self.encoder[0](images.to(self.encoder[0][0].weight.dtype))
         for level in self.encoder[1:]:

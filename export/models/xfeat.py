@@ -82,12 +82,11 @@ class XFeat(Extractor):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Features]:
         """Return scores and keypoints [N, H, W] of images [N, 1, H, W], and features.
 
-        H and W are multiples of 32. The features are unit vectors, [N, H/8, W/8, 64], and the heatmap [N, H,
-        W].
+        H and W are multiples of 32. The features are unit vectors, [N, H/8, W/8, 64], and the heatmap.
         """
         precision = self.skip1.weight.dtype
         grey = normalise(images).to(precision)
-        fine = self.block2(self.block1(grey) + self.skip1(grey))
+        fine = self.block2(self.add(self.block1(grey), self.skip1(grey)))
         eighth = self.block3(fine)
         sixteenth = self.block4(eighth)
         thirty_second = self.block5(sixteenth)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightglue_ros.export.models.extractor import Extractor
+from lightglue_ros.export.models.maps import add_channels_last
 from lightglue_ros.export.operators.int8 import convolve_int8, dequantise, quantise
 from lightglue_ros.export.precision.equalisation import equalise
 from lightglue_ros.export.precision.ranges import (
@@ -74,6 +75,7 @@ def to_int8_extractor(extractor: Network, run: Callable[[Network], object]) -> N
     if not extractor.int8_layers:
         return extractor
     quantised = _equalised(extractor, run)
+    quantised.add = add_channels_last
     numbers = {name: range(first, last) for name, (first, last) in extractor.int8_layers.items()}
     layers = [f"{name}.{number}" for name, of_block in numbers.items() for number in of_block]
     convolutions = {name: _convolution(quantised.get_submodule(name)) for name in layers}

@@ -121,6 +121,17 @@ def test_a_file_has_no_slow_operators_and_no_traces_of_this_machine(exported_as)
     assert not any(trace in content for trace in (b"site-packages", b".py", b"/home", b"stack_trace"))
 
 
+def test_a_file_says_that_maps_which_a_convolution_may_add_have_equal_shapes(split_export):
+    """Else ONNX Runtime adds XFeat's skip connection in a step of its own."""
+    graph = onnx.load(split_export.files[0]).graph
+    shapes = {it.name: it.type.tensor_type.shape for it in graph.value_info}
+    convolved = {node.output[0] for node in graph.node if node.op_type == "Conv"}
+    (skip,) = (node for node in graph.node if node.op_type == "Add" and set(node.input) & convolved)
+    one, other = (shapes[name] for name in skip.input)
+    assert len(one.dim) == 4
+    assert one == other
+
+
 def test_export_says_each_step_in_a_line(split_export):
     assert [line.split(":")[0].split(" in ")[0] for line in split_export.lines] == [
         "xfeat",

@@ -84,6 +84,11 @@ def test_the_first_of_equal_pixels_is_disks_keypoint():
     assert torch.equal(_is_keypoint(heatmap), expected)
 
 
+def test_maps_with_channels_last_have_the_same_sum():
+    one, other = torch.rand(2, 3, 5, 7), torch.rand(2, 3, 5, 7)
+    assert torch.equal(maps.add_channels_last(one, other), one + other)
+
+
 def test_superpoint_weighs_colours_as_their_grey():
     extractor, colours = random_superpoint(), torch.rand(1, 3, 64, 96)
     grey = (colours * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
