@@ -33,7 +33,7 @@ from lightglue_ros.export.models.extractor import Extractor
 from lightglue_ros.export.models.lightglue import LightGlue
 from lightglue_ros.export.onnx_file import MIN_ONNXRUNTIME_WITH_DEFORM_CONV, write_graph
 from lightglue_ros.export.options import ExportOptions
-from lightglue_ros.export.precision.calibration import calibration_scenes
+from lightglue_ros.export.precision.calibration import CALIBRATION_KEYPOINTS, calibration_scenes
 from lightglue_ros.export.precision.fp16 import to_fp16
 from lightglue_ros.export.precision.int8_extractor import to_int8_extractor
 from lightglue_ros.export.precision.int8_matcher import to_int8
@@ -220,7 +220,7 @@ def to_precision(
     if options.precision == "int8":
 
         def extract(network: Extractor) -> list[tuple[torch.Tensor, ...]]:
-            graph = ExtractorGraph(network, options.max_keypoints).eval()
+            graph = ExtractorGraph(network, min(options.max_keypoints, CALIBRATION_KEYPOINTS)).eval()
             return [selfcheck.features(graph, scene, info) for scene in scenes]
 
         return to_int8_extractor(extractor, extract), to_int8(matcher, extract(extractor))
