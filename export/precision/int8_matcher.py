@@ -37,6 +37,7 @@ from lightglue_ros.export.precision.ranges import (
     Magnitudes,
     Quantised,
     Range,
+    WholeRange,
     observed,
     quantise_weight,
     scale_for,
@@ -159,8 +160,14 @@ def to_int8(matcher: Matcher, scenes: Sequence[tuple[Tensor, ...]]) -> Matcher:
         query, key = (part.unflatten(2, heads)[..., :-1] for part in (query, key))
         return query, key, (value - _masked_mean(value, mask))[mask]
 
-    with observed(replaced, select, Range) as seen:
+    attentions = {name: module for name, module in replaced.items() if isinstance(module, Attention)}
+    others = {name: module for name, module in replaced.items() if name not in attentions}
+    # The largest queries and keys decide about matches. Without their rarest values, ALIKED keeps 0.93 of its
+    # matches on KITTI, and 0.94 with them.
+    of_attention = Range if has_one_head else WholeRange
+    with observed(others, select, Range) as seen, observed(attentions, select, of_attention) as in_attention:
         _run(quantised, scenes)
+    seen = seen | in_attention
     for name, module in replaced.items():
         parent, _, own = name.rpartition(".")
         layer = _quantised(module, name, seen[name], matcher.config)

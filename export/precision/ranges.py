@@ -40,6 +40,15 @@ class Range:
         return max(self.largest, -self.least)
 
 
+class WholeRange(Range):
+    """Range of all values seen; includes 0."""
+
+    def see(self, values: Tensor) -> None:
+        """Extend the range by all values of a tensor."""
+        self.least = min(self.least, float(values.min()))
+        self.largest = max(self.largest, float(values.max()))
+
+
 class Magnitudes:
     """Largest absolute value of each channel, without the rarest: float32 [C]."""
 
