@@ -1,4 +1,4 @@
-"""Measures the node next to other processes that want the same cores; its threads spin shortly, or long.
+"""Measures the node next to other processes that want the same cores, with different settings.
 
     . tools/env.sh
     lightglue_ros export xfeat --split --max-keypoints 512
@@ -6,8 +6,9 @@
 
 Neighbours: nobody; a process that is always busy, with the node's priority and with the lowest priority
 (nice 19); and a second matcher with cameras of its own. Each matcher gets stereo images at 30 Hz from a
-player, which takes its share of the same cores. The neighbours and both kinds of threads take turns in each
-round. A ratio compares a node with the same node alone, in the same round.
+player, which takes its share of the same cores. The neighbours and the settings (`spin_threads`, `overlap`)
+take turns in each round. Ratios compare a node with the same node alone, and with one of default settings,
+in the same round.
 
 With a second matcher, the rate is that of one matcher (the mean of the two); the sum is twice as high.
 """
@@ -30,8 +31,9 @@ from lightglue_ros.nodes.listener import Listener
 from lightglue_ros.nodes.processes import isolate, node_process
 from tables import Table, keep, parser_of, print_head, print_table
 
-COLUMNS = ("neighbour", "threads spin", "Hz", "of its rate alone", "least to most", "long / shortly")
-THREADS = {False: "shortly", True: "long"}
+COLUMNS = ("neighbour", "settings", "Hz", "of its rate alone", "least to most", "of default settings")
+DEFAULT = "default"
+SETTINGS = (DEFAULT, "spin_threads", "overlap")
 # More than two frames of a slow node, so that the listeners' queues do not overflow.
 LISTEN_SECONDS = 0.05
 # A matcher finishes its last frame within this time.
@@ -89,42 +91,42 @@ def main() -> None:
         "a busy process, nice 19": 19,
         "a second matcher": None,
     }
-    found: dict[tuple[str, bool], list[float]] = {(it, spin): [] for it in neighbours for spin in THREADS}
+    found: dict[tuple[str, str], list[float]] = {(it, name): [] for it in neighbours for name in SETTINGS}
     with TemporaryDirectory() as folder, ExitStack() as stack:
         stack.callback(rclpy.try_shutdown)
         images = [f"{folder}/{side}.png" for side in ("left", "right")]
         for path, image in zip(images, camera_images((width, height)), strict=True):
             write_image(path, image)
-        matchers: dict[bool, list[Listener]] = {}
-        for spin in THREADS:
-            matchers[spin] = []
+        matchers: dict[str, list[Listener]] = {}
+        for name in SETTINGS:
+            matchers[name] = []
             for number in range(2):
                 parameters = {"model": arguments.model, "image_width": width, "image_height": height}
-                parameters |= {"provider": "cpu", "spin_threads": spin}
-                namespace = f"/{'long' if spin else 'short'}{number}"
+                parameters |= {"provider": "cpu"} | ({} if name == DEFAULT else {name: True})
+                namespace = f"/{name}{number}"
                 process = stack.enter_context(node_process("matcher", parameters, namespace=namespace))
-                matchers[spin].append(Listener(process, namespace=namespace))
-                stack.callback(matchers[spin][-1].destroy_node)
+                matchers[name].append(Listener(process, namespace=namespace))
+                stack.callback(matchers[name][-1].destroy_node)
         for turn in range(arguments.rounds):
             for neighbour, niceness in neighbours.items():
-                for spin in THREADS if turn % 2 == 0 else reversed(THREADS):
-                    listeners = matchers[spin] if neighbour == "a second matcher" else matchers[spin][:1]
+                for name in SETTINGS if turn % 2 == 0 else reversed(SETTINGS):
+                    listeners = matchers[name] if neighbour == "a second matcher" else matchers[name][:1]
                     with ExitStack() as busy:
                         if niceness is not None:
                             busy.enter_context(busy_process(niceness))
                         rate = float(np.mean(rates(listeners, images, arguments.seconds)))
-                    found[neighbour, spin].append(rate)
-                    print(f"{neighbour}, threads spin {THREADS[spin]}: {rate:.1f} Hz", file=sys.stderr)
+                    found[neighbour, name].append(rate)
+                    print(f"{neighbour}, {name}: {rate:.1f} Hz", file=sys.stderr)
 
     rows = []
-    for (neighbour, spin), hertz in found.items():
-        ratios = np.divide(hertz, found["nobody", spin])
-        spinning = np.divide(found[neighbour, True], found[neighbour, False])
+    for (neighbour, name), hertz in found.items():
+        ratios = np.divide(hertz, found["nobody", name])
+        of_default = np.divide(hertz, found[neighbour, DEFAULT])
         extremes = f"{ratios.min():.2f} to {ratios.max():.2f}"
-        middle = [float(np.median(it)) for it in (hertz, ratios, spinning)]
-        rows.append((neighbour, THREADS[spin], *middle[:2], extremes, middle[2]))
+        middle = [float(np.median(it)) for it in (hertz, ratios, of_default)]
+        rows.append((neighbour, name, *middle[:2], extremes, middle[2]))
     title = f"{arguments.model}, stereo {width} x {height}: medians of {arguments.rounds} rounds"
-    table = Table(title, COLUMNS, rows, x="neighbour", y="Hz", series="threads spin")
+    table = Table(title, COLUMNS, rows, x="neighbour", y="Hz", series="settings")
     print_table(table)
     keep([table], arguments)
 
