@@ -249,7 +249,9 @@ def cost(found: Mapping[str, Counter[str]]) -> dict[str, tuple[float, str]]:
     """Return the processor time of each stage in ms, and for which images."""
     threads, stages, calls = (found[name] for name in ("threads", "stages", "calls"))
     received, matched = calls["take"], len(CAMERAS) * calls["rest of a frame"]
-    onnx = stages["ONNX Runtime"] + threads["ONNX Runtime"]
+    # Threads with an image or a pair of their own run ONNX Runtime and nothing else.
+    of_rows = sum(seconds for name, seconds in threads.items() if name.startswith("rows"))
+    onnx = stages["ONNX Runtime"] + threads["ONNX Runtime"] + of_rows
     rest = sum(threads.values()) - onnx - threads["dds"] - threads["OpenCV"]
     rest -= sum(stages[name] for name in ("take", "check and assemble", *OF_FRAMES))
     each, of_frame = "an image that arrives", "an image that is matched"
