@@ -37,9 +37,8 @@ SPLIT = (EXTRACTOR, MATCHER)
 class MatchPipeline:
     """Extracts keypoints of N images and matches P pairs of them, each in one run.
 
-    The first run is slow; `warm_up` does it on black images. Use a pipeline from one thread at a time; on a
-    CPU one thread may extract while another one matches. On a GPU make it, warm it up and run it in the same
-    thread: CUDA graphs are kept per thread.
+    The first run is slow; `warm_up` does it. Use a pipeline from one thread at a time; on a CPU one may
+    extract while another one matches. On a GPU make, warm up and run it in one thread, which has CUDA graphs.
 
     With free shapes, XFeat and DISK run on the part of the canvas that the images need (see `canvas`), and
     `extract` runs once for all images that need the same part. A static export, a pipeline.onnx and the other
@@ -246,9 +245,7 @@ class MatchPipeline:
         if not self.is_split:
             self.match(blacks, of_pairs)
             return
-        features = self._no_features(cameras)
-        if EXTRACTOR in self._sessions:
-            features = self.extract(blacks)
+        features = self.extract(blacks) if EXTRACTOR in self._sessions else self._no_features(cameras)
         if MATCHER in self._sessions:
             self.match_features(features, of_pairs)
 
@@ -299,8 +296,7 @@ class MatchPipeline:
         if not len(indices):
             return []
         self.check(images=len(images), pairs=len(indices))
-        turned = turned_masks(masks, rotations)
-        batch = self._place(turn_all(images, rotations), self.image_size, turned)
+        batch = self._place(turn_all(images, rotations), self.image_size, turned_masks(masks, rotations))
         with self._of_thread.times.measured("match"):
             outputs = self._runner.run_pipeline(
                 batch, self._max_keypoints, indices, self._match_threshold, self._most_pairs(len(indices))

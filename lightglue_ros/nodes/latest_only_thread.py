@@ -5,6 +5,9 @@ So a callback submits a frame and returns at once. The thread takes the newest f
 last one. A frame that is overtaken before its work began is dropped and counted: nothing queues. Cameras
 whose clocks differ make frames of their own, which do not overtake those of the others. A node that is faster
 than its cameras lets frames wait that come at once; at most `MOST_WAITING` do.
+
+The work may have two halves in two threads. Then the second half of a frame runs next to the first half of
+the next one.
 """
 
 from __future__ import annotations

@@ -42,21 +42,14 @@ class ExtractedFrame(Generic[ImageT]):
     """A frame whose images were extracted, and whose pairs were not matched yet.
 
     Attributes:
-        settings: that it was extracted with.
-        images: usable image of each camera; None where it is missing or was rejected.
-        features: of each camera's image; None likewise.
-        rejected: (camera, reason) of each image that turned out to be broken.
+        frame: as it came.
         present: images with their features, for this frame's pairs and those of later frames.
-        inference: seconds inside ONNX Runtime.
+        result: so far, without pairs.
     """
 
     frame: RigFrame[ImageT]
-    settings: FrameSettings
-    images: list[ImageT | None]
-    features: list[Features | None]
-    rejected: list[tuple[int, RejectedImageError]]
     present: list[ExtractedImage[ImageT] | None]
-    inference: float
+    result: FrameResult[ImageT]
 
 
 class FrameProcessor(Generic[ImageT]):
@@ -117,15 +110,15 @@ class FrameProcessor(Generic[ImageT]):
         features = self._extract(decoded, masks)  # each image once
         present = self._extracted_images(images, features, decoded, masks, settings.rig, keep_pixels)
         inference = (self._pipeline.times - before).inference
-        return ExtractedFrame(frame, settings, images, features, rejected, present, inference)
+        result = FrameResult(settings, images, features, rejected, inference=inference)
+        return ExtractedFrame(frame, present, result)
 
     def match(self, extracted: ExtractedFrame[ImageT]) -> FrameResult[ImageT]:
         """Match the pairs of a frame, the second half of `process`; frames come in their order."""
-        frame, settings = extracted.frame, extracted.settings
-        before = self._pipeline.times
-        result = FrameResult(settings, extracted.images, extracted.features, extracted.rejected)
+        frame, result = extracted.frame, extracted.result
         if result.first_image is None:
             return result
+        settings, before = result.settings, self._pipeline.times
         self._forget_if_time_was_set_back(frame)
         choices = self._match(extracted.present, settings.rig)  # all pairs in one run; then they are refined
         self.rotations.take(
@@ -136,16 +129,16 @@ class FrameProcessor(Generic[ImageT]):
         unverified = self._verify(choices, settings)
         pairs = _choose_best(choices, settings.rig)
         self.history.add(extracted.present, frame.between)
-        inference = extracted.inference + (self._pipeline.times - before).inference
+        inference = result.inference + (self._pipeline.times - before).inference
         return replace(result, pairs=pairs, unverified=unverified, inference=inference)
 
     def add_to_history(self, frame: RigFrame[ImageT], settings: FrameSettings) -> Sequence[Features | None]:
         """Extract a frame without matching it, as one of the past of later frames; returns its features."""
         extracted = self.extract(frame, settings)
-        if any(image is not None for image in extracted.images):
+        if extracted.result.first_image is not None:
             self._forget_if_time_was_set_back(frame)
             self.history.add(extracted.present, frame.between)
-        return extracted.features
+        return extracted.result.features
 
     def apply(self, settings: FrameSettings) -> None:
         """Take over settings that have changed since the last frame, and prepare the pipeline for them."""

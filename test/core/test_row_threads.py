@@ -1,7 +1,6 @@
 """Images or pairs of one run, each in a thread of its own."""
 
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -55,15 +54,15 @@ def test_a_closed_pipeline_has_no_threads(model_folder, motorcycle):
     def threads():
         return len(list(Path("/proc/self/task").iterdir()))
 
-    before = threads()
+    before, others = threads(), set(threading.enumerate())
     pipeline = MatchPipeline(model_folder, "cpu", image_size=(320, 224), num_threads=2)
     pipeline.match(motorcycle, [(0, 1), (1, 0)])
     assert threads() > before
+    of_rows = set(threading.enumerate()) - others
     pipeline.close()
-    end = time.monotonic() + DEADLINE
-    while threads() > before:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    for thread in of_rows:
+        thread.join(DEADLINE)
+    assert threads() <= before
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from pixel_image import PixelImage
 
 from lightglue_ros.core import ConfigError, MatchPipeline, PairMatches
 from lightglue_ros.core.mono16 import Mono16Range
@@ -114,20 +115,6 @@ def test_the_last_minute_counts_also_after_time_was_set_back():
     assert len(watch.errors["left:right"]) == 10
 
 
-class Picture:
-    """An image of a camera."""
-
-    def __init__(self, pixels):
-        self._pixels = pixels
-        self.height, self.width = pixels.shape[:2]
-
-    def decode(self, mono16):
-        return self._pixels
-
-    def without_pixels(self):
-        return self
-
-
 class Drone:
     """EuRoC's cameras: 24 frames, and the calibration as CameraInfo has it.
 
@@ -213,7 +200,7 @@ def watched(drone, pipeline):
         settings = FrameSettings(rig, canvas, 512, 0.1, Mono16Range(), "none", refine)
         processor, watch = FrameProcessor(pipeline, settings), CalibrationWatch()
         for number, (stamp, images) in enumerate(drone.images(turn)):
-            frame = RigFrame(tuple(map(Picture, images)), (stamp, stamp), frozenset(), (0, 0))
+            frame = RigFrame(tuple(map(PixelImage, images)), (stamp, stamp), frozenset(), (0, 0))
             watch.update(processor.process(frame, settings), stamp, calibration, pipeline.image_size)
             if watch.problem(LIMIT) or number + 1 == frames:
                 return watch.problem(LIMIT), watch.errors["left:right"].percentile(50)
