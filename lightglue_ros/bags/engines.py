@@ -158,6 +158,16 @@ class ProcessEngine(Engine):
         super().__init__(workers, max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0)
         self._of_thread = threading.local()
         self._gpus = itertools.cycle(gpus or [None])
+        self._processes: list[ProcessPoolExecutor] = []
+
+    def close(self) -> None:
+        """End all processes, and wait until the threads that watch them have ended.
+
+        Python's own end of such a thread may meet that of the interpreter, which then writes a traceback.
+        """
+        super().close()
+        for process in self._processes:
+            process.shutdown()
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -168,6 +178,7 @@ class ProcessEngine(Engine):
                 context = multiprocessing.get_context("spawn")
                 begin = _begin_process, (self._of_thread.gpu,)
                 self._of_thread.process = ProcessPoolExecutor(1, context, *begin)
+                self._processes.append(self._of_thread.process)
                 # The process inherits this thread's mask: Ctrl-C is for its parent alone.
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             return self._of_thread.process.submit(call, function, *arguments).result()

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import sys
+import threading
+from concurrent.futures import process
 from types import SimpleNamespace
 
 import pytest
@@ -106,3 +108,19 @@ def test_a_cluster_without_a_gpu_is_refused_where_the_provider_needs_one(machine
     cluster(CPU=8.0)
     with pytest.raises(ConfigError, match="provider 'cuda' needs a GPU, and the Ray cluster has none"):
         make_engine("ray", None, "cuda")
+
+
+def test_a_closed_engine_has_no_threads_even_if_their_end_takes_long(monkeypatch):
+    """Else the interpreter may end in the middle of their end, and write a traceback."""
+    watch = process._ExecutorManagerThread.run
+
+    def watch_and_end_slowly(thread):
+        watch(thread)
+        threading.Event().wait(0.3)
+
+    monkeypatch.setattr(process._ExecutorManagerThread, "run", watch_and_end_slowly)
+    before = set(threading.enumerate())
+    with contextlib.closing(make_engine("processes", 2, "cpu")) as engine:
+        for task in [engine.submit(os.getpid) for _ in range(2)]:
+            assert task.result() != os.getpid()
+    assert set(threading.enumerate()) <= before
