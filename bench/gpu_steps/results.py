@@ -11,10 +11,10 @@ from gpu_steps.job import Checks, Export, Job, Outcome
 from lightglue_ros.core import MatchPipeline, PairMatches
 from pose_error import THRESHOLDS, area_under_curve, pose_error
 
-LEAST_EQUAL = {"fp32": 0.995, "fp16": 0.95}
+LEAST_EQUAL = {"fp32": 0.995, "fp16": 0.93}
 MOST_SCORE_DIFFERENCE = {"fp32": 1e-2, "fp16": 1.0}
 MOST_POINTS = 1.0  # of the pose's AUC at 5 degrees
-SEEDS = 5
+SEEDS = 3
 FEATURES = "keypoints", "mask", "descriptors"
 
 
@@ -27,13 +27,13 @@ def checks(job: Job) -> Checks:
         yield f"{export.name} pose", partial(pose, job, export)
 
 
-def reference_of(export: Export) -> dict[str, np.ndarray]:
+def reference_of(job: Job, export: Export) -> dict[str, np.ndarray]:
     """Read the reference of an export.
 
     Raises:
         FileNotFoundError: the pack has none.
     """
-    with np.load(export.reference) as file:
+    with np.load(export.reference(job.provider)) as file:
         return dict(file)
 
 
@@ -67,7 +67,7 @@ def matches_of(reference: dict[str, np.ndarray]) -> list[PairMatches]:
 
 def pairs(job: Job, export: Export) -> Outcome:
     """Compare keypoints and descriptors of the first pair, and matches of the first seven."""
-    reference = reference_of(export)
+    reference = reference_of(job, export)
     chosen = reference["pairs"][:7]
     pipeline = job.pipeline(export)
     found, features = match_pairs(pipeline, job.images, chosen)
@@ -96,7 +96,7 @@ def compare_features(features: dict[str, np.ndarray], reference: dict[str, np.nd
 
 def pose(job: Job, export: Export) -> Outcome:
     """Compare the pose's AUC with that of the reference; the same matches give the same AUC."""
-    reference = reference_of(export)
+    reference = reference_of(job, export)
     if "motions" not in reference:
         return Outcome(None, {"kitti": "not in the pack"})
     driving = reference["pairs"][1:]

@@ -15,6 +15,7 @@ from gpu_steps.job import Check, Job, Outcome
 from gpu_steps.rows import append, read_rows
 
 NOTHING = "no file of the pack is for this step"
+MOST_CHARACTERS = 500  # of an error
 
 
 def result_of(check: Check) -> dict[str, Any]:
@@ -24,9 +25,14 @@ def result_of(check: Check) -> dict[str, Any]:
         outcome, error = check(), ""
     # The next check must run, whatever this one raises.
     except Exception as raised:
-        outcome, error = Outcome(False), " ".join(f"{type(raised).__name__}: {raised}".split())[:400]
+        outcome, error = Outcome(False), shortened(" ".join(f"{type(raised).__name__}: {raised}".split()))
     seconds = round(time.perf_counter() - start, 3)
     return {"ok": outcome.ok, "seconds": seconds, "figures": outcome.figures, "error": error}
+
+
+def shortened(text: str) -> str:
+    """Cut the middle of a long text: ONNX Runtime tells the cause at the end."""
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:100]} ... {text[-(MOST_CHARACTERS - 105) :]}"
 
 
 def main() -> None:
