@@ -61,7 +61,7 @@ class AdaptiveLightGlue(LightGlue):
         for number, (assignment, confidence) in enumerate(
             zip(self.earlier_assignments, self.confidences, strict=True)
         ):
-            assignment.load(weights, f"log_assignment.{number}")
+            assignment.load(weights, f"log_assignment.{number}", missing=torch.zeros(self.config.width))
             copy_linear(confidence, weights, f"token_confidence.{number}.token.0")
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,12 +17,14 @@ from lightglue_ros.export.models.transformer import (
     LightGlueConfig,
     Sides,
     both_sides,
-    copy_linear,
     linear,
     other_side,
     pad_heads,
+    set_token_weights,
+    token_layer,
     with_mask_logits,
 )
+from lightglue_ros.export.operators.assignment import best_of_columns, best_of_rows
 
 NEVER = -1.0  # the reference's value for a confidence that is never reached
 _OLDER_NAME = re.compile(r"^(self_attn|cross_attn)\.(\d+)")
@@ -33,17 +35,18 @@ class Assignment(nn.Module):
 
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
-        self.projection = nn.Linear(config.width, config.with_mask_channel(config.width))
-        self.matchability = nn.Linear(config.width, 1)
+        self.config = config
+        self.projection = token_layer(config, config.with_mask_channel(config.width))
+        self.matchability = token_layer(config, 1)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Compute the assignment [P, K, K] of first to second images' keypoints, without its dustbins.
 
-        Tokens are [2 P, K, width]. Probabilities are multiplied. The reference adds their logarithms, which
-        float32 holds to five digits where similarities reach 100.
+        Tokens are [2 P, K, token_dim]. Probabilities are multiplied. The reference adds their logarithms,
+        which float32 holds to five digits where similarities reach 100.
         """
         query = linear(self.projection, tokens)
-        key = with_mask_logits(query, mask, heads=1, channel=tokens.shape[2])
+        key = with_mask_logits(query, mask, heads=1, channel=self.config.width)
         matching = (query @ key.index_select(0, other_side(tokens)).transpose(1, 2)).softmax(-1)
         there, back = both_sides(matching * self.matchable(tokens).unsqueeze(2))
         return there * back.transpose(1, 2)
@@ -52,15 +55,17 @@ class Assignment(nn.Module):
         """Compute the probability [2 P, K] that a keypoint has a partner."""
         return linear(self.matchability, tokens).sigmoid().squeeze(2)
 
-    def load(self, weights: Mapping[str, Tensor], block: str) -> None:
+    def load(self, weights: Mapping[str, Tensor], block: str, missing: Tensor) -> None:
         """Read the head's weights; both factors of a similarity take the square root of the scale."""
+        found = []
         for kind, one in (("weight", 0.0), ("bias", 1.0)):
             part = weights[f"{block}.final_proj.{kind}"]
             part = part * part.shape[0] ** -0.25
             with_channel = torch.cat([part, torch.full_like(part[:1], one)])
-            padded = pad_heads(with_channel, 1, self.projection.out_features)
-            getattr(self.projection, kind).copy_(padded)
-        copy_linear(self.matchability, weights, f"{block}.matchability")
+            found.append(pad_heads(with_channel, 1, self.projection.out_features))
+        set_token_weights(self.projection, *found, missing)
+        found = [weights[f"{block}.matchability.{kind}"] for kind in ("weight", "bias")]
+        set_token_weights(self.matchability, *found, missing)
 
 
 class LightGlue(nn.Module):
@@ -75,7 +80,8 @@ class LightGlue(nn.Module):
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
         self.config = config
-        self.input = nn.Linear(config.input_dim, config.width) if config.has_projection else nn.Identity()
+        self.has_input = config.has_projection or not config.has_biases
+        self.input = nn.Linear(config.input_dim, config.token_dim) if self.has_input else nn.Identity()
         self.frequencies = nn.Linear(2, config.encoding_dim, bias=False)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.assignment = Assignment(config)
@@ -98,15 +104,26 @@ class LightGlue(nn.Module):
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Read weights with the reference's names."""
-        if self.config.has_projection:
-            copy_linear(self.input, weights, "input_proj")
+        if self.has_input:
+            self._load_input(weights)
         frequencies = weights["posenc.Wr.weight"]
-        if self.config.target != "cpu":  # the sign and the constant channels that `rotate` wants
+        if self.config.target == "portable":  # the sign and the constant channels that `rotate` wants
             frequencies = pad_heads(torch.cat([-frequencies, frequencies]), 1, self.config.encoding_dim)
         self.frequencies.weight.copy_(frequencies)
+        missing = torch.zeros(self.config.width)
         for number, layer in enumerate(self.layers):
-            layer.load(weights, f"transformers.{number}")
-        self.assignment.load(weights, f"log_assignment.{self.config.layers - 1}")
+            missing = layer.load(weights, f"transformers.{number}", missing)
+        self.assignment.load(weights, f"log_assignment.{self.config.layers - 1}", missing)
+
+    def _load_input(self, weights: Mapping[str, Tensor]) -> None:
+        """Read the projection of descriptors, or make one that copies them; channels of its bias are 1."""
+        width = self.config.width
+        weight, bias = torch.eye(width), torch.zeros(width)
+        if self.config.has_projection:
+            weight, bias = (weights[f"input_proj.{kind}"] for kind in ("weight", "bias"))
+        self.input.weight.copy_(pad_heads(weight, 1, self.config.token_dim))
+        self.input.bias.copy_(pad_heads(bias, 1, self.config.token_dim))
+        self.input.bias[width : width + 2] = 1.0  # not there if tokens have no such channels
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return matches [P, K], match scores [P, K] and layers [P].
@@ -145,13 +162,14 @@ class LightGlue(nn.Module):
         cosines, sines = (values.to(precision) for values in (angles.cos(), angles.sin()))
         rows = chosen.unsqueeze(1) * slots + torch.arange(slots)
         known = torch.where(keypoint_mask.unsqueeze(2), descriptors, 0.0)[chosen].to(precision)
-        tokens = linear(self.input, known) if self.config.has_projection else known
+        tokens = linear(self.input, known) if self.has_input else known
         return Sides(tokens, keypoint_mask[chosen], rows, cosines, sines)
 
 
 def _normalise_keypoints(keypoints: Tensor, mask: Tensor, image_sizes: Tensor) -> Tensor:
     """Scale keypoints [N, K, 2]: 0 is the image's centre, its longer side -1 to 1; padded keypoints are 0."""
-    has_keypoints = mask.any(dim=1, keepdim=True)
+    # A sum, because ONNX Runtime finds the largest of integers by cuDNN, which takes 60 µs on an H100.
+    has_keypoints = mask.float().sum(dim=1, keepdim=True) > 0
     sizes = torch.where(has_keypoints, image_sizes, 1.0).unsqueeze(1)
     centred = torch.where(mask.unsqueeze(-1), keypoints, 0.0) - sizes / 2
     return centred / (sizes.amax(dim=-1, keepdim=True) / 2)
@@ -163,8 +181,8 @@ def mutual_matches(assignment: Tensor, mask: Tensor, threshold: Tensor) -> tuple
     From an assignment [P, K, K] and a mask bool [2 P, K] follow the partners int32 [P, K], or -1, and their
     scores float32 [P, K], or 0.
     """
-    score, partner = assignment.max(dim=2)
-    is_mutual = assignment.argmax(dim=1).gather(1, partner) == torch.arange(assignment.shape[1])
+    score, partner = best_of_rows(assignment)
+    is_mutual = best_of_columns(assignment).gather(1, partner) == torch.arange(assignment.shape[1])
     first, second = both_sides(mask)
     matched = is_mutual & first & second.gather(1, partner) & (score > threshold)
     return torch.where(matched, partner, -1).to(torch.int32), torch.where(matched, score, 0.0)

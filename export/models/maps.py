@@ -40,15 +40,15 @@ def is_local_maximum(scores: Tensor, radius: int) -> Tensor:
     Pixels that are the highest within the radius are chosen first. Then, twice, the highest of the pixels
     outside the windows of all chosen pixels are added.
     """
-    chosen = scores == _highest_nearby(scores, radius)
+    chosen = scores == highest_nearby(scores, radius)
     for _ in range(2):
-        suppressed = _highest_nearby(chosen.float(), radius) > 0
+        suppressed = highest_nearby(chosen.float(), radius) > 0
         rest = torch.where(suppressed, 0.0, scores)
-        chosen = chosen | ((rest == _highest_nearby(rest, radius)) & ~suppressed)
+        chosen = chosen | ((rest == highest_nearby(rest, radius)) & ~suppressed)
     return chosen
 
 
-def _highest_nearby(scores: Tensor, radius: int) -> Tensor:
+def highest_nearby(scores: Tensor, radius: int) -> Tensor:
     """Compute the maximum within a radius; rows before columns is faster than one square window."""
     window = 2 * radius + 1
     rows = F.max_pool2d(scores, (1, window), stride=1, padding=(0, radius))

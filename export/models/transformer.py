@@ -3,6 +3,11 @@
 Steps that are linear in the reference, cvg/LightGlue, are multiplied into one matrix when the weights are
 read: attention scales, the order of rotary channels, and attention's output projection. So is the padding of
 attention's heads for GPUs.
+
+On a GPU ONNX Runtime adds a bias in a kernel of its own before each product, 2 µs of 3 to 6. So tokens have
+two channels there that are always 1, and a bias is their columns of the weight: what float16 holds of it, and
+the rest. The bias at the end of a block has no such input: tokens lack it, and all later layers add what it
+would give them (`missing`).
 """
 
 from __future__ import annotations
@@ -52,8 +57,18 @@ class LightGlueConfig:
 
     @property
     def encoding_dim(self) -> int:
-        """Channels of the rotary encoding: of `rotary_embedding` on a CPU, else of `rotate`."""
-        return self.head_dim // 2 if self.target == "cpu" else self.key_dim
+        """Channels of the rotary encoding: of `rotate` in portable exports, else of `rotary_embedding`."""
+        return self.key_dim if self.target == "portable" else self.head_dim // 2
+
+    @property
+    def token_dim(self) -> int:
+        """Channels of the tokens: the reference's, and on a GPU two that are 1, and zeros."""
+        return self.width + (HEAD_STEP_ON_GPU if self.target == "gpu" else 0)
+
+    @property
+    def has_biases(self) -> bool:
+        """True if linear layers have biases, and tokens no channels in their place."""
+        return self.target != "gpu"
 
     def with_mask_channel(self, channels: int) -> int:
         """Add the channel of the mask, and as many zeros as the target needs."""
@@ -72,7 +87,7 @@ class Sides(NamedTuple):
     The stack makes every step one operation for all images of all pairs.
     """
 
-    tokens: Tensor  # [S, K, width]
+    tokens: Tensor  # [S, K, token_dim]
     mask: Tensor  # bool [S, K]
     rows: Tensor  # int64 [S, K], row of each keypoint in `cosines` and `sines`
     cosines: Tensor  # [N * K, encoding_dim], rotary encoding of the images' keypoints
@@ -84,10 +99,11 @@ class Expansion(nn.Module):
 
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
-        self.linear = nn.Linear(config.width + config.heads * config.value_dim, 2 * config.width)
+        channels = config.token_dim + config.heads * config.value_dim
+        self.linear = nn.Linear(channels, 2 * config.width, bias=config.has_biases)
 
     def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
-        """Expand tokens [S, K, width] and messages [S, K, heads * value_dim] to [S, K, 2 * width]."""
+        """Expand tokens [S, K, token_dim] and messages [S, K, heads * value_dim] to [S, K, 2 * width]."""
         return linear(self.linear, torch.cat([tokens, messages], dim=2))
 
 
@@ -99,23 +115,31 @@ class FeedForward(nn.Module):
         self.config = config
         self.expand = Expansion(config)
         self.norm = nn.LayerNorm(2 * config.width)
-        self.shrink = nn.Linear(2 * config.width, config.width)
+        self.shrink = nn.Linear(2 * config.width, config.token_dim, bias=config.has_biases)
 
     def forward(self, tokens: Tensor, messages: Tensor) -> Tensor:
-        """Update tokens [S, K, width] by messages [S, K, heads * value_dim]."""
+        """Update tokens [S, K, token_dim] by messages [S, K, heads * value_dim]."""
         hidden = self.norm(self.expand(tokens, messages))
         return tokens + linear(self.shrink, _gelu(hidden))
 
-    def load(self, weights: Mapping[str, Tensor], block: str, projection: str) -> None:
-        """Read the block's weights and multiply attention's output projection into the first layer."""
+    def load(self, weights: Mapping[str, Tensor], block: str, projection: str, missing: Tensor) -> Tensor:
+        """Read the block's weights and multiply attention's output projection into the first layer.
+
+        Returns what the tokens lack after the block.
+        """
         for_token, for_message = weights[f"{block}.ffn.0.weight"].chunk(2, dim=1)
         for_context = for_message @ weights[f"{block}.{projection}.weight"]
         for_context = pad_heads(for_context.t(), self.config.heads, self.config.value_dim).t()
         offset = for_message @ weights[f"{block}.{projection}.bias"]
-        self.expand.linear.weight.copy_(torch.cat([for_token, for_context], dim=1))
-        self.expand.linear.bias.copy_(weights[f"{block}.ffn.0.bias"] + offset)
+        expand = self.expand.linear
+        set_token_weights(expand, for_token, weights[f"{block}.ffn.0.bias"] + offset, missing, for_context)
         copy_linear(self.norm, weights, f"{block}.ffn.1")
-        copy_linear(self.shrink, weights, f"{block}.ffn.3")
+        weight, bias = (weights[f"{block}.ffn.3.{kind}"] for kind in ("weight", "bias"))
+        self.shrink.weight.copy_(pad_heads(weight, 1, self.config.token_dim))
+        if self.shrink.bias is None:
+            return missing + bias
+        self.shrink.bias.copy_(bias)
+        return missing
 
 
 class Attention(nn.Module):
@@ -145,25 +169,26 @@ class SelfAttention(nn.Module):
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
         self.config = config
-        self.query = nn.Linear(config.width, config.heads * config.key_dim)
-        self.key = nn.Linear(config.width, config.heads * config.key_dim)
-        self.value = nn.Linear(config.width, config.heads * config.value_dim)
+        self.query = token_layer(config, config.heads * config.key_dim)
+        self.key = token_layer(config, config.heads * config.key_dim)
+        self.value = token_layer(config, config.heads * config.value_dim)
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
 
     def forward(self, tokens: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Update tokens [S, K, width]; mask is bool [S, K], rotary the last three fields of `Sides`."""
+        """Update tokens [S, K, token_dim]; mask is bool [S, K], rotary the last three fields of `Sides`."""
         query, key = (self._turned(layer, tokens, rotary) for layer in (self.query, self.key))
         messages = self.attention(query, key, linear(self.value, tokens), mask)
         return self.feed_forward(tokens, messages)
 
     def _turned(self, layer: nn.Linear, tokens: Tensor, rotary: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        turn = rotary_embedding if self.config.target == "cpu" else rotate
+        turn = rotate if self.config.target == "portable" else rotary_embedding
         return turn(linear(layer, tokens), *rotary, self.config.heads, self.config.head_dim)
 
-    def load(self, weights: Mapping[str, Tensor], block: str) -> None:
+    def load(self, weights: Mapping[str, Tensor], block: str, missing: Tensor) -> Tensor:
         """Read the block's weights; the reference interleaves query, key and value channel by channel."""
         heads, head_dim = self.config.heads, self.config.head_dim
+        found: dict[nn.Linear, list[Tensor]] = {layer: [] for layer in (self.query, self.key, self.value)}
         for kind, one in (("weight", 0.0), ("bias", 1.0)):
             rows = weights[f"{block}.Wqkv.{kind}"].unflatten(0, (heads, head_dim // 2, 2, 3))
             query, key, value = rows.unbind(3)
@@ -171,9 +196,11 @@ class SelfAttention(nn.Module):
                 first, second = part.unbind(2)  # the two channels that the rotary encoding turns together
                 mask_channel = torch.full_like(first[:, :1], one)
                 by_head = torch.cat([first, second, mask_channel], dim=1)
-                getattr(layer, kind).copy_(pad_heads(by_head.flatten(0, 1), heads, self.config.key_dim))
-            getattr(self.value, kind).copy_(pad_heads(value.flatten(0, 2), heads, self.config.value_dim))
-        self.feed_forward.load(weights, block, "out_proj")
+                found[layer].append(pad_heads(by_head.flatten(0, 1), heads, self.config.key_dim))
+            found[self.value].append(pad_heads(value.flatten(0, 2), heads, self.config.value_dim))
+        for layer, (weight, bias) in found.items():
+            set_token_weights(layer, weight, bias, missing)
+        return self.feed_forward.load(weights, block, "out_proj", missing)
 
 
 class CrossAttention(nn.Module):
@@ -182,27 +209,29 @@ class CrossAttention(nn.Module):
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
         self.config = config
-        self.query_key = nn.Linear(config.width, config.heads * config.key_dim)
-        self.value = nn.Linear(config.width, config.heads * config.value_dim)
+        self.query_key = token_layer(config, config.heads * config.key_dim)
+        self.value = token_layer(config, config.heads * config.value_dim)
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Update tokens [S, K, width]; mask is bool [S, K]."""
+        """Update tokens [S, K, token_dim]; mask is bool [S, K]."""
         query, value = linear(self.query_key, tokens), linear(self.value, tokens)
         others = (part.index_select(0, other_side(tokens)) for part in (query, value, mask))
         return self.feed_forward(tokens, self.attention(query, *others))
 
-    def load(self, weights: Mapping[str, Tensor], block: str) -> None:
+    def load(self, weights: Mapping[str, Tensor], block: str, missing: Tensor) -> Tensor:
         """Read the block's weights; query and key each take the square root of the scale."""
         heads, head_dim = self.config.heads, self.config.head_dim
+        found: dict[nn.Linear, list[Tensor]] = {self.query_key: [], self.value: []}
         for kind, one in (("weight", 0.0), ("bias", 1.0)):
             part = weights[f"{block}.to_qk.{kind}"].unflatten(0, (heads, head_dim)) * head_dim**-0.25
             by_head = torch.cat([part, torch.full_like(part[:, :1], one)], dim=1)
-            getattr(self.query_key, kind).copy_(pad_heads(by_head.flatten(0, 1), heads, self.config.key_dim))
-            value = weights[f"{block}.to_v.{kind}"]
-            getattr(self.value, kind).copy_(pad_heads(value, heads, self.config.value_dim))
-        self.feed_forward.load(weights, block, "to_out")
+            found[self.query_key].append(pad_heads(by_head.flatten(0, 1), heads, self.config.key_dim))
+            found[self.value].append(pad_heads(weights[f"{block}.to_v.{kind}"], heads, self.config.value_dim))
+        for layer, (weight, bias) in found.items():
+            set_token_weights(layer, weight, bias, missing)
+        return self.feed_forward.load(weights, block, "to_out", missing)
 
 
 class Layer(nn.Module):
@@ -214,19 +243,49 @@ class Layer(nn.Module):
         self.cross_attention = CrossAttention(config)
 
     def forward(self, sides: Sides) -> Tensor:
-        """Return the updated tokens [S, K, width]."""
+        """Return the updated tokens [S, K, token_dim]."""
         return self.cross_attention(self.self_attention(sides.tokens, sides.mask, sides[2:]), sides.mask)
 
-    def load(self, weights: Mapping[str, Tensor], layer: str) -> None:
-        """Read the layer's weights."""
-        self.self_attention.load(weights, f"{layer}.self_attn")
-        self.cross_attention.load(weights, f"{layer}.cross_attn")
+    def load(self, weights: Mapping[str, Tensor], layer: str, missing: Tensor) -> Tensor:
+        """Read the layer's weights; takes and returns what the tokens lack."""
+        missing = self.self_attention.load(weights, f"{layer}.self_attn", missing)
+        return self.cross_attention.load(weights, f"{layer}.cross_attn", missing)
 
 
 def copy_linear(layer: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     """Copy the weight and bias that have this name into a layer."""
     layer.weight.copy_(weights[f"{name}.weight"])
     layer.bias.copy_(weights[f"{name}.bias"])
+
+
+def token_layer(config: LightGlueConfig, channels: int) -> nn.Linear:
+    """Make a linear layer from tokens to so many channels, for `set_token_weights`."""
+    return nn.Linear(config.token_dim, channels, bias=config.has_biases)
+
+
+def set_token_weights(
+    layer: nn.Linear, weight: Tensor, bias: Tensor, missing: Tensor, others: Tensor | None = None
+) -> None:
+    """Set a layer of tokens, and of other channels after them.
+
+    Args:
+        layer: with a bias, or with two columns for it.
+        weight: [out, width].
+        bias: [out].
+        missing: [width], what the tokens lack.
+        others: weight [out, C] of the other channels.
+    """
+    bias = bias + weight @ missing
+    after = weight[:, :0] if others is None else others
+    if layer.bias is None:
+        rounded = bias.half().float()
+        for_bias = torch.stack([rounded, bias - rounded], dim=1)
+        given = weight.shape[1] + for_bias.shape[1] + after.shape[1]
+        zeros = weight.new_zeros(len(weight), layer.in_features - given)
+        after = torch.cat([for_bias, zeros, after], dim=1)
+    else:
+        layer.bias.copy_(bias)
+    layer.weight.copy_(torch.cat([weight, after], dim=1))
 
 
 def linear(layer: nn.Linear, tokens: Tensor) -> Tensor:

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightglue_ros.export.models.extractor import Extractor
-from lightglue_ros.export.models.maps import CELL, fold_batch_norm, pixels_first, softmax_of_cells, unit
+from lightglue_ros.export.models.maps import (
+    CELL,
+    fold_batch_norm,
+    highest_nearby,
+    pixels_first,
+    softmax_of_cells,
+    unit,
+)
 from lightglue_ros.export.operators.bicubic import sample_bicubic
 from lightglue_ros.export.operators.pixels import normalise, resample
 
@@ -182,7 +189,7 @@ def _upsample(features: Tensor, factor: int) -> Tensor:
 def _is_keypoint(heatmap: Tensor) -> Tensor:
     """Find the local maxima of the heatmap [N, H, W] above the threshold: bool [N, H, W]."""
     height, width = heatmap.shape[1:]
-    strongest = F.max_pool2d(heatmap.unsqueeze(1), NMS_SIZE, stride=1, padding=NMS_SIZE // 2).squeeze(1)
+    strongest = highest_nearby(heatmap.unsqueeze(1), NMS_SIZE // 2).squeeze(1)
     # The reference drops (0, 0), the value of its empty slots.
     is_used = (torch.arange(height).unsqueeze(1) > 0) | (torch.arange(width) > 0)
     return (heatmap == strongest) & (heatmap > DETECTION_THRESHOLD) & is_used

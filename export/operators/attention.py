@@ -41,9 +41,9 @@ def rotate(values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: 
 def rotary_embedding(
     values: Tensor, rows: Tensor, cosines: Tensor, sines: Tensor, heads: int, channels: int
 ) -> Tensor:
-    """Compute `rotate` from cosines and sines [R, channels / 2], by ONNX Runtime's operator for CPUs.
+    """Compute `rotate` from cosines and sines [R, channels / 2], by an operator of ONNX Runtime.
 
-    On a GPU this operator fails if there is no pair.
+    On a GPU this operator fails if there is no pair, see `NeverEmptyMatcher`.
     """
     by_head = values.unflatten(2, (heads, -1))
     first, second = by_head[..., : channels // 2], by_head[..., channels // 2 : channels]
@@ -52,6 +52,7 @@ def rotary_embedding(
     return torch.cat(turned, dim=3).flatten(2)
 
 
+@onnx_form("rotary_embedding", target="gpu")
 @onnx_form("rotary_embedding", target="cpu")
 def _(values: Any, rows: Any, cosines: Any, sines: Any, heads: int, channels: int) -> Any:
     return _rotary_embedding(values, rows, cosines, sines, num_heads=heads, rotary_embedding_dim=channels)

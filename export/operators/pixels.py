@@ -193,16 +193,25 @@ def _normalise(maps: Any) -> Any:
 
 @onnx_form("normalise", target="gpu")
 def _(maps: Any) -> Any:
-    """One operator, which reads float16 as it is and adds up in float32.
+    """One map by means over all its pixels, several by one operator.
 
-    It is not for several maps in float32: DISK's scores would differ by 5e-4 of the best where a CPU runs the
-    file, as in the check of each export. XFeat, which normalises one map, differs by 7e-6.
+    That operator has one block of threads for each map: 112 µs on an H100 for XFeat's grey images, where the
+    means take 20. It reads float16 as it is and adds up in float32. It is not for several maps in float32:
+    DISK's scores would differ by 5e-4 of the best where a CPU runs the file, as in the check of each export.
     """
-    if int(maps.dtype) == _FLOAT and maps.shape[1] > 1:
+    kind = int(maps.dtype)
+    if maps.shape[1] == 1:
+        wide = maps if kind == _FLOAT else opset18.Cast(maps, to=_FLOAT)
+        pixels = opset18.Constant(value_ints=[2, 3])
+        centred = opset18.Sub(wide, opset18.ReduceMean(wide, pixels))
+        variance = opset18.ReduceMean(opset18.Mul(centred, centred), pixels)
+        deviation = opset18.Sqrt(opset18.Add(variance, opset18.Constant(value_float=EPSILON)))
+        normal = opset18.Div(centred, deviation)
+        return normal if kind == _FLOAT else opset18.Cast(normal, to=kind)
+    if kind == _FLOAT:
         return _normalise(maps)
     ones, zeros = (
-        opset18.Cast(opset18.Constant(value_floats=[value] * maps.shape[1]), to=int(maps.dtype))
-        for value in (1.0, 0.0)
+        opset18.Cast(opset18.Constant(value_floats=[value] * maps.shape[1]), to=kind) for value in (1.0, 0.0)
     )
     return opset18.InstanceNormalization(maps, ones, zeros, epsilon=EPSILON)
 
