@@ -12,7 +12,7 @@ image's features do not depend on the sizes of other images in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -143,6 +143,7 @@ class Canvas:
         images: Sequence[np.ndarray | None],
         canvas_size: tuple[int, int] | None = None,
         least_channels: int = 1,
+        allocate: Callable[[tuple[int, int, int, int]], np.ndarray] | None = None,
     ) -> CanvasBatch:
         """Put each image on a canvas of its own.
 
@@ -150,6 +151,7 @@ class Canvas:
             images: uint8 [H, W] or [H, W, 1] grey, or [H, W, 3] RGB, of any sizes; None is a missing camera.
             canvas_size: (width, height) that holds the images after shrinking; None is `size`.
             least_channels: with 3, a batch of grey images has 3 channels as well, unless it can have but 1.
+            allocate: makes the array uint8 of a shape [N, H, W, C], with any content; None is a new one.
 
         Raises:
             ImageError: an image has another type or shape.
@@ -160,14 +162,18 @@ class Canvas:
         present = (_channels(image) for image in images if image is not None)
         channels = self._channels or max(least_channels, *present, 1)
         width, height = canvas_size or self.size
-        # A new array for each batch: to keep it would save 0.1 ms for two images of 640 x 480 RGB.
-        canvases = np.zeros((count, height, width, channels), np.uint8)
+        shape = count, height, width, channels
+        canvases = np.empty(shape, np.uint8) if allocate is None else allocate(shape)
         sizes, scales, image_sizes = np.ones((3, count, 2), np.float32)
         valid = np.zeros(count, bool)
         for slot, image in enumerate(images):
-            if image is not None:
+            if image is None:
+                canvases[slot] = 0
+            else:
                 image_size = (image.shape[1], image.shape[0])
                 size = fitted_size(image_size, self.size)
+                canvases[slot, size[1] :] = 0
+                canvases[slot, : size[1], size[0] :] = 0
                 _draw(image, canvases[slot, : size[1], : size[0]])
                 sizes[slot] = size
                 image_sizes[slot] = image_size

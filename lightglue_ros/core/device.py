@@ -24,7 +24,7 @@ import numpy as np
 
 from lightglue_ros.core.canvas import CanvasBatch
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, OUTPUTS, PIPELINE, GraphInfo
-from lightglue_ros.core.device_memory import DESCRIPTORS, FRAME, KEPT, Block, Shapes, Tensors
+from lightglue_ros.core.device_memory import DESCRIPTORS, KEPT, Block, Shapes, Tensors
 from lightglue_ros.core.features import Features, LazyFeatures
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class DeviceRunner:
     def least_channels(self) -> int:
         """Least number of channels of a batch: grey images in the place of RGB do not change the shape."""
         return max(1, self._tensors.shapes.canvas[2])
+
+    def allocate(self, shape: tuple[int, int, int, int]) -> np.ndarray:
+        """Return the array that goes up to the device, for canvases uint8 [N, H, W, C] of the next run."""
+        images, *canvas = shape
+        return self._tensors_of(extracted=images, canvas=tuple(canvas)).frame.host["images"]
 
     def holds(self, features: Features) -> bool:
         """Return True if the features come from this runner."""
@@ -131,8 +136,9 @@ class DeviceRunner:
         tensors = self._tensors_of(extracted=images, canvas=tuple(canvas), masked=masked)
         self._bring_down()
         for name, array in (vars(batch) | {"max_keypoints": max_keypoints}).items():
-            if name in FRAME:
-                tensors.frame.host[name][...] = array
+            host = tensors.frame.host.get(name)
+            if host is not None and not np.may_share_memory(host, array):
+                host[...] = array
         tensors.frame.upload()
         tensors.upload_masks(batch.masks)
         return tensors

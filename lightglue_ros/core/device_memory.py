@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightglue_ros.core.contract import INPUTS, MATCHER, OUTPUTS, GraphInfo
-from lightglue_ros.core.providers import onnxruntime
+from lightglue_ros.core.providers import device_lock, onnxruntime
 from lightglue_ros.errors import ProviderError
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ class Block:
             size = -(-end // _ALIGNMENT) * _ALIGNMENT
         self._staging = np.zeros(max(size, 1), np.uint8)
         self._sent: np.ndarray | None = None
-        self._value: ort.OrtValue = onnxruntime().OrtValue.ortvalue_from_numpy(self._staging.copy(), device)
+        of_staging = onnxruntime().OrtValue.ortvalue_from_numpy
+        with device_lock:
+            self._value: ort.OrtValue = of_staging(self._staging.copy(), device)
         self.host = self._views(self._staging)
 
     def pin(self) -> None:
@@ -118,7 +120,9 @@ class Block:
         except (OSError, AttributeError):
             return
         address = ctypes.c_void_p(self._staging.ctypes.data)
-        if lock(address, ctypes.c_size_t(self._staging.nbytes), 0) == 0:
+        with device_lock:
+            is_locked = lock(address, ctypes.c_size_t(self._staging.nbytes), 0) == 0
+        if is_locked:
             weakref.finalize(self._staging, unlock, address).atexit = False
 
     def address(self, name: str) -> int:
@@ -133,7 +137,8 @@ class Block:
 
     def upload(self) -> None:
         """Copy the arrays of the host to the device."""
-        self._value.update_inplace(self._staging)
+        with device_lock:
+            self._value.update_inplace(self._staging)
 
     def upload_changes(self) -> None:
         """Copy the arrays of the host to the device, unless they are the same as last time."""
@@ -143,7 +148,9 @@ class Block:
 
     def download(self) -> dict[str, np.ndarray]:
         """Copy the tensors to new arrays; waits for the runs before."""
-        return self._views(np.array(self._value.numpy()))
+        with device_lock:
+            found = np.array(self._value.numpy())
+        return self._views(found)
 
     def _views(self, buffer: np.ndarray) -> dict[str, np.ndarray]:
         return {
@@ -234,7 +241,8 @@ def copy_on(device: str) -> Callable[[int, int, int], object] | None:
     call.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
 
     def copy(target: int, source: int, size: int) -> None:
-        error = call(target, source, size, _DEVICE_TO_DEVICE, _STREAM_PER_THREAD)
+        with device_lock:
+            error = call(target, source, size, _DEVICE_TO_DEVICE, _STREAM_PER_THREAD)
         if error:
             raise ProviderError(f"CUDA cannot copy features on the GPU (error {error})")
 

@@ -19,11 +19,13 @@ class HostRunner:
         sessions: of an extractor, a matcher or both, or of a pipeline.
 
     Attributes:
-        has_fixed_shapes, least_channels: see `DeviceRunner`.
+        has_fixed_shapes, least_channels, allocate: see `DeviceRunner`.
     """
 
     has_fixed_shapes = False
     least_channels = 1
+    # A new array for each batch: to keep it would save 0.1 ms for two images of 640 x 480 RGB.
+    allocate = None
 
     def __init__(self, sessions: Mapping[str, GraphSession]) -> None:
         self._sessions = sessions

@@ -381,8 +381,8 @@ class MatchPipeline:
     ) -> CanvasBatch:
         with self._of_thread.times.measured("canvas"):
             empty = (self.info.batch or max(self._cameras, len(images))) - len(images)
-            filled = [*images, *[None] * empty]
-            batch = self._canvas.place(filled, canvas_size, self._runner.least_channels)
+            of_runner = self._runner.least_channels, self._runner.allocate
+            batch = self._canvas.place([*images, *[None] * empty], canvas_size, *of_runner)
             return replace(batch, masks=self._masks.place(masks, batch)) if masks else batch
 
     def _extract_batch(self, batch: CanvasBatch) -> Features:

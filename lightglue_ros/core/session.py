@@ -173,7 +173,7 @@ class GraphSession:
             self._binding = self._session.io_binding()
             tensors.bind(self._binding, self.info.graph)
             self._bound = tensors
-        with flushed_denormals():
+        with flushed_denormals(), providers.device_lock:
             self._session.run_with_iobinding(self._binding, self._device_options)
 
     def cancel(self) -> None:
@@ -209,7 +209,7 @@ class GraphSession:
         if problem is not None:
             return problem
         try:
-            with providers.silent_onnxruntime():
+            with providers.silent_onnxruntime(), providers.device_lock:
                 self._session = self._create(cuda_graph, providers.LOG_FATAL_ERRORS, self._threads)
                 if ORT_NAMES[self.provider] not in self._session.get_providers():
                     return Problem("its libraries load, but ONNX Runtime does not use it", "")

@@ -195,6 +195,23 @@ def test_the_memory_of_a_gpu_is_limited_where_somebody_wants_it():
     assert "gpu_mem_limit" not in free
 
 
+@pytest.mark.parametrize(
+    ("graph", "precision", "batch", "nhwc"),
+    [
+        ("extractor", "fp16", 2, "1"),
+        ("extractor", "fp16", None, "0"),
+        ("extractor", "fp32", 2, "0"),
+        ("matcher", "fp16", 2, "0"),
+    ],
+)
+def test_maps_lie_as_cudnns_half_precision_kernels_read_them_where_that_is_faster(
+    graph, precision, batch, nhwc
+):
+    info = replace(onnx_files.INFO, graph=graph, precision=precision, batch=batch)
+    (_, options), _ = providers.provider_options("cuda", info, cuda_graph=False)
+    assert options["prefer_nhwc"] == nhwc
+
+
 def test_tensorrt_keeps_to_the_types_of_a_half_precision_export(monkeypatch, tmp_path):
     monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path))
     info = replace(onnx_files.INFO, precision="fp16", tensorrt=True)
