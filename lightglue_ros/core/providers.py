@@ -65,6 +65,8 @@ _STREAM = {"user_compute_stream": "2"}
 # Whoever calls CUDA holds it: while a thread records a CUDA graph, CUDA refuses most calls of other threads,
 # and the record is lost.
 device_lock = threading.RLock()
+# The oldest version that was tried with the option prefer_nhwc.
+_NHWC_SINCE = "1.31"
 # Of ONNX Runtime's log; it begins with the first one.
 _LOG_WARNINGS, LOG_ERRORS, LOG_FATAL_ERRORS = 2, 3, 4
 
@@ -141,6 +143,8 @@ def provider_options(
     """
     if provider == "cpu":
         return [ORT_NAMES["cpu"]]
+    is_old = onnxruntime_is_older_than(_NHWC_SINCE)
+    nhwc = info.graph == EXTRACTOR and info.precision == "fp16" and info.is_static and not is_old
     cuda = {
         # TF32 rounds products to 10 bits, and fp32 results must equal the original's.
         "use_tf32": "0",
@@ -153,9 +157,7 @@ def provider_options(
         # cuDNN's fast kernels for float16 read the channels of a pixel next to each other. ONNX Runtime then
         # keeps all maps so: on an H100 0.88 of the time for XFeat's extractor, 0.84 for ALIKED's. In fp32 it
         # takes longer, and with free shapes ONNX Runtime then computes shapes on the GPU, and waits for them.
-        "prefer_nhwc": "1"
-        if info.graph == EXTRACTOR and info.precision == "fp16" and info.is_static
-        else "0",
+        "prefer_nhwc": "1" if nhwc else "0",
         "enable_cuda_graph": "1" if cuda_graph else "0",
         **_STREAM,
     }

@@ -196,17 +196,19 @@ def test_the_memory_of_a_gpu_is_limited_where_somebody_wants_it():
 
 
 @pytest.mark.parametrize(
-    ("graph", "precision", "batch", "nhwc"),
+    ("version", "graph", "precision", "batch", "nhwc"),
     [
-        ("extractor", "fp16", 2, "1"),
-        ("extractor", "fp16", None, "0"),
-        ("extractor", "fp32", 2, "0"),
-        ("matcher", "fp16", 2, "0"),
+        ("1.31.1", "extractor", "fp16", 2, "1"),
+        ("1.31.1", "extractor", "fp16", None, "0"),
+        ("1.31.1", "extractor", "fp32", 2, "0"),
+        ("1.31.1", "matcher", "fp16", 2, "0"),
+        ("1.23.2", "extractor", "fp16", 2, "0"),
     ],
 )
 def test_maps_lie_as_cudnns_half_precision_kernels_read_them_where_that_is_faster(
-    graph, precision, batch, nhwc
+    monkeypatch, version, graph, precision, batch, nhwc
 ):
+    monkeypatch.setattr(onnxruntime, "__version__", version)
     info = replace(onnx_files.INFO, graph=graph, precision=precision, batch=batch)
     (_, options), _ = providers.provider_options("cuda", info, cuda_graph=False)
     assert options["prefer_nhwc"] == nhwc
