@@ -151,7 +151,7 @@ def test_an_error_of_on_error_loses_one_item_and_no_other(overlaps):
 
 def test_an_item_is_let_go_before_the_next_one_comes_and_stop_ends_an_idle_thread():
     gate = Gate()
-    thread = LatestOnlyThread(lambda item: gate(None), on_error=lambda error: None)
+    thread = LatestOnlyThread(lambda item: gate(None), on_error=lambda error: None, name="of this test")
     gate.go.release()
     item = threading.Event()  # anything that can be referred to weakly
     gone = threading.Event()
@@ -160,7 +160,7 @@ def test_an_item_is_let_go_before_the_next_one_comes_and_stop_ends_an_idle_threa
     del item
     assert gone.wait(DEADLINE)
     thread.stop()
-    assert not any(thread.name.startswith("inference") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("of this test") for thread in threading.enumerate())
 
 
 def test_work_is_prepared_in_its_thread_before_the_newest_item_is_taken():
