@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 from onnxscript import opset18
 from torch import Tensor
@@ -33,6 +35,11 @@ def _(assignment: Any) -> Any:
     return best, opset18.ArgMax(assignment, axis=2, keepdims=0)
 
 
+@onnx_form("best_of_rows", target="cpu")
+def _(assignment: Any) -> Any:
+    return _best_within_best_piece(assignment, axis=2)
+
+
 @onnx_form("best_of_rows", target="gpu")
 def _(assignment: Any) -> Any:
     return _best_in_pieces(assignment, axis=2)
@@ -49,9 +56,36 @@ def _(assignment: Any) -> Any:
     return opset18.ArgMax(assignment, axis=1, keepdims=0)
 
 
+@onnx_form("best_of_columns", target="cpu")
+def _(assignment: Any) -> Any:
+    return _best_within_best_piece(assignment, axis=1)[1]
+
+
 @onnx_form("best_of_columns", target="gpu")
 def _(assignment: Any) -> Any:
     return _best_in_pieces(assignment, axis=1)[1]
+
+
+def _best_within_best_piece(assignment: Any, axis: int) -> tuple[Any, Any]:
+    """Find the best piece along an axis, and the best in it: score and place [P, K].
+
+    ONNX Runtime's ArgMax looks at one number at a time, and for columns it jumps from row to row: 6 ms for
+    K = 1024 on one core of a Xeon with AMX. Its MaxPool looks at many; this takes 0.4 ms, and rows 0.7 in
+    place of 1.2.
+    """
+    length = 16
+    on_axis, channel = opset18.Constant(value_ints=[axis]), opset18.Constant(value_ints=[1])
+    shape = [length, 1] if axis == 1 else [1, length]
+    maps = opset18.Unsqueeze(assignment, channel)
+    best, _ = opset18.MaxPool(maps, kernel_shape=shape, strides=shape, ceil_mode=1)
+    best = opset18.Squeeze(best, channel)
+    start = opset18.Mul(opset18.ArgMax(best, axis=axis), opset18.Constant(value_int=length))
+    steps = onnx.numpy_helper.from_array(np.arange(length).reshape(1, *shape), "steps")
+    last = opset18.Sub(opset18.Shape(assignment, start=2), channel)
+    places = opset18.Min(opset18.Add(start, opset18.Constant(value=steps)), last)
+    piece = opset18.GatherElements(assignment, places, axis=axis)
+    place = opset18.Add(start, opset18.ArgMax(piece, axis=axis))
+    return opset18.ReduceMax(best, on_axis, keepdims=0), opset18.Squeeze(place, on_axis)
 
 
 def _best_in_pieces(assignment: Any, axis: int) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ class Best(torch.nn.Module):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("slots", [1, 7, 1024])
+@pytest.mark.parametrize("slots", [1, 7, 600, 1024])
 @pytest.mark.parametrize("pairs", ["fixed", "free"])
 def test_the_best_of_rows_and_columns_are_the_first_that_pytorch_finds(target, slots, pairs):
     axes = (Free("P") if pairs == "free" else 3, slots, slots)
