@@ -3,12 +3,12 @@
     . tools/env.sh
     pip install --no-deps -r requirements/originals.txt
     lightglue_ros export xfeat --split --max-keypoints 512
-    python bench/node_against_original.py xfeat-k512 xfeat-k512-int8 xfeat-k512-int8:overlap
+    python bench/node_against_original.py xfeat-k512 xfeat-k512-int8 xfeat-k512-int8:overlap=true
 
 They take turns in one run, so that a machine whose speed drifts is the same for all. The original gets the
 images on their canvases, without ROS; pruning is off, as in our graph. The nodes get them from cameras at 30
-Hz in another process, which takes its share of the same cores. Each node is named by its model;
-`xfeat-k512:overlap` has the parameter overlap.
+Hz in another process, which takes its share of the same cores. Each node is named by its model,
+and by the parameters that it has other values of: `xfeat-k512:overlap=true:num_threads=1`.
 """
 
 import sys
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 from lightglue_ros.cli.bench import camera_images, running_matcher
 from lightglue_ros.core.canvas import Canvas, CanvasBatch
@@ -54,7 +55,7 @@ def resident_memory(process: int) -> float:
 def main() -> None:
     """Measure and print a table."""
     parser = parser_of(__doc__)
-    parser.add_argument("nodes", nargs="*", metavar="MODEL[:overlap]", default=["xfeat-k512"])
+    parser.add_argument("nodes", nargs="*", metavar="MODEL[:PARAMETER=VALUE ...]", default=["xfeat-k512"])
     parser.add_argument("--max-keypoints", type=int, default=512)
     parser.add_argument("--image-size", type=int, nargs=2, default=(640, 480))
     parser.add_argument("--frames", type=int, default=20, help="in each round, of each side")
@@ -71,10 +72,11 @@ def main() -> None:
         spent = float(np.median(seconds(original, batch, arguments.frames)))
         rounds["original"].append((1 / spent, 1.0, 1e3 * spent, 1e3 * spent, 0.0, 0.0))
         for node in arguments.nodes:
-            model, _, option = node.partition(":")
-            parameters = {"model": model, "image_width": width, "image_height": height}
-            parameters["overlap"] = option == "overlap"
-            parameters["refine"] = "none"  # the original does not refine
+            model, *settings = node.split(":")
+            # The original does not refine.
+            parameters = {"model": model, "image_width": width, "image_height": height, "refine": "none"}
+            for name, _, value in (setting.partition("=") for setting in settings):
+                parameters[name] = yaml.safe_load(value)
             with running_matcher(parameters, images) as matcher:
                 found = matcher.measure(arguments.frames)
                 memory = resident_memory(matcher.listener.processes[0].pid)
