@@ -176,6 +176,12 @@ def check(words):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), words
         case ["." | "python", path, *_] if "/" in path:
             assert (ROOT / path).is_file(), words
+        case ["pip", "install", *arguments]:
+            setup = (ROOT / "setup.py").read_text()
+            extras = ",".join(re.findall(r"^\.\[(.*)\]$", "\n".join(arguments), re.M)).split(",")
+            assert all(f'"{extra}": [' in setup for extra in filter(None, extras)), words
+            files = (file for option, file in itertools.pairwise(arguments) if option == "-r")
+            assert all((ROOT / file).is_file() for file in files), words
 
 
 def parameters_given(words):
@@ -209,6 +215,8 @@ def test_wrong_commands_are_noticed():
         "ros2 param set /matcher image_width 10",
         "make tea",
         "python bench/tea.py",
+        "pip install '.[tea]'",
+        "pip install -r requirements/tea.txt",
     ):
         with pytest.raises((Exception, SystemExit)):
             check(shlex.split(line))
