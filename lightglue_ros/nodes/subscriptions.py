@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from lightglue_ros.msg import Features
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.fastdds import fix_of_lost_messages
+from lightglue_ros.nodes.uncopied_images import uncopied
 from lightglue_ros.nodes.watch import Throttle
 from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.camera_parameters import AUTO_QOS, CameraParameters
@@ -158,7 +159,7 @@ class FollowingSubscription:
         while True:
             try:
                 return self._node.create_subscription(
-                    self._kinds[self._kind],
+                    uncopied(self._kinds[self._kind]),
                     self._given_topic,
                     partial(self._take, self._number),
                     profile,
