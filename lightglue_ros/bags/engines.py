@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 from lightglue_ros.core import providers
+from lightglue_ros.core.row_threads import usable_cores
 from lightglue_ros.errors import ConfigError, LightGlueRosError
 
 ENGINES = ("processes", "ray")
@@ -155,7 +156,7 @@ class ProcessEngine(Engine):
     """
 
     def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
-        super().__init__(workers, max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0)
+        super().__init__(workers, max(1, usable_cores() // workers) if workers > 1 else 0)
         self._of_thread = threading.local()
         self._gpus = itertools.cycle(gpus or [None])
         self._processes: list[ProcessPoolExecutor] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from lightglue_ros.cli.arguments import add_model_arguments, matcher_parameters,
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import read_image, write_image
 from lightglue_ros.core.providers import onnxruntime
+from lightglue_ros.core.row_threads import usable_cores
 
 if TYPE_CHECKING:
     from builtin_interfaces.msg import Time
@@ -90,12 +90,13 @@ def camera_images(size: tuple[int, int]) -> list[np.ndarray]:
 
 def machine() -> str:
     """Describe the machine in a line: processor, whether it has AMX, cores, versions."""
-    cpuinfo = Path("/proc/cpuinfo").read_text()
+    file = Path("/proc/cpuinfo")  # on Linux only
+    cpuinfo = file.read_text() if file.exists() else ""
     processors = re.findall(r"model name\s*: (.+)", cpuinfo)
     name = processors[0] if processors else platform.machine()
     amx = "with" if "amx_int8" in cpuinfo else "without"
     return (
-        f"{name} {amx} AMX, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, "
+        f"{name} {amx} AMX, {usable_cores()} cores; Python {platform.python_version()}, "
         f"ONNX Runtime {onnxruntime().__version__}, NumPy {np.__version__}"
     )
 

@@ -49,6 +49,8 @@ class RowThreads:
         }
 
 
-def number_of_threads(wanted: int) -> int:
-    """Return a number of threads, of which 0 is one per core."""
-    return wanted or len(os.sched_getaffinity(0))
+def usable_cores() -> int:
+    """Return the number of cores that this process may use; where the system cannot tell, all cores."""
+    # Only Linux tells which cores these are.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -23,7 +23,7 @@ from lightglue_ros.core.contract import (
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
 from lightglue_ros.core.onnx_metadata import read_metadata
 from lightglue_ros.core.providers import ORT_NAMES, PROVIDERS, Problem, onnxruntime
-from lightglue_ros.core.row_threads import RowThreads, Run, Tensors, number_of_threads
+from lightglue_ros.core.row_threads import RowThreads, Run, Tensors, usable_cores
 from lightglue_ros.errors import ConfigError, ModelError, ProviderError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class GraphSession:
         inputs = {name: tensors[name] for name in INPUTS[self.info.graph]}
         if self.info.is_static and inputs.get("masks") is NO_MASKS:
             inputs["masks"] = self._whole_masks
-        threads = number_of_threads(self._threads)
+        threads = self._threads or usable_cores()
         if self._splits_rows and 1 < threads <= len(inputs[_OF_ROWS[self.info.graph][0]]):
             return self._row_threads(threads).run(inputs)
         return self._run_by(self._session)(inputs)

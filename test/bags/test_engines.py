@@ -70,6 +70,14 @@ def test_a_gpu_build_without_a_gpu_has_one_process(machine):
             assert engine.workers == 1
 
 
+def test_processes_share_the_cores_that_this_process_may_use(machine, monkeypatch):
+    machine([])
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(6))
+    with contextlib.closing(make_engine("processes", 2, "cpu")) as engine:
+        assert engine.num_threads == 3
+
+
 def test_each_process_sees_one_gpu_of_those_that_this_process_may_use(machine):
     machine(["2", "GPU-5f"])
     with contextlib.closing(make_engine("processes", None, "cuda")) as engine:

@@ -1,5 +1,6 @@
 """Images or pairs of one run, each in a thread of its own."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from rounding import assert_same
 
 from lightglue_ros.core import MatchPipeline
-from lightglue_ros.core.row_threads import RowThreads
+from lightglue_ros.core.row_threads import RowThreads, usable_cores
 
 DEADLINE = 30.0
 
@@ -28,6 +29,14 @@ def test_as_many_images_as_threads_are_extracted_at_once_and_the_rest_shares_the
     tensors = {"images": images, "masks": masks, "max_keypoints": np.array([4])}
     outputs = RowThreads(2, ["images", "masks"], alone, together).run(tensors)
     assert outputs["found"].tolist() == [15, 25, 35, 45, -50]
+
+
+def test_the_cores_are_those_that_this_process_may_use_and_all_where_the_system_cannot_tell(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 2, 5}, raising=False)
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # macOS and Windows have no such function
+    assert usable_cores() == 64
 
 
 def test_an_image_that_fails_is_an_error_of_the_run():
