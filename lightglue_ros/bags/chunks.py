@@ -24,7 +24,7 @@ from lightglue_ros.bags.recorded_images import check_image
 from lightglue_ros.bags.recorded_masks import RecordedMasks
 from lightglue_ros.bags.tally import Tally
 from lightglue_ros.core import Features, MatchPipeline, ModelError
-from lightglue_ros.core.store import find_model
+from lightglue_ros.core.store import SPLIT, find_model
 from lightglue_ros.rig.calibration_watch import RowErrors, row_errors
 from lightglue_ros.rig.extracted_references import ExtractedReferences
 from lightglue_ros.rig.frame import FrameResult, RigFrame
@@ -100,12 +100,11 @@ def hash_model(model: str) -> tuple[Path, str]:
     Raises:
         ModelError: the model is missing, or is a pipeline.onnx.
     """
-    files = find_model(model)
-    files.require_split()
+    extractor, matcher = find_model(model).paths(SPLIT).values()
     digest = hashlib.sha256()
-    for file in (files.extractor, files.matcher):
+    for file in (extractor, matcher):
         digest.update(file.read_bytes())
-    return files.extractor.absolute().parent, digest.hexdigest()
+    return extractor.absolute().parent, digest.hexdigest()
 
 
 # First frames of a bag that are matched at most to find out the rotations of its cameras.

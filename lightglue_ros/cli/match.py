@@ -18,8 +18,9 @@ from lightglue_ros.cli.masks import FileMasks
 from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.draw import AGE, COLOURINGS, MOST_LINES, Style
 from lightglue_ros.core.image_files import find_images, list_images
-from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD, SPLIT
+from lightglue_ros.core.pipeline import DEFAULT_MATCH_THRESHOLD
 from lightglue_ros.core.rotation import AUTO
+from lightglue_ros.core.store import SPLIT
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rig.verification import GEOMETRIES, Intrinsics
 

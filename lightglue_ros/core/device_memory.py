@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightglue_ros.core.contract import INPUTS, MATCHER, OUTPUTS, GraphInfo
-from lightglue_ros.core.providers import device_lock, onnxruntime
+from lightglue_ros.core.device_lock import device_lock
+from lightglue_ros.core.providers import onnxruntime
 from lightglue_ros.errors import ProviderError
 
 if TYPE_CHECKING:
@@ -107,7 +107,12 @@ class Block:
         of_staging = onnxruntime().OrtValue.ortvalue_from_numpy
         with device_lock:
             self._value: ort.OrtValue = of_staging(self._staging.copy(), device)
+        self._unpin: Callable[[], object] | None = None
         self.host = self._views(self._staging)
+
+    def __del__(self) -> None:
+        """Release the memory of the device, and the lock on that of the host."""
+        device_lock.call_soon(partial(_release, vars(self)))
 
     def pin(self) -> None:
         """Lock the memory of the host arrays, from which the GPU then copies without a detour.
@@ -121,9 +126,8 @@ class Block:
             return
         address = ctypes.c_void_p(self._staging.ctypes.data)
         with device_lock:
-            is_locked = lock(address, ctypes.c_size_t(self._staging.nbytes), 0) == 0
-        if is_locked:
-            weakref.finalize(self._staging, unlock, address).atexit = False
+            if lock(address, ctypes.c_size_t(self._staging.nbytes), 0) == 0:
+                self._unpin = partial(unlock, address)
 
     def address(self, name: str) -> int:
         """Return the address of a tensor on the device."""
@@ -157,6 +161,13 @@ class Block:
             name: buffer[start:end].view(dtype).reshape(shape)
             for name, (start, end, dtype, shape) in self._places.items()
         }
+
+
+def _release(attributes: dict[str, Any]) -> None:
+    """Release what a block held, which nobody can use any more."""
+    if attributes.get("_unpin") is not None:
+        attributes["_unpin"]()
+    attributes.clear()
 
 
 class Tensors:

@@ -18,6 +18,7 @@ import numpy as np
 from lightglue_ros.core.canvas import Canvas, CanvasBatch, Placement
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo
 from lightglue_ros.core.device import DeviceRunner
+from lightglue_ros.core.device_lock import device_lock
 from lightglue_ros.core.features import Features, PairMatches, pair_indices
 from lightglue_ros.core.host import HostRunner
 from lightglue_ros.core.masks import Mask, MaskPlacer, TurnedMask, masks_of, turned_masks
@@ -31,7 +32,6 @@ from lightglue_ros.errors import ConfigError, ModelError
 DEFAULT_IMAGE_SIZE = (640, 480)
 # filter_threshold of the reference implementation (cvg/LightGlue, lightglue.py, default_conf).
 DEFAULT_MATCH_THRESHOLD = 0.1
-SPLIT = (EXTRACTOR, MATCHER)
 
 
 class MatchPipeline:
@@ -87,13 +87,9 @@ class MatchPipeline:
         graphs: Sequence[str] | None = None,
     ) -> None:
         files = find_model(model)
-        if graphs is None:
-            graphs = SPLIT if files.is_split else (PIPELINE,)
-        else:
-            files.require_split()
         self._sessions = {
             graph: GraphSession(
-                getattr(files, graph),
+                path,
                 graph,
                 provider=provider,
                 num_threads=num_threads,
@@ -102,7 +98,7 @@ class MatchPipeline:
                 cuda_graph=cuda_graph,
                 gpu_memory_limit=gpu_memory_limit,
             )
-            for graph in graphs
+            for graph, path in files.paths(graphs).items()
         }
         first, *others = self._sessions.values()
         self.info: GraphInfo = first.info
@@ -219,8 +215,9 @@ class MatchPipeline:
 
     def close(self) -> None:
         """Free the graphs and end their threads, whoever still holds this object; on a GPU in its thread."""
-        self._sessions.clear()  # those of the runner as well
-        del self._runner
+        with device_lock:
+            self._sessions.clear()  # those of the runner as well
+            del self._runner
 
     def warm_up(self, cameras: int = 2, pairs: int = 1, images: int | None = None) -> None:
         """Run once on black images that fill the canvas, so that the first real frame is not slow.

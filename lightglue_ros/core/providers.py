@@ -9,7 +9,6 @@ import importlib.util
 import io
 import os
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,9 +61,6 @@ _CAUSES = (
 # follow each other in this stream, and CUDA's blocking copies wait for it. A session's own stream has no such
 # order, and each run would have to wait for the GPU.
 _STREAM = {"user_compute_stream": "2"}
-# Whoever calls CUDA holds it: while a thread records a CUDA graph, CUDA refuses most calls of other threads,
-# and the record is lost.
-device_lock = threading.RLock()
 # The oldest version that was tried with the option prefer_nhwc.
 _NHWC_SINCE = "1.31"
 # Of ONNX Runtime's log; it begins with the first one.

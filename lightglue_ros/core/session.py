@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +22,7 @@ from lightglue_ros.core.contract import (
     export_command,
 )
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
+from lightglue_ros.core.device_lock import device_lock
 from lightglue_ros.core.onnx_metadata import read_metadata
 from lightglue_ros.core.providers import ORT_NAMES, PROVIDERS, Problem, onnxruntime
 from lightglue_ros.core.row_threads import RowThreads, Run, Tensors, usable_cores
@@ -146,7 +148,8 @@ class GraphSession:
         threads = self._threads or usable_cores()
         if self._splits_rows and 1 < threads <= len(inputs[_OF_ROWS[self.info.graph][0]]):
             return self._row_threads(threads).run(inputs)
-        return self._run_by(self._session)(inputs)
+        with nullcontext() if self.provider == "cpu" else device_lock:
+            return self._run_by(self._session)(inputs)
 
     def _row_threads(self, count: int) -> RowThreads:
         """Return the threads for images or pairs, which the first run with so many of them makes."""
@@ -169,12 +172,16 @@ class GraphSession:
 
         Run it in one thread only: each thread has a stream and CUDA graphs of its own.
         """
-        if tensors is not self._bound:
-            self._binding = self._session.io_binding()
-            tensors.bind(self._binding, self.info.graph)
-            self._bound = tensors
-        with flushed_denormals(), providers.device_lock:
+        with flushed_denormals(), device_lock:
+            if tensors is not self._bound:
+                self._binding = self._session.io_binding()
+                tensors.bind(self._binding, self.info.graph)
+                self._bound = tensors
             self._session.run_with_iobinding(self._binding, self._device_options)
+
+    def __del__(self) -> None:
+        """Release the session, and what it holds on a GPU."""
+        device_lock.call_soon(vars(self).clear)
 
     def cancel(self) -> None:
         """End the present run and refuse all later ones, which raise; from any thread."""
@@ -208,17 +215,19 @@ class GraphSession:
         problem = providers.find_problem(self.provider, self.path, self.info)
         if problem is not None:
             return problem
-        try:
-            with providers.silent_onnxruntime(), providers.device_lock:
+        with providers.silent_onnxruntime(), device_lock:
+            try:
                 self._session = self._create(cuda_graph, providers.LOG_FATAL_ERRORS, self._threads)
-                if ORT_NAMES[self.provider] not in self._session.get_providers():
-                    return Problem("its libraries load, but ONNX Runtime does not use it", "")
-                # Only a run shows that cuDNN is missing, or that the build has no code for the GPU.
-                self.run(empty_inputs(self.info))
-        # ONNX Runtime's exceptions have no common base below RuntimeError and Exception.
-        except Exception as error:
-            return providers.explain(error)
-        return None
+                if ORT_NAMES[self.provider] in self._session.get_providers():
+                    # Only a run shows that cuDNN is missing, or that the build has no code for the GPU.
+                    self.run(empty_inputs(self.info))
+                    return None
+                problem = Problem("its libraries load, but ONNX Runtime does not use it", "")
+            # ONNX Runtime's exceptions have no common base below RuntimeError and Exception.
+            except Exception as error:
+                problem = providers.explain(error)
+            vars(self).pop("_session", None)  # while the lock is held
+        return problem
 
     def _load_on_cpu(self, num_threads: int) -> ort.InferenceSession:
         try:

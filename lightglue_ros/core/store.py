@@ -9,11 +9,14 @@ $LIGHTGLUE_ROS_HOME (default ~/.cache/lightglue_ros)
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightglue_ros.core.contract import EXTRACTOR, MATCHER, PIPELINE, GraphInfo, export_command
 from lightglue_ros.errors import ModelError
+
+SPLIT = (EXTRACTOR, MATCHER)
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,21 @@ class ModelFiles:
         """True if images can be extracted, and their features be matched later."""
         return self.extractor is not None and self.matcher is not None
 
-    def require_split(self) -> None:
-        """Raise a ModelError if this is only a pipeline.onnx."""
+    def paths(self, graphs: Sequence[str] | None = None) -> dict[str, Path]:
+        """Return the files of graphs of a split model; by default those of a split model, or of a pipeline.
+
+        Raises:
+            ModelError: this is only a pipeline.onnx, and graphs of a split model are asked for.
+        """
         if self.pipeline is not None and not self.is_split:
+            if graphs is None:
+                return {PIPELINE: self.pipeline}
             raise ModelError(
                 f"{self.pipeline} goes from images to matches and has no features to keep or to send",
                 allowed="a model with extractor.onnx and matcher.onnx",
                 fix=export_command(self.pipeline.with_name(f"{EXTRACTOR}.onnx")),
             )
+        return {graph: getattr(self, graph) for graph in (SPLIT if graphs is None else graphs)}
 
     def require_same_model(self, extractor: GraphInfo, matcher: GraphInfo) -> None:
         """Raise a ModelError if extractor and matcher do not belong together."""

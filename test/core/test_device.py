@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rounding import assert_same
 
-from lightglue_ros.core import Features, MatchPipeline, device_memory, providers
+from lightglue_ros.core import Features, MatchPipeline
 from lightglue_ros.core.features import LazyFeatures
 
 SIZE = (160, 128)
@@ -132,53 +132,6 @@ def test_features_stay_on_the_device_until_an_array_is_asked_for(device, images)
     assert features.copy().descriptors.shape == (2, 1024, 64)
     with pytest.raises(AttributeError, match="colour"):
         _ = features.colour
-
-
-class Lock:
-    """Knows who holds it, as the lock around calls of CUDA does not tell."""
-
-    def __init__(self):
-        self.depth = 0
-
-    def __enter__(self):
-        self.depth += 1
-
-    def __exit__(self, *_):
-        self.depth -= 1
-
-
-class Watched:
-    """Lists the calls of some methods of an object of ONNX Runtime; none may come without the lock."""
-
-    def __init__(self, watched, lock, *methods):
-        self._watched, self._lock, self._methods, self.calls = watched, lock, methods, []
-
-    def __getattr__(self, name):
-        if name in self._methods:
-            assert self._lock.depth > 0, f"{name} without the lock"
-            self.calls.append(name)
-        return getattr(self._watched, name)
-
-
-def test_each_call_of_the_device_holds_the_lock_with_which_a_cuda_graph_is_recorded_alone(
-    device, images, monkeypatch
-):
-    lock = Lock()
-    for module in (device_memory, providers):
-        monkeypatch.setattr(module, "device_lock", lock)
-    device.match(images, [(0, 1)])  # its tensors stay for images of this shape
-    tensors = device._runner._tensors
-    watched = [Watched(session._session, lock, "run_with_iobinding") for session in device._sessions.values()]
-    for session, of_session in zip(device._sessions.values(), watched, strict=True):
-        session._session = of_session
-    blocks = tensors.frame, tensors.settings, tensors.results
-    values = [Watched(block._value, lock, "update_inplace", "numpy") for block in blocks]
-    for block, value in zip(blocks, values, strict=True):
-        block._value = value
-    device.match_threshold = 0.2  # a setting that goes up
-    assert len(device.match(images, [(0, 1)])[0]) > 30
-    assert [it.calls for it in watched] == [["run_with_iobinding"]] * 2
-    assert [it.calls for it in values] == [["update_inplace"], ["update_inplace"], ["numpy"]]
 
 
 def test_the_canvases_are_made_where_the_device_copies_them_from(device, images):
