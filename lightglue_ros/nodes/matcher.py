@@ -17,10 +17,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -40,8 +40,15 @@ from lightglue_ros.rig.tracks import Tracker
 from lightglue_ros.rosdata.parameters import SPECS, MatcherParameters, check_changeable
 
 DIAGNOSTICS_PERIOD = 1.0
+# Period at which a wait for the inference thread looks whether the process is to end.
+WAIT_SECONDS = 0.1
 
 
+class _UnfinishedError(Exception):
+    """The process is to end before the inference thread has done its work."""
+
+
+Result = TypeVar("Result")
 Transition = Callable[["Matcher", LifecycleState], TransitionCallbackReturn]
 
 
@@ -55,6 +62,8 @@ def logs_errors(transition: Transition) -> Transition:
         except LightGlueRosError as error:
             node.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
+        except _UnfinishedError:
+            return TransitionCallbackReturn.FAILURE
         except Exception:
             node.get_logger().error(traceback.format_exc())
             return TransitionCallbackReturn.ERROR
@@ -65,15 +74,20 @@ def logs_errors(transition: Transition) -> Transition:
 class Matcher(LifecycleNode):
     """Matches the keypoints of a rig's cameras; see the head of this module.
 
+    Args:
+        done: set when the process is to end. Then configure waits no longer for the model.
+
     Raises:
         ConfigError: a parameter given at start-up has the wrong type or is out of range.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, done: threading.Event | None = None) -> None:
         # Attributes come before super().__init__(): rclpy calls destroy_node() even if __init__ raises.
+        self._done = done or threading.Event()
         self._settings: MatcherParameters | None = None
         self._pipeline: MatchPipeline | None = None
         self._active: ActiveMatcher | None = None
+        self._inference_work: Future[Any]
         self._references = ExtractedReferences()
         # Lives as long as the node, so that no id is used again.
         self._tracker = Tracker()
@@ -90,11 +104,10 @@ class Matcher(LifecycleNode):
         start = time.monotonic()
         with ExitStack() as closing:
             self._inference = ThreadPoolExecutor(1, "inference")
-            closing.callback(self._inference.shutdown)
-            pipeline = self._pipeline = self._inference.submit(self._settings.load).result()
-            closing.callback(lambda: self._inference.submit(self._free_pipeline).result())
+            closing.callback(self._end_inference)
+            pipeline = self._pipeline = self._infer(self._settings.load)
             self._references = ExtractedReferences()
-            self._inference.submit(self._references.extract, pipeline, self._settings.frame).result()
+            self._infer(self._references.extract, pipeline, self._settings.frame)
             self._results = MatcherPublishers(self, self._settings)
             closing.callback(self._results.destroy)
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -157,8 +170,9 @@ class Matcher(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
-        """End the frame in work at once, and the threads, before the node goes."""
+        """End the frame in work at once, free the model and end the threads, before the node goes."""
         self._deactivate(cancel=True)
+        self._closing.close()
         super().destroy_node()
 
     def _deactivate(self, cancel: bool = False) -> None:
@@ -170,11 +184,31 @@ class Matcher(LifecycleNode):
         self._deactivate()
         self._closing.close()
 
+    def _infer(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Do work in the inference thread; raise `_UnfinishedError` if the process is to end before.
+
+        Nothing can interrupt ONNX Runtime while it loads a model. As long as a callback waits, the node and
+        its shared memory cannot be freed. So `work` must not refer to the node.
+        """
+        self._inference_work = self._inference.submit(work, *arguments)
+        while not wait([self._inference_work], WAIT_SECONDS).done:
+            if self._done.is_set():
+                raise _UnfinishedError
+        return self._inference_work.result()
+
+    def _end_inference(self) -> None:
+        """Free the model in its thread and end the thread; do not wait for a model that is still loading."""
+        is_idle = self._inference_work.done()
+        if is_idle:
+            self._inference.submit(self._free_pipeline).result()
+        self._inference.shutdown(wait=is_idle)
+
     def _free_pipeline(self) -> None:
         """Free the model, and what lies in its memory."""
         # An earlier active matcher and its callbacks refer to each other, so it holds the pipeline until
         # garbage is collected.
-        self._pipeline.close()
+        if self._pipeline is not None:
+            self._pipeline.close()
         self._pipeline = None
         self._references = ExtractedReferences()
 
@@ -243,9 +277,10 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _started_matcher(done: threading.Event) -> Matcher | None:
-    node = Matcher()
+    node = Matcher(done)
     if node.get_parameter("autostart").value:
         for transition in (node.trigger_configure, node.trigger_activate):
             if not done.is_set() and transition() != TransitionCallbackReturn.SUCCESS:
-                return None
+                # A signal that comes during the transition is no failure.
+                return node if done.is_set() else None
     return node

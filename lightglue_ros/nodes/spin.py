@@ -2,8 +2,8 @@
 
 rclpy's own signal handlers invalidate the context at once, while another thread may be publishing. So this
 module handles the signals: the main thread only waits for them. Another thread makes the node and spins its
-executor. At the end executor, node and context are shut down in this order. Some work cannot be interrupted,
-such as ONNX Runtime loading a large model; a signal during such work ends the process without the shutdown.
+executor. At the end executor, node and context are shut down in this order. Other threads may then still be
+in work that nothing can interrupt, such as ONNX Runtime loading a large model. The process ends without them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from lightglue_ros.nodes.fastdds import profile_environment
 # Period at which the main thread wakes. Python runs a signal's handler only when it wakes, and a signal that
 # comes just before the wait begins, or to another thread, does not wake it.
 SIGNAL_SECONDS = 0.1
-# Limits for the work that the signal met, which may be uninterruptible, and for freeing what the node holds.
-# A process that ends without freeing leaves 33.5 MiB of shared memory behind. `ros2 launch` kills after 10 s.
-WORK_SECONDS = 1.5
-FREE_SECONDS = 6.0
+# Limits for the callback that the signal met, and for freeing what the node holds. A process that ends
+# without freeing leaves 33.5 MiB of shared memory behind. `ros2 launch` kills after 10 s.
+WORK_SECONDS = 3.0
+FREE_SECONDS = 5.0
 
 MakeNode = Callable[[threading.Event], Node | None]
 
@@ -63,6 +63,9 @@ def run_node(name: str, make_node: MakeNode, args: list[str] | None) -> int:
         runner.finish_work()
     with _limited(FREE_SECONDS, runner):
         runner.free()
+    # Python's own exit waits for a thread that loads a model.
+    if threading.active_count() > 1:
+        os._exit(runner.status)
     return runner.status
 
 
@@ -76,6 +79,7 @@ def _limited(seconds: float, runner: _Runner) -> Iterator[None]:
         yield
     finally:
         last_resort.cancel()
+        last_resort.join()
 
 
 class _Runner(threading.Thread):
@@ -101,8 +105,9 @@ class _Runner(threading.Thread):
         if self._node is not None:
             self._node.destroy_node()
             # A lifecycle node's state machine holds the middleware's participant and its 32 MiB of shared
-            # memory. They are freed with the last reference, and would be left behind without it.
-            self._node = None
+            # memory. They are freed with the last reference, and would be left behind without it. The
+            # executor, too, refers to the node of its last callback.
+            self._node = self._executor = None
             gc.collect()
         rclpy.try_shutdown()
         if self._failure is not None:

@@ -137,3 +137,20 @@ def test_with_overlap_a_frame_is_extracted_while_the_one_before_is_matched(
     assert all(overlapping)
     # No frame was between its halves when the canvas changed.
     assert in_work[-1] == 0
+
+
+def test_a_node_that_goes_while_active_frees_its_model_in_the_thread_that_ran_it(
+    ros, model_folder, images, monkeypatch
+):
+    close, closed_in = MatchPipeline.close, []
+
+    def closes(pipeline):
+        closed_in.append(threading.current_thread().name)
+        close(pipeline)
+
+    monkeypatch.setattr(MatchPipeline, "close", closes)
+    with matcher_in_this_process(images) as (matcher, _):
+        assert matcher.trigger_configure() == SUCCESS
+        assert matcher.trigger_activate() == SUCCESS
+    assert closed_in == ["inference_0"]
+    assert "inference_0" not in [thread.name for thread in threading.enumerate()]

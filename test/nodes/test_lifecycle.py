@@ -5,11 +5,14 @@ import re
 import shutil
 import signal
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import pytest
+import rclpy
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes.processes import node_process
@@ -138,23 +141,50 @@ def test_a_signal_ends_it_during_inference(robot, images):
     assert_ends_without_error(stereo)
 
 
-def test_a_signal_ends_it_while_the_model_is_loading(robot):
-    stereo = robot(connected=False, image_width=2048, image_height=1536)
-    wait_for_line(stereo.process, "loading model")
-    assert_ends_without_error(stereo, signal.SIGTERM)
+@contextmanager
+def ended_by(number, parameters=None, **options):
+    """Run a matcher, and send it a signal at the end: it ends without an error and leaves no shared memory.
 
-
-def test_a_signal_ends_it_active_and_no_shared_memory_stays_behind(ros, model_folder):
-    """Each segment takes 33.5 MiB of /dev/shm until somebody removes it."""
+    Each segment takes 33.5 MiB of /dev/shm until somebody removes it.
+    """
     # The node also maps those of others that send it something, such as the nodes of earlier tests.
     of_others = {segment.name for segment in Path("/dev/shm").iterdir()}
-    with node_process("matcher", {}, stderr=subprocess.PIPE, text=True) as process:
-        wait_for_line(process, "waiting for images")
+    with node_process("matcher", parameters or {}, stderr=subprocess.PIPE, text=True, **options) as process:
+        yield process
         made = segments(process) - of_others
         # The profile takes effect: the segment of Fast DDS itself has 0.5 MiB.
         assert max((Path("/dev/shm") / name).stat().st_size for name in made) > 32 * 2**20
-        process.terminate()
+        process.send_signal(number)
         assert "ERROR" not in process.communicate(timeout=20.0)[1]
     assert process.returncode == 0
-    assert made
     assert not [left for name in made for left in Path("/dev/shm").glob(f"{name}*")]
+
+
+@pytest.fixture
+def loads_without_end(tmp_path, model_folder):
+    """Environment of a matcher whose model loads without end, which nothing can interrupt."""
+    (tmp_path / "onnxruntime.py").write_text("import threading\nthreading.Event().wait()")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])}
+
+
+def test_a_signal_ends_it_active_and_no_shared_memory_stays_behind(ros, model_folder):
+    with ended_by(signal.SIGTERM) as process:
+        wait_for_line(process, "waiting for images")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_it_loads_a_model_and_no_shared_memory_stays_behind(
+    ros, loads_without_end, number
+):
+    with ended_by(number, env=loads_without_end) as process:
+        wait_for_line(process, "loading model")
+
+
+def test_a_signal_ends_it_while_a_lifecycle_manager_waits_for_the_model(ros, loads_without_end):
+    manager = rclpy.create_node("manager")
+    client = manager.create_client(ChangeState, "/matcher/change_state")
+    with ended_by(signal.SIGINT, {"autostart": False}, env=loads_without_end) as process:
+        assert client.wait_for_service(30.0)
+        client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+        wait_for_line(process, "loading model")
+    manager.destroy_node()
