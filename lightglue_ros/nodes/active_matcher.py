@@ -285,7 +285,7 @@ class ActiveMatcher:
         A middleware that sends lost images again hands over a few frames at once. They wait in turn if the
         last 20 frames took less than 0.9 of the cameras' period (median): the node then catches up.
         """
-        seconds = 1e-3 * float(np.median(self._status.milliseconds()[-20:, :2].sum(axis=1)))
+        seconds = 1e-3 * float(np.median(self._status.milliseconds(20)[:, :2].sum(axis=1)))
         catches_up = 0.0 < seconds < 0.9 * self._input_watch.shortest_period
         return bool(new.present & waiting.present) and not catches_up
 

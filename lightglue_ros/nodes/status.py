@@ -122,10 +122,10 @@ class MatcherStatus:
         """Number of frames that were not matched because nobody subscribes to a result."""
         return self._counts["frames without subscriber"]
 
-    def milliseconds(self) -> np.ndarray:
+    def milliseconds(self, most: int = _TIMED_FRAMES) -> np.ndarray:
         """Return (inference, outside of it, age) of the last frames in ms, float64 [N, 3], N at least 1."""
         # A copy first, because the thread that matches goes on adding.
-        return 1e3 * np.array(list(self._times) or [(0.0, 0.0, 0.0)])
+        return 1e3 * np.array(list(self._times)[-most:] or [(0.0, 0.0, 0.0)])
 
     def report(
         self,

@@ -18,7 +18,7 @@ from lightglue_ros.nodes.uncopied_images import uncopied
 class EventsOfHumble:
     """Takes the events of a subscription that rclpy has in Humble, and none of them ever comes."""
 
-    def __init__(self, *, incompatible_qos=None, message_lost=None):
+    def __init__(self, *, incompatible_qos=None, message_lost=None, use_default_callbacks=True):
         pass
 
     def create_event_handlers(self, *_):
