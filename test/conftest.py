@@ -1,11 +1,12 @@
 """Fixtures of all tests: the model, the images, and the data of ../shared."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lightglue_ros.core import MatchPipeline, store
+from lightglue_ros.core import MatchPipeline, pipeline, store
 from lightglue_ros.core.device import DeviceRunner
 from lightglue_ros.core.image_files import read_image
 
@@ -54,9 +55,9 @@ def noise():
 def on_device():
     """Makes a pipeline that runs as on a GPU, with the memory of the CPU in the place of the GPU's."""
 
-    def make(model, *arguments):
-        pipeline = MatchPipeline(model, "cpu", *arguments)
-        pipeline._runner = DeviceRunner(pipeline._sessions, "cpu")
-        return pipeline
+    def make(model, *arguments, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pipeline, "HostRunner", partial(DeviceRunner, device="cpu"))
+            return MatchPipeline(model, "cpu", *arguments, **options)
 
     return make

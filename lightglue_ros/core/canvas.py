@@ -95,14 +95,18 @@ class Canvas:
         self._margin = margin
 
     @classmethod
-    def of_model(cls, image_size: tuple[int, int], info: GraphInfo, is_split: bool) -> Canvas:
+    def of_model(cls, image_size: tuple[int, int], info: GraphInfo, on_parts: bool) -> Canvas:
         """Make the canvas of a model's extractor, or of its pipeline.onnx.
+
+        Args:
+            image_size: (width, height) in pixels.
+            info: of the model.
+            on_parts: an image may lie on a part of the canvas, if the extractor computes the same there.
 
         Raises:
             ConfigError: the size is not positive, or the model was exported for another size.
         """
-        # One run of a pipeline.onnx takes all images, and a pair must not depend on the size of the others.
-        margin = None if info.is_static or not is_split else CANVAS_MARGINS.get(info.extractor)
+        margin = CANVAS_MARGINS.get(info.extractor) if on_parts and not info.is_static else None
         canvas = cls(image_size, info.channels, info.divisor, margin)
         fixed = info.image_size
         if fixed is not None and canvas.size != fixed:

@@ -104,15 +104,17 @@ class MatchPipeline:
         self.info: GraphInfo = first.info
         for other in others:
             files.require_same_model(first.info, other.info)
+        is_on_gpu = all(it.provider in ("cuda", "tensorrt") for it in self._sessions.values())
+        runner = DeviceRunner if is_on_gpu else HostRunner
+        self._runner: DeviceRunner | HostRunner = runner(self._sessions)
+        # One run of a pipeline.onnx takes all images, and a pair must not depend on the size of the others.
+        self._on_parts = self.is_split and not self._runner.has_fixed_shapes
         self.set_image_size(image_size)
         self.max_keypoints = self.info.max_keypoints if max_keypoints is None else max_keypoints
         self.match_threshold = match_threshold
         self.refiner = Refiner(refine, self.info.extractor)
         self._of_thread = ThreadTimes()
         self._masks = MaskPlacer(self.info.keypoint_reach)
-        is_on_gpu = all(it.provider in ("cuda", "tensorrt") for it in self._sessions.values())
-        runner = DeviceRunner if is_on_gpu else HostRunner
-        self._runner: DeviceRunner | HostRunner = runner(self._sessions)
         # On a GPU, the least numbers of a run.
         self._cameras = self._pairs = self._images = 0
         self._warm_for: tuple[tuple[int, int], int, int, int] | None = None
@@ -365,7 +367,7 @@ class MatchPipeline:
             return PairMatches.of_pairs(outputs, indices, features.keypoints)
 
     def _new_canvas(self, image_size: tuple[int, int]) -> Canvas:
-        return Canvas.of_model(image_size, self.info, self.is_split)
+        return Canvas.of_model(image_size, self.info, self._on_parts)
 
     def _most_pairs(self, count: int) -> int:
         return self.info.pairs or max(self._pairs, count)

@@ -134,6 +134,17 @@ def test_features_stay_on_the_device_until_an_array_is_asked_for(device, images)
         _ = features.colour
 
 
+def test_a_gpu_places_a_wide_image_on_the_whole_canvas_on_which_it_runs(plain, device):
+    """As the node says in `/diagnostics` and in the line about the first frame."""
+    image = np.zeros((100, 400, 3), np.uint8)
+    for pipeline in (plain, device):
+        pipeline.set_image_size((640, 480))
+    assert plain.placement((400, 100)).canvas_size == (448, 128)
+    assert device.placement((400, 100)).canvas_size == device.image_size == (640, 480)
+    device.extract([image])
+    assert device._runner._tensors.frame.host["images"].shape[1:3] == (480, 640)
+
+
 def test_the_canvases_are_made_where_the_device_copies_them_from(device, images):
     batch = device._place(images, device.image_size, ())
     assert np.shares_memory(batch.images, device._runner._tensors.frame.host["images"])

@@ -1,6 +1,7 @@
 """Masks: no keypoint in the black, ever, and all other keypoints as without a mask."""
 
 import re
+from functools import partial
 
 import cv2
 import numpy as np
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 
 from lightglue_ros.core import ConfigError, ImageError, MatchPipeline
 from lightglue_ros.core.canvas import fitted_size
-from lightglue_ros.core.device import DeviceRunner
 from lightglue_ros.core.masks import Mask
 from lightglue_ros.core.rotation import ROTATIONS, turn, turn_points_back, turned_size
 
@@ -118,11 +118,10 @@ def images(motorcycle):
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["host", "device"])
-def pipeline(request, model_folder):
-    pipeline = MatchPipeline(model_folder, "cpu", CANVAS, max_keypoints=200, match_threshold=0.0)
-    if request.param:
-        pipeline._runner = DeviceRunner(pipeline._sessions, "cpu")
-        pipeline.warm_up(2, 1)
+def pipeline(request, model_folder, on_device):
+    make = on_device if request.param else partial(MatchPipeline, provider="cpu")
+    pipeline = make(model_folder, image_size=CANVAS, max_keypoints=200, match_threshold=0.0)
+    pipeline.prepare(2, 1, 2)
     return pipeline
 
 

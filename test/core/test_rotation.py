@@ -6,7 +6,6 @@ import pytest
 
 from lightglue_ros.core import ConfigError, Features, MatchPipeline
 from lightglue_ros.core.best_rotation import match_in_best_rotation
-from lightglue_ros.core.device import DeviceRunner
 from lightglue_ros.core.rotation import ROTATIONS, turn, turn_points, turn_points_back, turned_size
 
 MATCHED = {"indices0", "indices1", "scores", "checked"}
@@ -43,9 +42,11 @@ def test_a_quarter_turn_is_clockwise():
 
 
 @pytest.mark.parametrize("device", [False, True])
-def test_turned_images_have_the_refined_matches_of_upright_ones(pipeline, images, device):
+def test_turned_images_have_the_refined_matches_of_upright_ones(
+    pipeline, model_folder, on_device, images, device
+):
     if device:
-        pipeline._runner = DeviceRunner(pipeline._sessions, "cpu")
+        pipeline = on_device(model_folder, pipeline.image_size)
     (upright,) = pipeline.match(images, [(0, 1)])
     assert len(upright) > 100
     assert upright.checked.any()
