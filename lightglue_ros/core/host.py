@@ -24,7 +24,7 @@ class HostRunner:
 
     has_fixed_shapes = False
     least_channels = 1
-    # A new array for each batch: to keep it would save 0.1 ms for two images of 640 x 480 RGB.
+    # None: a new array for each batch. Reusing one would save 0.1 ms for two images of 640 x 480 RGB.
     allocate = None
 
     def __init__(self, sessions: Mapping[str, GraphSession]) -> None:

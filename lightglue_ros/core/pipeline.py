@@ -23,7 +23,7 @@ from lightglue_ros.core.features import Features, PairMatches, pair_indices
 from lightglue_ros.core.host import HostRunner
 from lightglue_ros.core.masks import Mask, MaskPlacer, TurnedMask, masks_of, turned_masks
 from lightglue_ros.core.refinement import Refiner
-from lightglue_ros.core.rotation import turn_all, turn_points_back, turned_size
+from lightglue_ros.core.rotation import turn_all, turn_all_back
 from lightglue_ros.core.session import GraphSession
 from lightglue_ros.core.stage_times import StageTimes, ThreadTimes
 from lightglue_ros.core.store import find_model
@@ -39,6 +39,7 @@ class MatchPipeline:
 
     The first run is slow; `warm_up` does it. Use a pipeline from one thread at a time; on a CPU one may
     extract while another one matches. On a GPU make, warm up and run it in one thread, which has CUDA graphs.
+    Pipelines on GPUs in one process wait for each other, also while one is made (TensorRT: minutes).
 
     With free shapes, XFeat and DISK run on the part of the canvas that the images need (see `canvas`), and
     `extract` runs once for all images that need the same part. A static export, a pipeline.onnx and the other
@@ -300,10 +301,7 @@ class MatchPipeline:
             outputs = self._runner.run_pipeline(
                 batch, self._max_keypoints, indices, self._match_threshold, self._most_pairs(len(indices))
             )
-        keypoints = outputs["keypoints"]
-        if rotations is not None:
-            sizes = [turned_size(size, it) for size, it in zip(batch.image_sizes, rotations, strict=False)]
-            keypoints = np.array(list(map(turn_points_back, keypoints, rotations, sizes)))
+        keypoints = turn_all_back(outputs["keypoints"], rotations, batch.image_sizes)
         with self._of_thread.times.measured("unpad"):
             return PairMatches.of_pairs(outputs, indices, keypoints)
 
@@ -339,8 +337,7 @@ class MatchPipeline:
         for canvas_size, slots in self._canvas.group(images).items():
             of_group = [masks[slot] for slot in slots] if masks else []
             batch = self._place([images[slot] for slot in slots], canvas_size, of_group)
-            extracted = self._extract_batch(batch)
-            for name, array in extracted.by_name().items():
+            for name, array in self._extract_batch(batch).by_name().items():
                 features.by_name()[name][slots] = array[: len(slots)]
         return features
 
@@ -380,8 +377,12 @@ class MatchPipeline:
     ) -> CanvasBatch:
         with self._of_thread.times.measured("canvas"):
             empty = (self.info.batch or max(self._cameras, len(images))) - len(images)
-            of_runner = self._runner.least_channels, self._runner.allocate
-            batch = self._canvas.place([*images, *[None] * empty], canvas_size, *of_runner)
+            batch = self._canvas.place(
+                [*images, *[None] * empty],
+                canvas_size,
+                least_channels=self._runner.least_channels,
+                allocate=self._runner.allocate,
+            )
             return replace(batch, masks=self._masks.place(masks, batch)) if masks else batch
 
     def _extract_batch(self, batch: CanvasBatch) -> Features:

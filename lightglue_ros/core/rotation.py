@@ -63,3 +63,19 @@ def turn_all(
         turn(image, it) if isinstance(image, np.ndarray) and image.ndim in (2, 3) else image
         for image, it in zip(images, rotations, strict=True)
     ]
+
+
+def turn_all_back(
+    points: np.ndarray, rotations: Sequence[int] | None, turned_sizes: np.ndarray
+) -> np.ndarray:
+    """Move points [N, K, 2] of turned images to their pixels in the originals; None is no rotation.
+
+    Args:
+        points: of the images, and of empty slots after them, which are left out if there are rotations.
+        rotations: degrees clockwise by which each image was turned.
+        turned_sizes: [N, 2], (width, height) of the turned images.
+    """
+    if rotations is None:
+        return points
+    rows = zip(points, rotations, turned_sizes, strict=False)
+    return np.array([turn_points_back(row, turned, turned_size(size, turned)) for row, turned, size in rows])

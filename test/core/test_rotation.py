@@ -6,7 +6,14 @@ import pytest
 
 from lightglue_ros.core import ConfigError, Features, MatchPipeline
 from lightglue_ros.core.best_rotation import match_in_best_rotation
-from lightglue_ros.core.rotation import ROTATIONS, turn, turn_points, turn_points_back, turned_size
+from lightglue_ros.core.rotation import (
+    ROTATIONS,
+    turn,
+    turn_all_back,
+    turn_points,
+    turn_points_back,
+    turned_size,
+)
 
 MATCHED = {"indices0", "indices1", "scores", "checked"}
 
@@ -35,6 +42,14 @@ def test_a_point_stays_on_its_pixel(rotation):
     moved = turn_points(points, rotation, (7, 5))
     assert turned[moved[:, 1], moved[:, 0]].tolist() == image[points[:, 1], points[:, 0]].tolist()
     np.testing.assert_array_equal(turn_points_back(moved, rotation, (7, 5)), points)
+
+
+def test_points_of_turned_images_come_back_and_those_of_empty_slots_are_left_out():
+    sizes, points = [(7, 5), (4, 9)], np.array([[[1, 2], [6, 0]], [[3, 8], [0, 5]]])
+    turned = [turn_points(*of_image) for of_image in zip(points, (90, 180), sizes, strict=True)]
+    slots, turned_sizes = np.array([*turned, np.zeros((2, 2))]), np.array([(5, 7), (4, 9), (1, 1)])
+    np.testing.assert_array_equal(turn_all_back(slots, (90, 180), turned_sizes), points)
+    np.testing.assert_array_equal(turn_all_back(slots, None, turned_sizes), slots)
 
 
 def test_a_quarter_turn_is_clockwise():
