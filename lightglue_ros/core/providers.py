@@ -88,17 +88,19 @@ def onnxruntime() -> Any:
     except ImportError as missing:
         raise ProviderError(
             f"ONNX Runtime cannot be imported ({missing})",
-            fix=f"pip install onnxruntime (CPU), or {_install_for_gpu()}",
+            fix=f"for CPUs: pip install onnxruntime; {_install_for_gpu()}",
         ) from missing
     return onnxruntime
 
 
 def onnxruntime_is_older_than(version: str) -> bool:
     """True if the installed ONNX Runtime is older than a version such as ``1.25``."""
-    installed, wanted = (
-        [int(part) for part in text.split(".")[:2]] for text in (onnxruntime().__version__, version)
-    )
-    return installed < wanted
+    return _is_older(onnxruntime().__version__, version)
+
+
+def _is_older(version: str, other: str) -> bool:
+    first, second = ([int(part) for part in text.split(".")[:2]] for text in (version, other))
+    return first < second
 
 
 def is_in_build(provider: str) -> bool:
@@ -115,6 +117,11 @@ def _is_installed(package: str) -> bool:
     return any(importlib.metadata.distributions(name=package))
 
 
+def default_provider() -> str:
+    """Return what ``auto`` tries first: cpu if neither the machine nor the build is for GPUs, else cuda."""
+    return "cpu" if is_for_cpus() and _driver_problem() else "cuda"
+
+
 def install_command(version: str) -> str:
     """Return the command that installs a version or later of the build that is here, and of no other."""
     if is_in_build("cuda"):
@@ -122,12 +129,20 @@ def install_command(version: str) -> str:
     return f"pip install 'onnxruntime>={version}'"
 
 
-def _install_for_gpu(version: str = "") -> str:
-    least = f">={version}," if version else ""
-    return (
-        f"pip install '{_GPU_PACKAGE}>={version or _FIRST_WITH_CUDA_13}' (CUDA 13, driver 580 or later) or "
-        f"'{_GPU_PACKAGE}{least}<{_FIRST_WITH_CUDA_13}' (CUDA 12)"
-    )
+def _install_for_gpu(version: str = "0.0", before: str = "") -> str:
+    """Return the command for each version of CUDA that has a build of at least a version.
+
+    Args:
+        before: a command that must have succeeded before.
+    """
+    first = _FIRST_WITH_CUDA_13
+    is_in_both = _is_older(version, first)
+    ranges = {"for CUDA 13 (driver 580 or later)": f">={first if is_in_both else version}"}
+    if is_in_both:
+        least = "" if version == "0.0" else f">={version},"
+        ranges["for CUDA 12"] = f"{least}<{first}"
+    install = f"{before} && pip install" if before else "pip install"
+    return "; ".join(f"{cuda}: {install} '{_GPU_PACKAGE}{allowed}'" for cuda, allowed in ranges.items())
 
 
 def provider_options(
@@ -177,7 +192,20 @@ def provider_options(
 
 def find_problem(provider: str, path: Path, info: GraphInfo) -> Problem | None:
     """Return the reason why a provider cannot run a model, as far as it shows before the model is loaded."""
-    return _build_problem(provider) or _model_problem(provider, path, info) or _library_problem(provider)
+    return (
+        _driver_problem()
+        or _build_problem(provider)
+        or _model_problem(provider, path, info)
+        or _library_problem(provider)
+    )
+
+
+def _driver_problem() -> Problem | None:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return Problem(f"there is no NVIDIA driver ({error})", _CHECK_DRIVER)
+    return None
 
 
 def _build_problem(provider: str) -> Problem | None:
@@ -189,9 +217,9 @@ def _build_problem(provider: str) -> Problem | None:
         return Problem(
             "onnxruntime and onnxruntime-gpu are both installed and the first hides the second "
             f"(it has {has})",
-            f"pip uninstall -y onnxruntime onnxruntime-gpu && {_install_for_gpu()}",
+            _install_for_gpu(before="pip uninstall -y onnxruntime onnxruntime-gpu"),
         )
-    fix = f"pip uninstall -y onnxruntime && {_install_for_gpu()}"
+    fix = _install_for_gpu(before="pip uninstall -y onnxruntime")
     return Problem(f"this build of ONNX Runtime {ort.__version__} has only {has}", fix)
 
 
@@ -216,10 +244,6 @@ def _library_problem(provider: str) -> Problem | None:
     """Load the libraries of a provider, because ONNX Runtime itself would print many lines."""
     ort = onnxruntime()
     folder = Path(ort.__path__[0]) / "capi"
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        return Problem(f"there is no NVIDIA driver ({error})", _CHECK_DRIVER)
     if hasattr(ort, "preload_dlls"):
         # Finds CUDA and cuDNN in NVIDIA's Python wheels. It prints the names of missing libraries.
         with contextlib.redirect_stdout(io.StringIO()):

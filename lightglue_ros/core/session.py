@@ -76,7 +76,7 @@ class GraphSession:
         fallback_reason: why the CPU runs the graph in place of another provider, and what helps; empty if it
             does not.
         fallback_is_expected: True if that is no reason to warn: the provider is ``auto``, and the build of
-            ONNX Runtime is for CPUs.
+            ONNX Runtime is for CPUs. Without an NVIDIA driver ``auto`` is then ``cpu``, without a reason.
 
     Raises:
         ConfigError: the provider is unknown, the number of threads is negative, or a CUDA graph is asked for
@@ -120,7 +120,7 @@ class GraphSession:
         # A CUDA graph would replay the run with addresses that only this run had.
         self._run_options.add_run_config_entry("gpu_graph_id", "-1")
         self._device_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        self.provider = "cuda" if provider == "auto" else provider
+        self.provider = providers.default_provider() if provider == "auto" else provider
         self.fallback_reason, self.fallback_is_expected = "", False
         problem = self._open(cuda_graph)
         if problem is None:

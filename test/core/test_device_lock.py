@@ -74,6 +74,7 @@ def calls(monkeypatch):
     open_session.real = real
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
     monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", allocate)
+    monkeypatch.setattr(providers, "default_provider", lambda: "cuda")
     monkeypatch.setattr(providers, "find_problem", lambda *_: None)
     monkeypatch.setattr(pipeline, "DeviceRunner", partial(DeviceRunner, device="cpu"))
     return calls

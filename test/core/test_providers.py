@@ -41,6 +41,7 @@ def gpu_build(monkeypatch):
             return real(path, options, providers, **arguments)
 
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+        monkeypatch.setattr(providers, "_driver_problem", lambda: None)
         monkeypatch.setattr(providers, "_library_problem", lambda provider: None)
         monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
 
@@ -132,8 +133,20 @@ def test_a_gpu_that_does_not_work_is_named_in_a_line_and_auto_goes_on_with_the_c
     assert "set provider to auto or cpu" in str(caught.value)
 
 
-def test_on_a_build_for_cpus_auto_has_a_reason_and_no_warning(model_folder, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+@pytest.fixture
+def build_for_cpus(monkeypatch):
+    """Makes a build of ONNX Runtime for CPUs, on a machine with or without an NVIDIA driver."""
+
+    def make(has_driver):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+        problem = None if has_driver else providers.Problem("there is no NVIDIA driver", "install it")
+        monkeypatch.setattr(providers, "_driver_problem", lambda: problem)
+
+    return make
+
+
+def test_on_a_build_for_cpus_auto_has_a_reason_and_no_warning(model_folder, build_for_cpus):
+    build_for_cpus(has_driver=True)
     auto = MatchPipeline(model_folder, "auto")
     assert "the model runs on cpu: this build of ONNX Runtime" in auto.fallback_reason
     assert auto.fallback_warning == ""
@@ -142,11 +155,38 @@ def test_on_a_build_for_cpus_auto_has_a_reason_and_no_warning(model_folder, monk
     assert by_name.fallback_warning == auto.fallback_reason
 
 
-def test_a_build_for_gpus_that_another_build_hides_is_a_reason_to_warn(model_folder, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+def test_nothing_needs_a_fix_on_a_robot_without_an_nvidia_driver_unless_it_asks_for_a_gpu(
+    model_folder, build_for_cpus
+):
+    build_for_cpus(has_driver=False)
+    auto = MatchPipeline(model_folder, "auto")
+    assert (auto.provider, auto.fallback_reason) == ("cpu", "")
+    with pytest.raises(ProviderError, match=r"here: there is no NVIDIA driver; .*fix: install it, or set"):
+        MatchPipeline(model_folder, "cuda")
+
+
+def test_a_build_for_gpus_that_another_build_hides_is_a_reason_to_warn(
+    model_folder, build_for_cpus, monkeypatch
+):
+    build_for_cpus(has_driver=True)
     monkeypatch.setattr(providers, "_is_installed", lambda package: True)
     says = "onnxruntime and onnxruntime-gpu are both installed and the first hides the second"
     assert says in MatchPipeline(model_folder, "auto").fallback_warning
+
+
+@pytest.mark.parametrize(("is_hidden", "removed"), [(False, ""), (True, " onnxruntime-gpu")])
+def test_each_version_of_cuda_has_a_command_of_its_own_which_can_be_pasted(
+    model_folder, build_for_cpus, monkeypatch, is_hidden, removed
+):
+    build_for_cpus(has_driver=True)
+    monkeypatch.setattr(providers, "_is_installed", lambda package: is_hidden)
+    fix = MatchPipeline(model_folder, "auto").fallback_reason.partition("; fix: ")[2]
+    commands = dict(part.split(": ") for part in fix.split("; "))
+    install = f"pip uninstall -y onnxruntime{removed} && pip install 'onnxruntime-gpu[cuda,cudnn]"
+    assert commands == {
+        "for CUDA 13 (driver 580 or later)": f"{install}>=1.27'",
+        "for CUDA 12": f"{install}<1.27'",
+    }
 
 
 def test_a_model_half_of_which_the_gpu_can_run_says_where_each_half_runs(pipeline_of_halves):
@@ -163,24 +203,38 @@ def pipeline_of_halves(model_folder):
 
 
 @pytest.mark.parametrize(
-    ("available", "package"),
+    ("available", "version", "command"),
     [
-        ([CPU], "'onnxruntime>="),
-        ([CUDA, CPU], "'onnxruntime-gpu[cuda,cudnn]>="),
+        ([CPU], "99.0", "fix: pip install 'onnxruntime>=99.0'"),
+        (
+            [CUDA, CPU],
+            "1.25",
+            "fix: for CUDA 13 (driver 580 or later): pip install 'onnxruntime-gpu[cuda,cudnn]>=1.27'; "
+            "for CUDA 12: pip install 'onnxruntime-gpu[cuda,cudnn]>=1.25,<1.27'",
+        ),
+        (
+            [CUDA, CPU],
+            "99.0",
+            "fix: for CUDA 13 (driver 580 or later): pip install 'onnxruntime-gpu[cuda,cudnn]>=99.0'",
+        ),
     ],
-    ids=["cpu", "cuda"],
+    ids=["cpu", "cuda", "cuda 13"],
 )
-def test_a_fix_installs_no_other_build_over_the_one_that_is_here(monkeypatch, tmp_path, available, package):
+def test_a_fix_installs_no_other_build_over_the_one_that_is_here(
+    monkeypatch, tmp_path, available, version, command
+):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.20.0")
     path = tmp_path / "extractor.onnx"
-    path.write_bytes(onnx_files.model(min_onnxruntime="99.0"))
+    path.write_bytes(onnx_files.model(min_onnxruntime=version))
     with pytest.raises(ModelError) as caught:
         GraphSession(path, "extractor")
-    assert f"pip install {package}99.0" in str(caught.value)
+    assert f"{command}, or export it for this one: " in str(caught.value)
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_gpu_is_not_given_an_adaptive_export(monkeypatch, tmp_path, provider):
+    monkeypatch.setattr(providers, "_driver_problem", lambda: None)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*providers.ORT_NAMES.values()])
     path = tmp_path / "extractor.onnx"
     path.write_bytes(onnx_files.model(adaptive=True))
