@@ -212,8 +212,8 @@ class ActiveMatcher:
         dropped = self._inference.dropped
         self._input_watch.log_silence()
         how = f"a frame takes {self._status.milliseconds()[-1, :2].sum():.0f} ms on {self._pipeline.provider}"
-        wanted = self._assembler.counts.frames - self._status.unwanted
-        self._load_watch.log_overload(wanted, self._status.matched, dropped, how)
+        frames, unwanted = self._assembler.counts.frames, self._status.unwanted
+        self._load_watch.log_overload(frames, unwanted, self._status.matched, dropped, how)
         causes = self._causes()
         self._missing_watch.log({self._settings.cameras[camera]: cause for camera, cause in causes.items()})
         self._log_pause()

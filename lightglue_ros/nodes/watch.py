@@ -144,19 +144,25 @@ class LoadWatch:
         self._node = node
         self._since = time.monotonic()
         self._before = (0, 0, 0)
+        self._last = (0, 0)
         self._throttle = Throttle()
 
-    def log_overload(self, frames: int, matched: int, dropped: int, how: str) -> None:
+    def log_overload(self, frames: int, unwanted: int, matched: int, dropped: int, how: str) -> None:
         """Log the rate of the last `LOAD_SECONDS` if frames were dropped.
 
+        Seconds in which the cameras pause or nobody subscribes belong to no rate: the time begins anew.
+
         Args:
-            frames: number of assembled frames so far; `matched` and `dropped` likewise.
+            frames: number of assembled frames so far; `unwanted` (nobody subscribed), `matched` and
+                `dropped` likewise.
             how: what a frame takes, and on what.
         """
-        seconds = time.monotonic() - self._since
         counts = (frames, matched, dropped)
-        if frames == self._before[0]:  # the cameras pause, or have not begun
+        is_pause = frames == self._last[0] or unwanted != self._last[1]
+        self._last = (frames, unwanted)
+        if is_pause:
             self._since, self._before = time.monotonic(), counts
+        seconds = time.monotonic() - self._since
         if seconds < LOAD_SECONDS:
             return
         came, done, lost = (now - before for now, before in zip(counts, self._before, strict=True))
