@@ -14,7 +14,7 @@ from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
 from launch import LaunchContext
 from lightglue_ros.errors import ConfigError
-from lightglue_ros.rosdata.parameter_files import read_file
+from lightglue_ros.rosdata.parameter_files import parameters_of, read_file
 from lightglue_ros.rosdata.parameters import SPECS
 
 # Ready parameter files by name.
@@ -98,7 +98,8 @@ def params_file(context: LaunchContext) -> Path:
     """Return the path of the parameters file.
 
     Raises:
-        ConfigError: the file is missing (launch_ros would go on without it), or a rig is given as well.
+        ConfigError: the file is missing or has no parameters of the matcher (ROS would go on without it),
+            is no YAML, or a rig is given as well.
     """
     given, rig = argument(context, "params_file"), argument(context, "rig")
     if given and rig:
@@ -110,6 +111,7 @@ def params_file(context: LaunchContext) -> Path:
             allowed="a file of ROS parameters",
             fix=f"cp {RIGS[DEFAULT_RIG]} {path}, and change it there",
         )
+    parameters_of(path)
     return path
 
 

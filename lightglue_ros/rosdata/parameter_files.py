@@ -20,18 +20,22 @@ def read_file(path: Path | None, changes: Sequence[str] = ()) -> MatcherParamete
     Raises:
         ConfigError: the file cannot be read, a value is not allowed, or the values do not fit each other.
     """
-    given = {} if path is None else _parameters_of(path)
+    given = {} if path is None else parameters_of(path)
     values = given | dict(map(_change, changes))
     return MatcherParameters(**{name: SPECS[name].converted(value) for name, value in values.items()})
 
 
-def _parameters_of(path: Path) -> dict[str, Any]:
+def parameters_of(path: Path) -> dict[str, Any]:
+    """Return the matcher's parameters in a file, without checking their values.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no parameters of the matcher.
+    """
     try:
-        content = _yaml(path.expanduser().read_text())
+        text = path.expanduser().read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"parameter file {path} cannot be read ({error})", fix="check the path") from error
-    if content is None:
-        raise ConfigError(f"parameter file {path} is no YAML", allowed="a ROS parameter file")
+    content = _yaml(text, f"parameter file {path}")
     sections = list(_sections(content))
     if not sections:
         raise ConfigError(
@@ -60,11 +64,11 @@ def _change(text: str) -> tuple[str, Any]:
     if not sign or name not in SPECS:
         allowed = f"name:=value with a name of {', '.join(SPECS)}"
         raise ConfigError(f"'{text}' sets no parameter", allowed=allowed)
-    return name, _yaml(value)
+    return name, _yaml(value, f"the value of '{text}'")
 
 
-def _yaml(text: str) -> Any:
-    """Parse YAML; None if it is broken."""
+def _yaml(text: str, what: str) -> Any:
+    """Parse YAML. If it is broken, the error names `what`, the line and the reason."""
     try:
         import yaml
     except ImportError as missing:
@@ -72,5 +76,10 @@ def _yaml(text: str) -> Any:
         raise ConfigError(what, fix="pip install pyyaml") from missing
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(
+            f"{what} is no YAML ({where}{problem or 'a character is not allowed'})",
+            fix="close every bracket and quote, and indent with spaces",
+        ) from error

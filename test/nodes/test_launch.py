@@ -100,6 +100,22 @@ SPLIT = ("lightglue_ros", "split.launch.py")
 
 
 @pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("/**:\n  ros__parameters:\n    cameras: [left\n    image_width: 320\n", "is no YAML (line 4: "),
+        ("rig:\n  ros__parameters:\n    image_width: 320\n", "has no parameters of the node /matcher"),
+        ("image_width: 320\n", "allowed: /** or matcher, with ros__parameters below"),
+    ],
+)
+def test_a_parameters_file_that_ros_cannot_read_or_would_ignore_ends_the_launch(
+    launched, tmp_path, content, says
+):
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    assert_refused(launched(f"params_file:={file}"), says)
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["params_file:=/no/such/none.yaml"], "none.yaml"),

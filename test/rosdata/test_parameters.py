@@ -54,7 +54,13 @@ def test_a_parameter_file_is_read_as_the_node_reads_it(tmp_path):
     values = read_file(file, ["image_height:=160", "cameras:=[a, b]", "pairs:=['a:b']"])
     assert (values.image_width, values.image_height, values.cameras) == (128, 160, ["a", "b"])
     assert values.match_threshold == 0.1
-    for content, says in (("a: [", "is no YAML"), ("viewer: {}", "no parameters of the node")):
+    broken = "matcher:\n  ros__parameters:\n    cameras: [left, right\n    image_width: 320\n"
+    for content, says in (
+        (broken, r"rig.yaml is no YAML \(line 4: .*\); fix: close every bracket"),
+        ("a: \0", r"is no YAML \(.*not allowed"),
+        ("viewer: {}", "no parameters of the node"),
+        ("", "no parameters of the node"),
+    ):
         file.write_text(content)
         with pytest.raises(ConfigError, match=says):
             read_file(file)
