@@ -237,23 +237,29 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
     "tuple[str, ...]": lambda text: tuple(item for item in text.split(",") if item),
 }
 
-# What may follow the model in the name of a folder such as disk-k512-int8, in the order of the exporter's
-# ExportOptions.stored_name, and the option of the command that it stands for.
+# Options of the export command, with what stands for each in the name of a folder such as disk-k512-int8: a
+# prefix, and the pattern of its value. The order is that of the exporter's ExportOptions.stored_name.
 _OPTIONS = {
-    r"-k(\d+)": "--max-keypoints",
-    r"-(fp16|int8)": "--precision",
-    r"-opset(\d+)": "--opset",
-    r"-(cpu|gpu|portable)": "--target",
-    r"-subpixel()": "--subpixel",
-    r"-adaptive()": "--adaptive",
-    r"-depth(-?[\d.]+)": "--depth-confidence",
-    r"-width(-?[\d.]+)": "--width-confidence",
-    r"-(\d+x\d+)": "--image-size",
-    r"(?<=\d)-n(\d+)": "--batch",  # not the end of the model aliked-n32
-    r"-p(\d+)": "--pairs",
-    r"-c(\d)": "--channels",
+    "--max-keypoints": ("-k", r"\d+"),
+    "--precision": ("-", "fp16|int8"),
+    "--opset": ("-opset", r"\d+"),
+    "--target": ("-", "cpu|gpu|portable"),
+    "--subpixel": ("-subpixel", ""),
+    "--adaptive": ("-adaptive", ""),
+    "--depth-confidence": ("-depth", r"-?[\d.]+"),
+    "--width-confidence": ("-width", r"-?[\d.]+"),
+    "--image-size": ("-", r"\d+x\d+"),
+    "--batch": ("-n", r"\d+"),
+    "--pairs": ("-p", r"\d+"),
+    "--channels": ("-c", r"\d"),
 }
-_NAME = re.compile(f"({'|'.join(MODEL_NAMES)})" + "".join(f"(?:{suffix})?" for suffix in _OPTIONS))
+# The longest models first, because aliked-n32 is a model and not aliked for 32 images.
+_NAME = re.compile(
+    f"({'|'.join(sorted(MODEL_NAMES, key=len, reverse=True))})"
+    + "".join(f"(?:{prefix}({value}))?" for prefix, value in _OPTIONS.values())
+)
+# Options of an adaptive export, which is for CPUs only and has free shapes.
+NOT_ADAPTIVE = dict.fromkeys(("--adaptive", "--depth-confidence", "--width-confidence"))
 
 
 def export_command(model: str | os.PathLike[str], known: str | None = None) -> str:
@@ -264,15 +270,81 @@ def export_command(model: str | os.PathLike[str], known: str | None = None) -> s
         known: the model as the file's metadata names it, which counts more than the name of the folder.
     """
     path = Path(model)
-    folder = path.absolute().parent if path.suffix == ".onnx" else path
-    split = ["--split"] if path.name != "pipeline.onnx" else []
-    name = _NAME.fullmatch(folder.name)
-    if name is None or known not in (None, name[1]):
-        where = folder if known else "FOLDER"
-        return " ".join(["lightglue_ros export", known or "MODEL", *split, "-o", str(where)])
-    words = ["lightglue_ros export", name[1], *split]
-    for option, value in zip(_OPTIONS.values(), name.groups()[1:], strict=True):
-        if value is not None:
-            words += [option, value] if value else [option]
-    words += ["-o", str(folder)] if str(model) != folder.name else []
-    return " ".join(words)
+    folder = _folder(path)
+    split = {"--split": ""} if path.name != "pipeline.onnx" else {}
+    named = _parse(folder.name)
+    if named is None or known not in (None, named[0]):
+        return _command(known or "MODEL", split, folder if known else "FOLDER")
+    return _command(named[0], split | named[1], folder if str(model) != folder.name else None)
+
+
+def other_export(model: str | os.PathLike[str], info: GraphInfo, changes: Mapping[str, str | None]) -> str:
+    """Build the advice to export a model with other options next to the present one, and to load it.
+
+    Args:
+        model: a name in the store, a folder, or a file.
+        info: the metadata of the model.
+        changes: options of the command with their values; None leaves an option out.
+    """
+    folder = _folder(Path(model))
+    named = _parse(folder.name)
+    if named is not None and named[0] == info.model:
+        options = _changed(named[1], changes)
+        name = _name(info.model, options)
+    else:
+        # The name of a folder of the user's own does not tell the options.
+        options = _changed(_options_of(info), changes)
+        name = _name(folder.name, _changed({}, changes))
+    is_stored = named is not None and str(model) == folder.name
+    made = name if is_stored else folder.with_name(name)
+    command = _command(info.model, {"--split": ""} | options, None if is_stored else made)
+    return f"{command}, then set model to {made}"
+
+
+def for_gpus(info: GraphInfo) -> dict[str, str | None]:
+    """Return the changes that make an export for GPUs of another one, for `other_export`."""
+    target = {"--target": "gpu"} if info.precision == "fp32" else {"--target": None, "--precision": "fp16"}
+    return NOT_ADAPTIVE | target
+
+
+def _folder(path: Path) -> Path:
+    return path.absolute().parent if path.suffix == ".onnx" else path
+
+
+def _parse(name: str) -> tuple[str, dict[str, str]] | None:
+    """Return the model and the options that a folder's name stands for; None if it is not such a name."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    values = zip(_OPTIONS, found.groups()[1:], strict=True)
+    return found[1], {option: value for option, value in values if value is not None}
+
+
+def _name(model: str, options: Mapping[str, str]) -> str:
+    suffixes = (f"{prefix}{options[it]}" for it, (prefix, _) in _OPTIONS.items() if it in options)
+    return model + "".join(suffixes)
+
+
+def _changed(options: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    return {option: value for option, value in {**options, **changes}.items() if value is not None}
+
+
+def _options_of(info: GraphInfo) -> dict[str, str]:
+    """Return the options that an export was made with, as far as its metadata have them."""
+    values = {
+        "--max-keypoints": info.max_keypoints,
+        "--precision": None if info.precision == "fp32" else info.precision,
+        "--image-size": None if info.image_size is None else "{}x{}".format(*info.image_size),
+        "--batch": info.batch,
+        "--pairs": info.pairs,
+        "--channels": info.channels,
+    }
+    return {option: str(value) for option, value in values.items() if value is not None}
+
+
+def _command(model: str, options: Mapping[str, str], output: Path | str | None) -> str:
+    words = ["lightglue_ros export", model]
+    for option in ("--split", *_OPTIONS):
+        if option in options:
+            words += filter(None, (option, options[option]))
+    return " ".join(words + ([f"-o {output}"] if output else []))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightglue_ros.core import store
-from lightglue_ros.core.contract import EXTRACTOR, GraphInfo
+from lightglue_ros.core.contract import EXTRACTOR, NOT_ADAPTIVE, GraphInfo, for_gpus, other_export
 from lightglue_ros.errors import ProviderError
 
 ORT_NAMES = {
@@ -224,20 +224,19 @@ def _build_problem(provider: str) -> Problem | None:
 
 
 def _model_problem(provider: str, path: Path, info: GraphInfo) -> Problem | None:
+    changes = for_gpus(info)
+    if provider == "tensorrt":
+        portable = {"--target": "portable", "--image-size": "640x480", "--batch": "2", "--pairs": "1"}
+        changes = NOT_ADAPTIVE | portable
     if info.adaptive:
         # ONNX Runtime's Compress reads outside of its memory once all pairs have stopped, and none is left.
-        return Problem(
-            f"{path} is adaptive, which runs on CPUs only",
-            f"lightglue_ros export {info.model} --split (without --adaptive)",
-        )
-    if provider == "tensorrt" and not info.tensorrt:
+        reason = f"{path} is adaptive, which runs on CPUs only"
+    elif provider == "tensorrt" and not info.tensorrt:
         # TensorRT itself would find this after minutes of building.
-        return Problem(
-            f"{path} is not for TensorRT, which needs fixed shapes and operators of its list",
-            f"lightglue_ros export {info.model} --split --target portable --image-size 640x480 --batch 2 "
-            "--pairs 1",
-        )
-    return None
+        reason = f"{path} is not for TensorRT, which needs fixed shapes and operators of its list"
+    else:
+        return None
+    return Problem(reason, other_export(path.parent, info, changes))
 
 
 def _library_problem(provider: str) -> Problem | None:

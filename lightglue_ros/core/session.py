@@ -20,6 +20,8 @@ from lightglue_ros.core.contract import (
     GraphInfo,
     empty_inputs,
     export_command,
+    for_gpus,
+    other_export,
 )
 from lightglue_ros.core.denormals import flushed_denormals, restored_floating_point
 from lightglue_ros.core.device_lock import device_lock
@@ -204,7 +206,9 @@ class GraphSession:
             raise ConfigError(
                 f"cuda_graph is on, and {self.path} has free shapes",
                 allowed="a model with fixed shapes",
-                fix=f"{export} --target gpu --image-size 640x480",
+                fix=other_export(
+                    self.path.parent, self.info, for_gpus(self.info) | {"--image-size": "640x480"}
+                ),
             )
 
     def _open(self, cuda_graph: bool) -> Problem | None:

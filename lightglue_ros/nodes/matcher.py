@@ -30,6 +30,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from lightglue_ros.core import MatchPipeline
+from lightglue_ros.core.contract import for_gpus, other_export
 from lightglue_ros.errors import ConfigError, LightGlueRosError
 from lightglue_ros.nodes import ros_parameters
 from lightglue_ros.nodes.active_matcher import ActiveMatcher
@@ -130,9 +131,9 @@ class Matcher(LifecycleNode):
             self.get_logger().warning(pipeline.fallback_warning)
         elif pipeline.fallback_reason:
             self.get_logger().info(pipeline.fallback_reason)
-        if pipeline.provider in ("cuda", "tensorrt") and pipeline.info.target == "cpu":
-            command = f"lightglue_ros export {pipeline.info.model} --split --target gpu"
-            self.get_logger().info(f"the model was exported for CPUs; on a GPU this is faster: {command}")
+        if pipeline.provider == "cuda" and pipeline.info.target == "cpu":
+            advice = other_export(self._settings.model, pipeline.info, for_gpus(pipeline.info))
+            self.get_logger().info(f"the model was exported for CPUs; on a GPU this is faster: {advice}")
         return super().on_configure(state)
 
     @logs_errors

@@ -58,7 +58,12 @@ def gpu_build(monkeypatch):
             r"for ONNX Runtime 99\.0 or later, and .*--opset 18",
         ),
         ({"graph": "matcher"}, {}, ModelError, "holds graph matcher; allowed: extractor"),
-        ({}, {"cuda_graph": True}, ConfigError, "cuda_graph is on.* free shapes.* --target gpu --image-size"),
+        (
+            {},
+            {"cuda_graph": True},
+            ConfigError,
+            r"cuda_graph is on.* free shapes.* --target gpu --image-size 640x480 -o .*, then set model to",
+        ),
     ],
     ids=["newer", "other graph", "free shapes"],
 )
@@ -232,13 +237,18 @@ def test_a_fix_installs_no_other_build_over_the_one_that_is_here(
     assert f"{command}, or export it for this one: " in str(caught.value)
 
 
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_gpu_is_not_given_an_adaptive_export(monkeypatch, tmp_path, provider):
+@pytest.mark.parametrize(
+    ("provider", "options"),
+    [("cuda", "--target gpu"), ("tensorrt", "--target portable --image-size 640x480 --batch 2 --pairs 1")],
+)
+def test_a_gpu_is_not_given_an_adaptive_export(monkeypatch, tmp_path, provider, options):
     monkeypatch.setattr(providers, "_driver_problem", lambda: None)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*providers.ORT_NAMES.values()])
     path = tmp_path / "extractor.onnx"
     path.write_bytes(onnx_files.model(adaptive=True))
-    with pytest.raises(ProviderError, match=r"is adaptive, which runs on CPUs only; .*without --adaptive"):
+    with pytest.raises(
+        ProviderError, match=rf"is adaptive, which runs on CPUs only; .*--max-keypoints 512 {options} -o "
+    ):
         GraphSession(path, "extractor", provider=provider)
 
 

@@ -4,7 +4,7 @@ import pytest
 from onnx_files import INFO
 
 from lightglue_ros.core import ModelError, store
-from lightglue_ros.core.contract import GraphInfo, export_command
+from lightglue_ros.core.contract import GraphInfo, export_command, for_gpus, other_export
 
 
 @pytest.fixture
@@ -67,6 +67,39 @@ def test_the_model_that_a_file_names_counts_more_than_the_name_of_its_folder():
     assert export_command("/x/xfeat/matcher.onnx", "disk") == "lightglue_ros export disk --split -o /x/xfeat"
     assert export_command("/x/mine/pipeline.onnx", "disk") == "lightglue_ros export disk -o /x/mine"
     assert "disk --split --max-keypoints 512 -o" in export_command("/x/disk-k512/matcher.onnx", "disk")
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "advice"),
+    [
+        ("xfeat", {}, "xfeat --split --target gpu, then set model to xfeat-gpu"),
+        (
+            "xfeat-k512-subpixel-adaptive-depth0.9",
+            {},
+            "xfeat --split --max-keypoints 512 --target gpu --subpixel, then set model to "
+            "xfeat-k512-gpu-subpixel",
+        ),
+        (
+            "xfeat-k512-int8",
+            {"precision": "int8"},
+            "xfeat --split --max-keypoints 512 --precision fp16, then set model to xfeat-k512-fp16",
+        ),
+        (
+            "/x/xfeat-640x480-n4/matcher.onnx",
+            {},
+            "xfeat --split --target gpu --image-size 640x480 --batch 4 -o /x/xfeat-gpu-640x480-n4, then set "
+            "model to /x/xfeat-gpu-640x480-n4",
+        ),
+        (
+            "/x/mine",
+            {"max_keypoints": 512},
+            "xfeat --split --max-keypoints 512 --target gpu -o /x/mine-gpu, then set model to /x/mine-gpu",
+        ),
+    ],
+)
+def test_an_export_for_gpus_is_made_next_to_the_one_for_cpus_with_its_other_options(model, changes, advice):
+    info = replace(INFO, **changes)
+    assert other_export(model, info, for_gpus(info)) == f"lightglue_ros export {advice}"
 
 
 STATIC = {"image_size": (640, 480), "batch": 2, "pairs": 1, "channels": 3, "tensorrt": True}
