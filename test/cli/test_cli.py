@@ -84,7 +84,7 @@ def test_help_names_every_command_and_needs_no_other_package(tmp_path):
         ("torch", ["export", "--list"], "needs the Python package 'torch'"),
         ("torch", ["match", "{left}", "{left}", "--model", "disk"], "fix: lightglue_ros export disk --split"),
         ("h5py", ["match", "{left}", "{left}", "--h5", "h5"], "pip install h5py"),
-        ("onnxruntime", ["match", "{left}", "{left}"], "pip install onnxruntime (CPU), or pip install"),
+        ("onnxruntime", ["match", "{left}", "{left}"], "fix: for CPUs: pip install onnxruntime; for CUDA 13"),
         ("rclpy", ["matcher"], "matcher needs ROS 2"),
         ("rclpy", ["demo"], "demo needs ROS 2"),
     ],
