@@ -61,8 +61,8 @@ _CAUSES = (
 # follow each other in this stream, and CUDA's blocking copies wait for it. A session's own stream has no such
 # order, and each run would have to wait for the GPU.
 _STREAM = {"user_compute_stream": "2"}
-# The oldest version that was tried with the option prefer_nhwc.
-_NHWC_SINCE = "1.31"
+# Oldest version of ONNX Runtime that the option prefer_nhwc was tried with; 1.31.1 and 1.32 were.
+_OLDEST_TRIED_WITH_NHWC = "1.31"
 # Of ONNX Runtime's log; it begins with the first one.
 _LOG_WARNINGS, LOG_ERRORS, LOG_FATAL_ERRORS = 2, 3, 4
 
@@ -154,8 +154,9 @@ def provider_options(
     """
     if provider == "cpu":
         return [ORT_NAMES["cpu"]]
-    is_old = onnxruntime_is_older_than(_NHWC_SINCE)
-    nhwc = info.graph == EXTRACTOR and info.precision == "fp16" and info.is_static and not is_old
+    is_fast = info.graph == EXTRACTOR and info.precision == "fp16" and info.is_static
+    # Not for the CUDA provider behind TensorRT, with which the option was not tried.
+    nhwc = provider == "cuda" and is_fast and not onnxruntime_is_older_than(_OLDEST_TRIED_WITH_NHWC)
     cuda = {
         # TF32 rounds products to 10 bits, and fp32 results must equal the original's.
         "use_tf32": "0",
@@ -295,7 +296,11 @@ def explain(error: Exception) -> Problem:
 
 @contextlib.contextmanager
 def silent_onnxruntime() -> Iterator[None]:
-    """Keep ONNX Runtime from printing an error that it raises as well."""
+    """Keep ONNX Runtime from printing an error that it raises as well.
+
+    Afterwards the level of its log is WARNING, its default. A level that the program had set before is lost,
+    because ONNX Runtime has no function that returns the level.
+    """
     ort = onnxruntime()
     ort.set_default_logger_severity(LOG_FATAL_ERRORS)
     try:

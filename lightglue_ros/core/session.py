@@ -62,7 +62,8 @@ class GraphSession:
     Args:
         graph: the graph that the file must hold: ``extractor``, ``matcher`` or ``pipeline``.
         provider: ``auto`` (cuda if it really runs the graph, else cpu), ``cpu``, ``cuda`` or ``tensorrt``
-            (its engines are built for minutes at the first start and kept in the model store).
+            (its engines are built for minutes at the first start and kept in the model store). After an
+            attempt on a GPU, ONNX Runtime's log has its default level, WARNING (see `silent_onnxruntime`).
         num_threads: threads of the CPU provider; 0 leaves it to ONNX Runtime (one per core). If a graph with
             free shapes gets as many images (matcher: pairs) or more, each has a thread of its own.
         allow_fallback: use the CPU if a provider that was asked for by name cannot run the graph.

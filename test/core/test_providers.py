@@ -280,8 +280,10 @@ def test_maps_lie_as_cudnns_half_precision_kernels_read_them_where_that_is_faste
 
 def test_tensorrt_keeps_to_the_types_of_a_half_precision_export(monkeypatch, tmp_path):
     monkeypatch.setenv("LIGHTGLUE_ROS_HOME", str(tmp_path))
-    info = replace(onnx_files.INFO, precision="fp16", tensorrt=True)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.32.0")
+    info = replace(onnx_files.INFO, precision="fp16", tensorrt=True, batch=2)
     (name, options), (_, cuda), last = providers.provider_options("tensorrt", info, cuda_graph=False)
     assert (name, last) == ("TensorrtExecutionProvider", CPU)
     assert options["trt_fp16_enable"] == cuda["use_tf32"] == "0"
+    assert cuda["prefer_nhwc"] == "0"  # which was not tried together with TensorRT
     assert Path(options["trt_engine_cache_path"]).is_dir()
