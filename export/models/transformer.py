@@ -4,10 +4,12 @@ Steps that are linear in the reference, cvg/LightGlue, are multiplied into one m
 read: attention scales, the order of rotary channels, and attention's output projection. So is the padding of
 attention's heads for GPUs.
 
-On a GPU ONNX Runtime adds a bias in a kernel of its own before each product, 2 µs of 3 to 6. So tokens have
-two channels there that are always 1, and a bias is their columns of the weight: what float16 holds of it, and
-the rest. The bias at the end of a block has no such input: tokens lack it, and all later layers add what it
-would give them (`missing`).
+On a GPU ONNX Runtime adds a bias in a kernel of its own before each product, 2 µs of 3 to 6. The linear
+layers of exports for GPUs therefore have no biases. Tokens have two more channels there, which are always 1.
+The weight of a layer has a column for each of the two: the bias rounded to float16, and the rest of the bias.
+
+The last layer of a block reads no tokens, and so it has no such columns. Its bias is left out. Later layers
+know the sum of all biases that are left out (`missing`), and their own biases make up for it.
 """
 
 from __future__ import annotations
@@ -125,7 +127,7 @@ class FeedForward(nn.Module):
     def load(self, weights: Mapping[str, Tensor], block: str, projection: str, missing: Tensor) -> Tensor:
         """Read the block's weights and multiply attention's output projection into the first layer.
 
-        Returns what the tokens lack after the block.
+        Returns the sum of the biases that the tokens lack after the block.
         """
         for_token, for_message = weights[f"{block}.ffn.0.weight"].chunk(2, dim=1)
         for_context = for_message @ weights[f"{block}.{projection}.weight"]
@@ -272,7 +274,7 @@ def set_token_weights(
         layer: with a bias, or with two columns for it.
         weight: [out, width].
         bias: [out].
-        missing: [width], what the tokens lack.
+        missing: [width], sum of the biases that the tokens lack.
         others: weight [out, C] of the other channels.
     """
     bias = bias + weight @ missing

@@ -1,4 +1,4 @@
-"""Best partners in an assignment of keypoints to keypoints."""
+"""Best partners in an assignment of keypoints to keypoints; of equal ones the first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _place(assignment: Tensor) -> Tensor:
 
 @operator(_score_and_place)
 def best_of_rows(assignment: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the best of each row of an assignment [P, K, K]: score and place int64, both [P, K]."""
+    """Find the best of each row of an assignment [P, K, K], K >= 1: score and place int64, both [P, K]."""
     best, place = assignment.max(dim=2)
     return best, place
 
@@ -37,17 +37,17 @@ def _(assignment: Any) -> Any:
 
 @onnx_form("best_of_rows", target="cpu")
 def _(assignment: Any) -> Any:
-    return _best_within_best_piece(assignment, axis=2)
+    return _best_by_gathering(assignment, axis=2)
 
 
 @onnx_form("best_of_rows", target="gpu")
 def _(assignment: Any) -> Any:
-    return _best_in_pieces(assignment, axis=2)
+    return _best_by_pooled_places(assignment, axis=2)
 
 
 @operator(_place)
 def best_of_columns(assignment: Tensor) -> Tensor:
-    """Find the place of the best of each column of an assignment [P, K, K]: int64 [P, K]."""
+    """Find the place of the best of each column of an assignment [P, K, K], K >= 1: int64 [P, K]."""
     return assignment.argmax(dim=1)
 
 
@@ -58,16 +58,16 @@ def _(assignment: Any) -> Any:
 
 @onnx_form("best_of_columns", target="cpu")
 def _(assignment: Any) -> Any:
-    return _best_within_best_piece(assignment, axis=1)[1]
+    return _best_by_gathering(assignment, axis=1)[1]
 
 
 @onnx_form("best_of_columns", target="gpu")
 def _(assignment: Any) -> Any:
-    return _best_in_pieces(assignment, axis=1)[1]
+    return _best_by_pooled_places(assignment, axis=1)[1]
 
 
-def _best_within_best_piece(assignment: Any, axis: int) -> tuple[Any, Any]:
-    """Find the best piece along an axis, and the best in it: score and place [P, K].
+def _best_by_gathering(assignment: Any, axis: int) -> tuple[Any, Any]:
+    """Find the best piece along an axis, gather it, and find the best in it: score and place [P, K].
 
     ONNX Runtime's ArgMax looks at one number at a time, and for columns it jumps from row to row: 6 ms for
     K = 1024 on one core of a Xeon with AMX. Its MaxPool looks at many; this takes 0.4 ms, and rows 0.7 in
@@ -88,20 +88,20 @@ def _best_within_best_piece(assignment: Any, axis: int) -> tuple[Any, Any]:
     return opset18.ReduceMax(best, on_axis, keepdims=0), opset18.Squeeze(place, on_axis)
 
 
-def _best_in_pieces(assignment: Any, axis: int) -> tuple[Any, Any]:
-    """Find the best along an axis, first in pieces of it and then among the pieces: score and place [P, K].
+def _best_by_pooled_places(assignment: Any, axis: int) -> tuple[Any, Any]:
+    """Find the best along an axis, first in each piece and then among the pieces: score and place [P, K].
 
-    By ONNX Runtime's MaxPool, which also tells places. For K = 1024 its ReduceMax and ArgMax, which are
-    cuDNN's, take 60 and 70 µs on an H100, and its TopK 100.
+    K is fixed. ONNX Runtime's MaxPool returns places as well. For K = 1024 its ReduceMax and ArgMax, which
+    are cuDNN's, take 60 and 70 µs on an H100, and its TopK 100.
     """
     slots = assignment.shape[2]
     piece = math.isqrt(slots - 1) + 1
     pieces = -(-slots // piece)
     channel = opset18.Constant(value_ints=[1])
     best, places = _pooled(
-        opset18.Unsqueeze(assignment, channel), piece, axis, missing=piece * pieces - slots
+        opset18.Unsqueeze(assignment, channel), piece, axis, padding=piece * pieces - slots
     )
-    best, chosen = _pooled(best, pieces, axis, missing=0)
+    best, chosen = _pooled(best, pieces, axis, padding=0)
     # Places count the elements before, all of them or those of the map; both are whole lines.
     place = opset18.GatherElements(
         _place_on(places, axis, slots, slots), _place_on(chosen, axis, slots, pieces), axis=axis + 1
@@ -110,10 +110,10 @@ def _best_in_pieces(assignment: Any, axis: int) -> tuple[Any, Any]:
     return opset18.Squeeze(best, lines), opset18.Squeeze(place, lines)
 
 
-def _pooled(maps: Any, length: int, axis: int, missing: int) -> Any:
+def _pooled(maps: Any, length: int, axis: int, padding: int) -> Any:
     """Find the best of each piece along an axis of maps [P, 1, H, W], and its place."""
     on_rows = axis == 1
-    pads = [0, 0, missing, 0] if on_rows else [0, 0, 0, missing]
+    pads = [0, 0, padding, 0] if on_rows else [0, 0, 0, padding]
     shape = [length, 1] if on_rows else [1, length]
     return opset18.MaxPool(maps, kernel_shape=shape, strides=shape, pads=pads)
 
