@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
+from collections import deque
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,8 @@ from sensor_msgs.msg import Image
 
 # The structures below are those of these distributions. With others, messages are copied as rclpy does it.
 KNOWN_DISTRIBUTIONS = ("humble", "iron", "jazzy", "kilted")
+# Largest number of images that wait to be freed: those of two frames of four cameras.
+MOST_UNUSED = 8
 
 
 class _Sequence(ctypes.Structure):
@@ -68,12 +71,16 @@ def uncopied(kind: type) -> type:
     convert = _Convert(_pointer_of(Image._CONVERT_TO_PY, None))
     free = ctypes.CDLL("librosidl_runtime_c.so").rosidl_runtime_c__uint8__Sequence__fini
 
+    unused: deque[_Sequence] = deque()
+
     @_Convert
     def convert_without_copy(address: int) -> Any:
         data = _CImage.from_address(address).data
         taken = _Sequence.from_buffer_copy(data)
         pixels = (ctypes.c_uint8 * taken.size).from_address(taken.data or 0)
-        weakref.finalize(pixels, free, ctypes.byref(taken)).atexit = False
+        weakref.finalize(pixels, unused.append, taken).atexit = False
+        for _ in range(min(len(unused), max(1, len(unused) - MOST_UNUSED))):
+            free(ctypes.byref(unused.popleft()))
         # The C message, which rclpy frees after the conversion, has no pixels any more.
         data.data, data.size, data.capacity = None, 0, 0
         message = convert(address)

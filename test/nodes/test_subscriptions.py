@@ -2,6 +2,8 @@
 
 import gc
 from array import array
+from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,6 +77,24 @@ def test_images_arrive_as_they_were_sent_and_their_pixels_outlive_their_messages
     heard.clear()
     gc.collect()
     assert [bytes(array) for array in pixels] == [bytes(image.data) for image in sent]
+
+
+def test_the_memory_of_images_is_freed(node):
+    heard = deque(maxlen=5)
+    following = subscriptions.FollowingSubscription(node, (Image,), "image", heard.append, "reliable")
+    publisher = node.create_publisher(Image, "image", qos.image_qos("reliable"))
+    image = Image(height=1000, width=1000, encoding="mono8", step=1000, data=array("B", bytes(1_000_000)))
+
+    def memory():
+        text = Path("/proc/self/status").read_text()
+        return int(text.split("RssAnon:")[1].split()[0]) / 1000
+
+    node.wait_until(lambda: publisher.get_subscription_count() and following.offers, "the subscription")
+    before = memory()
+    for number in range(1, 151):
+        publisher.publish(image)
+        node.wait_until(lambda number=number: following.received >= number, "an image")
+    assert memory() - before < 75  # MB, of 150
 
 
 def test_images_are_copied_where_the_c_message_is_not_known(monkeypatch):
