@@ -21,6 +21,7 @@ from lightglue_ros.core import MatchPipeline
 from lightglue_ros.core.image_files import read_image, write_image
 from lightglue_ros.core.providers import onnxruntime
 from lightglue_ros.core.row_threads import usable_cores
+from lightglue_ros.rosdata.parameter_files import parameters_from, parse_changes
 
 if TYPE_CHECKING:
     from builtin_interfaces.msg import Time
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 START_SECONDS = 30.0
 # Faster than the node on small machines, so that the node and not the cameras limits the rate.
 CAMERA_HZ = 30.0
+# A node that drops a smaller share of the frames has time left.
+LEAST_DROPPED = 0.05
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -38,28 +41,28 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_model_arguments(command)
     frames = "stereo frames to measure (50)"
     command.add_argument("--frames", type=positive, default=50, metavar="N", help=frames)
-    spin = "threads of the CPU provider spin as long as they wait, as with the node's parameter spin_threads"
-    command.add_argument("--spin-threads", action="store_true", help=spin)
+    rate = f"images per second of each camera of the running node ({CAMERA_HZ:g})"
+    command.add_argument("--rate", type=positive, default=CAMERA_HZ, metavar="HZ", help=rate)
+    param = "a parameter of the node, such as num_threads:=2; may be repeated"
+    command.add_argument("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help=param)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure on the motorcycle pair and print tables; the node's only where ROS 2 is installed."""
-    frames, image_size = arguments.frames, arguments.image_size
-    pipeline = MatchPipeline(
-        arguments.model,
-        arguments.provider,
-        image_size,
-        max_keypoints=arguments.max_keypoints,
-        spin_threads=arguments.spin_threads,
-    )
-    images = camera_images(image_size)
+    frames = arguments.frames
+    parameters = matcher_parameters(arguments) | parse_changes(arguments.param)
+    settings = parameters_from(parameters)
+    pipeline = settings.load()
+    images = camera_images(settings.frame.image_size)
     width, height = pipeline.image_size
     print(machine())
     print(
         f"{pipeline.info.model}, {pipeline.info.precision}, {pipeline.provider}, stereo {width}x{height}, "
         f"at most {pipeline.max_keypoints} keypoints, {frames} frames, "
-        f"threads spin {'as long as they wait' if arguments.spin_threads else 'for 5 µs at most'}"
+        f"threads spin {'as long as they wait' if settings.spin_threads else 'for 5 µs at most'}"
     )
+    if arguments.param:
+        print(f"with {', '.join(arguments.param)}")
     if pipeline.fallback_warning:
         print(pipeline.fallback_warning, flush=True)
     _print_medians("in this process", time_stages(pipeline, images, frames))
@@ -68,16 +71,16 @@ def run(arguments: argparse.Namespace) -> int:
     except ImportError:
         print("running node: not measured, no ROS 2 here")
         return 0
-    parameters = matcher_parameters(arguments) | {"spin_threads": arguments.spin_threads}
     with running_matcher(parameters, images) as matcher:
-        figures = matcher.measure(frames)
+        figures = matcher.measure(frames, float(arguments.rate))
     seconds = {
         "inside ONNX Runtime": figures.inference,
         "outside ONNX Runtime": figures.outside,
         "image stamp to matches": figures.latency,
     }
-    _print_medians(f"running node, cameras at {CAMERA_HZ:g} Hz", seconds)
-    print(f"{figures.rate:.1f} Hz")
+    _print_medians(f"running node, cameras at {arguments.rate:g} Hz", seconds)
+    limit = ", limited by the cameras (try a higher --rate)" if figures.dropped < LEAST_DROPPED else ""
+    print(f"{figures.rate:.1f} Hz{limit}")
     return 0
 
 
@@ -127,12 +130,14 @@ class NodeFigures:
         latency: median seconds from image stamp to arrival of the matches.
         inference: median seconds per frame inside ONNX Runtime.
         outside: median seconds per frame outside it: decoding, canvas, dropping the padding, publishing.
+        dropped: share of the frames that were dropped, because the cameras are faster than the node.
     """
 
     rate: float
     latency: float
     inference: float
     outside: float
+    dropped: float
 
 
 @dataclass(frozen=True)
@@ -142,24 +147,27 @@ class RunningMatcher:
     listener: Listener
     images: Sequence[str]
 
-    def measure(self, frames: int) -> NodeFigures:
-        """Run cameras until the node has matched that many frames; the first two are not counted."""
+    def measure(self, frames: int, rate: float = CAMERA_HZ) -> NodeFigures:
+        """Run cameras of a rate in Hz until the node has matched that many frames, after a second or two."""
         from lightglue_ros.nodes.processes import node_process
 
         listener = self.listener
         start = listener.get_clock().now().to_msg()
-        with node_process("player", {"images": list(self.images), "rate": CAMERA_HZ}):
+        with node_process("player", {"images": list(self.images), "rate": rate}):
             # Matches of the cameras of an earlier measurement may still arrive before the first of these.
             listener.wait_until(lambda: _is_after(listener.messages, start), "matches of these cameras")
+            before = listener.wait_for_diagnostics()
             listener.clear()
             listener.wait_for_matches(frames + 1, deadline=START_SECONDS + frames)
             values = listener.wait_for_diagnostics()
+        matched, dropped = (int(values[it]) - int(before[it]) for it in ("frames matched", "frames dropped"))
         arrivals = listener.arrivals[: frames + 1]
         return NodeFigures(
             rate=frames / (arrivals[-1] - arrivals[0]),
             latency=float(np.median(listener.latencies[1 : frames + 1])),
             inference=1e-3 * float(values["inference p50 (ms)"]),
             outside=1e-3 * float(values["outside inference p50 (ms)"]),
+            dropped=dropped / max(matched + dropped, 1),
         )
 
 

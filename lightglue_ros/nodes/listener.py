@@ -111,7 +111,8 @@ def running_nodes(**nodes: Mapping[str, Any]) -> Iterator[Listener]:
     `nodes` are the parameters of each node, by its command (``matcher``, ``viewer`` or ``player``).
     """
     isolate()
-    rclpy.init()
+    # Without the arguments of the command, where rcl would take a name:=value for a remapping.
+    rclpy.init(args=[])
     with ExitStack() as stack:
         stack.callback(rclpy.try_shutdown)
         processes = [stack.enter_context(node_process(*node)) for node in nodes.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,25 @@ def read_file(path: Path | None, changes: Sequence[str] = ()) -> MatcherParamete
         ConfigError: the file cannot be read, a value is not allowed, or the values do not fit each other.
     """
     given = {} if path is None else parameters_of(path)
-    values = given | dict(map(_change, changes))
+    return parameters_from(given | parse_changes(changes))
+
+
+def parameters_from(values: Mapping[str, Any]) -> MatcherParameters:
+    """Check values, such as those of a file, and return the parameters; what is missing has its default.
+
+    Raises:
+        ConfigError: a value is not allowed, or the values do not fit each other.
+    """
     return MatcherParameters(**{name: SPECS[name].converted(value) for name, value in values.items()})
+
+
+def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse values, each `name:=value` with a value in YAML, without checking them.
+
+    Raises:
+        ConfigError: a text is no such value, or the matcher has no parameter of its name.
+    """
+    return dict(map(_change, texts))
 
 
 def parameters_of(path: Path) -> dict[str, Any]:

@@ -351,6 +351,7 @@ class MatcherParameters(CameraParameters):
             self.frame.image_size,
             max_keypoints=self.frame.max_keypoints,
             match_threshold=self.match_threshold,
+            refine=self.refine,
             num_threads=self.num_threads,
             spin_threads=self.spin_threads,
             allow_fallback=self.allow_fallback,
