@@ -40,7 +40,7 @@ from lightglue_ros.core.image_files import open_source
 from lightglue_ros.core.mono16 import Mono16Range
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.conversions import array_to_image
-from lightglue_ros.nodes.ros_parameters import declare_one
+from lightglue_ros.nodes.ros_parameters import declare_all
 from lightglue_ros.nodes.spin import run_node
 from lightglue_ros.rosdata.camera_parameters import OFFERED_QOS
 from lightglue_ros.rosdata.parameter_spec import Spec
@@ -115,13 +115,13 @@ class Player(Node):
     def __init__(self, done: threading.Event) -> None:
         super().__init__("player")
         self._done = done
-        self._values = values = {name: declare_one(self, name, spec) for name, spec in SPECS.items()}
+        self._values = values = declare_all(self, SPECS)
         images, bag = values["images"] or [], values["bag"]
         if bool(bag) == bool(images):
             raise ConfigError(
                 "images and bag are both given" if bag else "there is nothing to play",
                 allowed="either images or bag",
-                fix="--ros-args -p images:=[left.png, right.png], or -p bag:=FOLDER",
+                fix='--ros-args -p "images:=[left.png, right.png]", or -p bag:=FOLDER',
             )
         topics = values["image_topics"] or []
         self._moments = self._bag_moments(bag, topics) if bag else self._image_moments(images, topics)
@@ -144,7 +144,7 @@ class Player(Node):
             raise ConfigError(
                 f"{len(paths)} images and {len(topics)} topics for {len(cameras)} cameras",
                 allowed="one file, folder or video and one topic for each camera",
-                fix="--ros-args -p images:=[left.png, right.png]",
+                fix='--ros-args -p "images:=[left.png, right.png]"',
             )
         sources = [open_source(path) for path in paths]
         rates = [source.rate for source in sources if source.rate]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -31,22 +31,37 @@ def declare(node: Node, kind: type[CameraParameters], read_only: bool = False) -
     Raises:
         ConfigError: a value given at start-up has the wrong type or is out of range.
     """
-    for name, spec in specs_of(kind).items():
-        declare_one(node, name, replace(spec, is_read_only=read_only or spec.is_read_only))
-    _warn_of_unknown(node)
+    declare_all(
+        node,
+        {
+            name: replace(spec, is_read_only=read_only or spec.is_read_only)
+            for name, spec in specs_of(kind).items()
+        },
+    )
 
 
-def _warn_of_unknown(node: Node) -> None:
+def declare_all(node: Node, specs: Mapping[str, Spec]) -> dict[str, Any]:
+    """Declare all parameters of a node and return their values; log those that the node does not have.
+
+    Raises:
+        ConfigError: a value given at start-up has the wrong type or is out of range.
+    """
+    values = {name: declare_one(node, name, spec) for name, spec in specs.items()}
+    _warn_of_unknown(node, {*SPECS, *specs})
+    return values
+
+
+def _warn_of_unknown(node: Node, names: Collection[str]) -> None:
     """Log the parameters that were given at start-up and that the node does not have; ROS ignores them."""
     given = getattr(node, "_parameter_overrides", {})  # rclpy has no public access to them
-    # The viewer may be given the matcher's parameters: both are started with one file.
+    # Any node may be given the matcher's parameters: several are started with one file.
     unknown = [
         name
         for name in given
-        if name not in SPECS and not node.has_parameter(name) and not name.startswith("qos_overrides.")
+        if name not in names and not node.has_parameter(name) and not name.startswith("qos_overrides.")
     ]
     texts = [
-        f"{name} (did you mean {near[0]}?)" if (near := get_close_matches(name, SPECS, 1)) else name
+        f"{name} (did you mean {near[0]}?)" if (near := get_close_matches(name, sorted(names), 1)) else name
         for name in sorted(unknown)
     ]
     if texts:

@@ -17,7 +17,7 @@ from lightglue_ros.errors import ConfigError
 from lightglue_ros.msg import Tracks
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.lazy_publisher import LOG_PERIOD
-from lightglue_ros.nodes.ros_parameters import declare_one
+from lightglue_ros.nodes.ros_parameters import declare_all
 from lightglue_ros.nodes.spin import run_node
 from lightglue_ros.rosdata.parameter_spec import Spec
 from lightglue_ros.rosdata.vins import CHANNELS, VinsFeatures, VinsFrontEnd
@@ -41,7 +41,7 @@ class VinsFeaturesNode(Node):
 
     def __init__(self) -> None:
         super().__init__("vins_features")
-        self._front_end = VinsFrontEnd(declare_one(self, "cameras", SPECS["cameras"]))
+        self._front_end = VinsFrontEnd(declare_all(self, SPECS)["cameras"])
         overrides = {"qos_overriding_options": qos.overridable()}
         self._features = self.create_publisher(PointCloud, TOPIC, qos.result_qos(), **overrides)
         self.create_subscription(Tracks, "tracks", self._on_tracks, qos.result_qos(), **overrides)

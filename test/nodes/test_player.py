@@ -101,6 +101,16 @@ def test_a_bag_is_played_as_it_was_recorded_with_its_clock(ros, bag):
     assert any((tick - RECORDED) % PERIOD for tick in clock), "no time between the images"
 
 
+def test_misspelt_parameters_are_named_and_those_of_the_matcher_are_not(ros, tmp_path):
+    """One file may have the parameters of all nodes."""
+    path = str(tmp_path / "image.png")
+    cv2.imwrite(path, np.zeros((4, 6), np.uint8))
+    parameters = {"images": [path, path], "count": 1, "rates": 5.0, "sync_slop": 0.1}
+    with node_process("player", parameters, stderr=subprocess.PIPE, text=True) as player:
+        _, said = player.communicate(timeout=DEADLINE)
+    assert "parameters that this node does not have are ignored: rates (did you mean rate?); " in said
+
+
 @pytest.mark.parametrize("bag", ["MCAP"], indirect=True)
 def test_of_a_damaged_bag_the_rest_is_played_and_the_damage_is_named(ros, bag):
     (Path(bag) / "metadata.yaml").write_text(
@@ -199,7 +209,7 @@ def test_player_errors_are_one_line(failing, tmp_path):
     cut.write_bytes(jpeg[: len(jpeg) // 2])
     gigapixel.write_bytes(GIGAPIXEL_PNG)
     for parameters, says in (
-        ({}, "nothing to play"),
+        ({}, '--ros-args -p "images:=[left.png, right.png]"'),
         ({"images": ["one.png", "two.png"], "rate": -1}, "rate is -1.0; allowed: double from 0 to 1000"),
         ({"images": ["a.png", "b.png"], "bag": "bag"}, "images and bag are both given"),
         ({"images": ["/no/such.png", "/no/such.png"]}, "no image file /no/such.png"),
