@@ -1,8 +1,7 @@
 """Starts the matcher: `ros2 launch lightglue_ros matcher.launch.py`."""
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument
 
-from launch import LaunchDescription
 from lightglue_ros.nodes import launching
 
 VIEWER = DeclareLaunchArgument(
@@ -20,4 +19,4 @@ def nodes(context):
 
 def generate_launch_description():
     """Called by `ros2 launch`."""
-    return LaunchDescription([*launching.ARGUMENTS, VIEWER, OpaqueFunction(function=nodes)])
+    return launching.description([VIEWER], nodes)

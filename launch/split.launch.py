@@ -7,9 +7,8 @@
 Without `part` everything starts on this computer. The file is for all nodes (`/**:`), as those in config/.
 """
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument
 
-from launch import LaunchDescription
 from lightglue_ros.core import ConfigError
 from lightglue_ros.nodes import launching
 
@@ -59,4 +58,4 @@ def nodes(context):
 
 def generate_launch_description():
     """Called by `ros2 launch`."""
-    return LaunchDescription([*launching.ARGUMENTS, *ARGUMENTS, OpaqueFunction(function=nodes)])
+    return launching.description(ARGUMENTS, nodes)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
-from launch import LaunchContext
+from launch import LaunchContext, LaunchDescription
 from lightglue_ros.errors import ConfigError
 from lightglue_ros.rosdata.parameter_files import parameters_of, read_file
 from lightglue_ros.rosdata.parameters import SPECS
@@ -32,6 +34,9 @@ BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
+# Likeness of a name to an argument's from which it is taken for misspelt. Launch files that include ours may
+# have arguments of their own, such as model_name.
+MISSPELT = 0.85
 # Seconds until a node that has ended starts again: time for the middleware to forget the old one.
 RESPAWN_DELAY = 2.0
 
@@ -75,6 +80,28 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument("log_level", default_value="info", description="Least severity of log lines."),
 ]
+
+
+def description(
+    arguments: Sequence[DeclareLaunchArgument], nodes: Callable[[LaunchContext], list[Node]]
+) -> LaunchDescription:
+    """Make the description of a launch file: the shared arguments, its own, and its nodes."""
+
+    def start(context: LaunchContext) -> list[Node]:
+        _warn_of_misspelt(context, [it.name for it in (*ARGUMENTS, *arguments)])
+        return nodes(context)
+
+    return LaunchDescription([*ARGUMENTS, *arguments, OpaqueFunction(function=start)])
+
+
+def _warn_of_misspelt(context: LaunchContext, names: Sequence[str]) -> None:
+    """Log given arguments that are nearly named as one of `names`, because ROS ignores them."""
+    for given in sorted(context.launch_configurations.keys() - set(names)):
+        if near := get_close_matches(given, names, 1, MISSPELT):
+            get_logger("launch").warning(
+                f"argument {given} is ignored, because this launch file does not have it (did you mean "
+                f"{near[0]}?); fix: --show-args prints the names"
+            )
 
 
 def argument(context: LaunchContext, name: str) -> str:

@@ -134,6 +134,13 @@ def test_a_wrong_argument_ends_the_launch_with_what_there_is(launched, arguments
     assert_refused(launched(*arguments), says)
 
 
+def test_a_misspelt_argument_is_named_and_arguments_of_other_launch_files_are_not(launched):
+    arguments = ("param_file:=mine.yaml", "left_topics:=/a", "model_name:=robot", "cam:=left")
+    said, _ = launched(*arguments, "viewer:=maybe").process.communicate(timeout=60.0)
+    named = re.findall(r"argument (\w+) is ignored.* \(did you mean (\w+)\?\)", said)
+    assert named == [("left_topics", "left_topic"), ("param_file", "params_file")]
+
+
 def test_a_wrong_part_ends_the_launch_with_what_there_is(launched):
     assert_refused(launched("part:=rear", file=SPLIT), "allowed: all, or some of left, right, matcher")
 
