@@ -38,6 +38,13 @@ class DeviceLock:
         self._releases.append(release)
         self._release_all()
 
+    def release_soon(self, owner: object) -> None:
+        """Release all that an object holds, from its `__del__`; see `call_soon`."""
+        # The attributes themselves do not outlive the object: Python 3.13.0 then crashes.
+        held = list(vars(owner).values())
+        vars(owner).clear()
+        self.call_soon(held.clear)
+
     def _release_all(self) -> None:
         # The queue is looked at again after each release of the lock: a thread that finds the lock taken has
         # put its function there before.

@@ -95,6 +95,7 @@ class Block:
     """
 
     def __init__(self, tensors: Layout, lengths: Mapping[str, int], device: str) -> None:
+        self._unlocks: list[Callable[[], object]] = []
         self._places = {}
         size = 0
         for name, (dtype, letters) in tensors.items():
@@ -107,12 +108,13 @@ class Block:
         of_staging = onnxruntime().OrtValue.ortvalue_from_numpy
         with device_lock:
             self._value: ort.OrtValue = of_staging(self._staging.copy(), device)
-        self._unpin: Callable[[], object] | None = None
         self.host = self._views(self._staging)
 
     def __del__(self) -> None:
         """Release the memory of the device, and the lock on that of the host."""
-        device_lock.call_soon(partial(_release, vars(self)))
+        for unlock in self._unlocks:
+            device_lock.call_soon(unlock)
+        device_lock.release_soon(self)
 
     def pin(self) -> None:
         """Lock the memory of the host arrays, from which the GPU then copies without a detour.
@@ -127,7 +129,7 @@ class Block:
         address = ctypes.c_void_p(self._staging.ctypes.data)
         with device_lock:
             if lock(address, ctypes.c_size_t(self._staging.nbytes), 0) == 0:
-                self._unpin = partial(unlock, address)
+                self._unlocks.append(partial(unlock, address))
 
     def address(self, name: str) -> int:
         """Return the address of a tensor on the device."""
@@ -161,13 +163,6 @@ class Block:
             name: buffer[start:end].view(dtype).reshape(shape)
             for name, (start, end, dtype, shape) in self._places.items()
         }
-
-
-def _release(attributes: dict[str, Any]) -> None:
-    """Release what a block held, which nobody can use any more."""
-    if attributes.get("_unpin") is not None:
-        attributes["_unpin"]()
-    attributes.clear()
 
 
 class Tensors:

@@ -184,7 +184,7 @@ class GraphSession:
 
     def __del__(self) -> None:
         """Release the session, and what it holds on a GPU."""
-        device_lock.call_soon(vars(self).clear)
+        device_lock.release_soon(self)
 
     def cancel(self) -> None:
         """End the present run and refuse all later ones, which raise; from any thread."""

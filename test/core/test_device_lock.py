@@ -216,3 +216,19 @@ def test_what_the_holder_of_the_lock_drops_is_released_at_once():
         lock.call_soon(lambda: lock.call_soon(partial(released.append, "within")))
         lock.call_soon(partial(released.append, "after"))
         assert released == ["within", "after"]
+
+
+def test_nothing_stays_of_what_threads_drop_at_the_same_time():
+    lock, released, begin = DeviceLock(), [], threading.Barrier(4, timeout=DEADLINE)
+
+    def drop():
+        begin.wait()
+        for number in range(1000):
+            with lock:
+                lock.call_soon(partial(released.append, number))
+            lock.call_soon(partial(released.append, number))
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(drop) for _ in range(4)]:
+            done.result(DEADLINE)
+    assert len(released) == 4 * 2 * 1000
