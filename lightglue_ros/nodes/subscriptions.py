@@ -11,10 +11,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from lightglue_ros.errors import ConfigError
 from lightglue_ros.msg import Features
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.fastdds import fix_of_lost_messages
@@ -171,6 +173,13 @@ class FollowingSubscription:
                 if not events:
                     raise
                 events.popitem()
+            # A process can have a topic with one type only, such as that of its own camera_info or log.
+            except rclpy_implementation.RCLError as error:
+                raise ConfigError(
+                    f"cannot subscribe to {self.topic} as {self._kind} ({str(error).partition(', at ')[0]})",
+                    allowed="a topic that the node does not use for anything else",
+                    fix="ros2 topic list -t shows which topics have images",
+                ) from error
 
     def _take(self, number: int, message: Any) -> None:
         is_first = number == self._number and self._old is not None

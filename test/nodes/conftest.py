@@ -297,8 +297,9 @@ def failing(ros):
         with node_process(command, parameters, params_file, env=environment, **SAYS) as process:
             _, said = process.communicate(timeout=60.0)
         assert process.returncode == 1
-        # The model's name is no error, and of wrong arguments rcl says something, too.
-        lines = [line for line in said.splitlines() if not re.search(r"^$|loading model|\[rcl\]", line)]
+        # What is said of the model is no error, and of wrong arguments rcl says something, too.
+        no_error = re.compile(r"^$|loading model|loaded in|\[rcl\]")
+        lines = [line for line in said.splitlines() if not no_error.search(line)]
         assert len(lines) == 1, said
         return lines[0]
 

@@ -46,6 +46,7 @@ def test_start_up_errors_are_one_line_and_a_non_zero_status(failing, model_folde
         ({"model": str(foreign)}, "without the metadata of lightglue_ros", AGAIN),
         ({"cameras": ["left", "left"]}, "'left' more than once", "cameras: [left, right]"),
         ({"image_topics": ["left", "right image"]}, "image_topics has 'right image'", "image_topics: [left"),
+        ({"image_topics": ["left/image", "left/camera_info"]}, "/left/camera_info as sensor", "list -t"),
         (wrong_info, "camera_info_topics has 'left info'", "camera_info_topics: [left"),
         (front_left, "'features/front-left'", "cameras: [left, right]"),
         ({"provider": "cuda"}, "provider 'cuda' does not work here", "allow_fallback"),
