@@ -20,7 +20,6 @@ from lightglue_ros.errors import ConfigError
 from lightglue_ros.msg import Features
 from lightglue_ros.nodes import qos
 from lightglue_ros.nodes.fastdds import fix_of_lost_messages
-from lightglue_ros.nodes.uncopied_images import uncopied
 from lightglue_ros.nodes.watch import Throttle
 from lightglue_ros.rosdata.camera_info import RigCalibration
 from lightglue_ros.rosdata.camera_parameters import AUTO_QOS, CameraParameters
@@ -162,7 +161,7 @@ class FollowingSubscription:
         while True:
             try:
                 return self._node.create_subscription(
-                    uncopied(self._kinds[self._kind]),
+                    self._kinds[self._kind],
                     self._given_topic,
                     partial(self._take, self._number),
                     profile,
