@@ -46,6 +46,7 @@ class Tolerance:
 # matches the reference in float32 differs by up to 1.2e-4 from float64. On random images 97.7 to 99.0% of
 # the scores were the same, depending on the number of PyTorch's threads. float16 has 11 bits,
 # float32 has 24. The tolerances of fp16 and int8 catch mistakes; bench/pose.py measures their effect.
+# In int8 the one real pair may stop a layer earlier or later, as that of DISK does.
 _SAME = ("keypoints", "matches", "match_scores", "layers")
 _LARGEST = ("keypoints", "keypoint_scores", "descriptors", "match_scores", "layers")
 TOLERANCES = {
@@ -53,7 +54,7 @@ TOLERANCES = {
     for precision, same, largest in (
         ("fp32", (0.999, 0.995, 0.95, 0.5), (0.01, 1e-4, 1e-4, 5e-3, 1)),
         ("fp16", (0.98, 0.97, 0, 0.5), (0.1, 0.02, 0.05, 1, 1)),
-        ("int8", (0.9, 0.7, 0, 0.5), (0.01, 0.2, 0.5, 1, 1)),
+        ("int8", (0.9, 0.7, 0, 0), (0.01, 0.2, 0.5, 1, 1)),
     )
 }
 MATCH_THRESHOLD = 0.1

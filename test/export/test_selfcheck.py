@@ -48,3 +48,10 @@ def test_the_check_accepts_equal_scores_in_another_order():
 def test_the_check_notices(change):
     differences = selfcheck.compare(outputs(), outputs(**change), PAIRS)
     assert not differences.are_within(selfcheck.TOLERANCES["fp32"])
+
+
+@pytest.mark.parametrize(("layers", "is_accepted"), [(5, True), (4, False)])
+def test_in_8_bits_the_only_pair_may_stop_one_layer_earlier(layers, is_accepted):
+    found = outputs(layers=np.array([layers], np.int32))
+    differences = selfcheck.compare(outputs(), found, PAIRS)
+    assert differences.are_within(selfcheck.TOLERANCES["int8"]) == is_accepted
