@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -149,6 +148,14 @@ class FollowingSubscription:
         return profile
 
     def _create(self, profile: qos.QoSProfile) -> Subscription:
+        kind = self._kinds[self._kind]
+        if any(it.topic_name == self.topic and it.msg_type is not kind for it in self._node.subscriptions):
+            # A process can have a topic with one type only.
+            raise ConfigError(
+                f"cannot subscribe to {self.topic} as {self._kind}: the node has it with another type",
+                allowed="a topic that the node does not use for anything else",
+                fix="ros2 topic list -t shows which topics have images",
+            )
         self._number += 1
         self._changed = time.monotonic()
         events = {
@@ -161,7 +168,7 @@ class FollowingSubscription:
         while True:
             try:
                 return self._node.create_subscription(
-                    self._kinds[self._kind],
+                    kind,
                     self._given_topic,
                     partial(self._take, self._number),
                     profile,
@@ -172,13 +179,6 @@ class FollowingSubscription:
                 if not events:
                     raise
                 events.popitem()
-            # A process can have a topic with one type only, such as that of its own camera_info or log.
-            except rclpy_implementation.RCLError as error:
-                raise ConfigError(
-                    f"cannot subscribe to {self.topic} as {self._kind} ({str(error).partition(', at ')[0]})",
-                    allowed="a topic that the node does not use for anything else",
-                    fix="ros2 topic list -t shows which topics have images",
-                ) from error
 
     def _take(self, number: int, message: Any) -> None:
         is_first = number == self._number and self._old is not None
