@@ -27,7 +27,10 @@ from lightglue_ros.rosdata.parameters import SPECS
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Identifiers, paths and options inside prose: words with _, / or @, file names, and --options.
-_NAME = re.compile(r"(?<![\w`-])(?:[\w.:-]*[_/@][\w./:@*-]*[\w*]|\w+\.(?:onnx|h5|txt)|--[a-z][\w-]*)")
+_NAME = re.compile(
+    r"(?<![\w`-])"
+    r"(?:[\w.:-]*[_/@][\w./:@*-]*[\w*](?::=[\w.]+)?|\w+\.(?:onnx|h5|txt)|--[a-z][\w-]*)"
+)
 
 
 def main(arguments: Sequence[str]) -> int:
