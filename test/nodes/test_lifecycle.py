@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,10 +18,27 @@ from lifecycle_msgs.srv import ChangeState
 from lightglue_ros.msg import PairMatches
 from lightglue_ros.nodes.processes import node_process
 
+DEADLINE = 60  # seconds
 
-def wait_for_line(process, text):
-    """Read what the process says until a line has the text."""
-    assert any(text in line for line in process.stderr), f"no '{text}'"
+
+def wait_for_line(process, text, ask=lambda: None):
+    """Read what the process says until a line has the text. A request may be lost: `ask` repeats it."""
+    is_said = threading.Event()
+
+    def ask_until_it_is_said():
+        for _ in range(DEADLINE):
+            ask()
+            if is_said.wait(1.0):
+                return
+        process.kill()  # ends the reading
+
+    asking = threading.Thread(target=ask_until_it_is_said)
+    asking.start()
+    try:
+        assert any(text in line for line in process.stderr), f"no '{text}'"
+    finally:
+        is_said.set()
+        asking.join()
 
 
 def seconds_of_processor(process):
@@ -185,6 +203,6 @@ def test_a_signal_ends_it_while_a_lifecycle_manager_waits_for_the_model(ros, loa
     client = manager.create_client(ChangeState, "/matcher/change_state")
     with ended_by(signal.SIGINT, {"autostart": False}, env=loads_without_end) as process:
         assert client.wait_for_service(30.0)
-        client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
-        wait_for_line(process, "loading model")
+        configure = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+        wait_for_line(process, "loading model", ask=lambda: client.call_async(configure))
     manager.destroy_node()
