@@ -27,7 +27,7 @@ def shrink(
     Args:
         image: uint8 [H, W] or [H, W, C]; RGB may be a view of BGR, ``bgr[..., ::-1]``.
         target: array for the result, uint8 [height, width] or [height, width, C]; may be a part of a canvas.
-        as_grey: convert an RGB image to grey [height, width] first.
+        as_grey: convert an RGB image to grey [height, width].
     """
     height, width = image.shape[:2]
     as_grey = as_grey and image.ndim == 3
